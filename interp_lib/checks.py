@@ -1,0 +1,67 @@
+"""The contracts of the house, checked once at every door: images, labels, perturbation sizes.
+
+A refusal says what was expected, what came and what to do.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def check_images(x: Tensor, name: str = "x") -> None:
+    """Refuse anything but finite floating-point images (N, C, H, W) in [0, 1].
+
+    Raises:
+        TypeError: not a floating-point tensor.
+        ValueError: wrong rank, not finite, or out of range.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        came = f"dtype {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name} must be a floating-point tensor; got {came}. Use x.float() / 255 on bytes.")
+    if x.dim() != 4:
+        raise ValueError(f"{name} must have shape (N, C, H, W); got {tuple(x.shape)}. Add the missing axis.")
+    if x.numel() == 0:
+        return
+    low, high = (float(v) for v in x.detach().aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{name} must be finite; it holds NaN or infinity.")
+    if low < 0 or high > 1:
+        advice = "Divide bytes by 255." if high > 50 else "Put normalisation inside the model."
+        raise ValueError(f"{name} must lie in [0, 1]; got min {low:.3g} and max {high:.3g}. {advice}")
+
+
+def check_labels(y: Tensor, n: int, num_classes: int | None = None, name: str = "y") -> None:
+    """Refuse anything but int64 labels (n,) in 0 .. num_classes - 1.
+
+    Raises:
+        TypeError: not an int64 tensor.
+        ValueError: wrong shape or a label out of range.
+    """
+    if not isinstance(y, Tensor) or y.dtype != torch.int64:
+        came = f"dtype {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"{name} must be an int64 tensor of labels; got {came}. Use y.long().")
+    if y.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), one label an image; got {tuple(y.shape)}.")
+    if n and (int(y.min()) < 0 or (num_classes is not None and int(y.max()) >= num_classes)):
+        raise ValueError(
+            f"{name} must lie in 0 .. {'C - 1' if num_classes is None else num_classes - 1}; "
+            f"got {int(y.min())} .. {int(y.max())}."
+        )
+
+
+def check_step_sizes(*, eps: float | Tensor, alpha: float, steps: int) -> None:
+    """Refuse a perturbation size outside [0, 1], a negative step size or a negative number of steps.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    low, high = (float(v) for v in torch.as_tensor(eps, dtype=torch.float64).aminmax())
+    if not 0 <= low <= high <= 1:
+        raise ValueError(
+            f"eps must lie in [0, 1], the unit of the pixels; got {low:g} .. {high:g}. Write 8/255, not 8."
+        )
+    if not (math.isfinite(alpha) and alpha >= 0):
+        raise ValueError(f"alpha must be a finite step size >= 0; got {alpha}.")
+    if int(steps) != steps or steps < 0:
+        raise ValueError(f"steps must be a whole number >= 0; got {steps}.")

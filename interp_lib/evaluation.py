@@ -1,0 +1,83 @@
+"""(network, attack, metric) -> tidy rows: one dictionary a number, with n and its standard error."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .attacks.pgd import evaluating, pgd_iterates
+
+
+def proportion(correct: int, n: int) -> dict:
+    """An accuracy with what it rests on: correct, n, accuracy and its standard error sqrt(p (1 - p) / n)."""
+    p = correct / n
+    return {"correct": correct, "n": n, "accuracy": p, "se": math.sqrt(p * (1 - p) / n)}
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
+    """Predicted classes, int64 (N,)."""
+    with evaluating(model):
+        return torch.cat([model(batch).argmax(1) for batch in x.split(batch_size)])
+
+
+def count_correct(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> int:
+    """How many of the images (N, C, H, W) are classified as y (N,)."""
+    return int((predictions(model, x, batch_size) == y).sum())
+
+
+def pgd_accuracy(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: Sequence[float],
+    steps: Sequence[int],
+    alpha: float = 0.01,
+    progress: Callable[[int], object] | None = None,
+) -> list[dict]:
+    """Accuracy under the paper's PGD for every eps and every number of steps.
+
+    No gradient is computed twice. All numbers of steps are read off one run. Without a random start, runs with
+    different eps are the same run until the ball first binds, at step eps / alpha: the largest eps goes first, and
+    each smaller one starts where its own ball first binds. With eps up to .4 and steps of .01 on the grid of Table 3
+    that saves 105 of 1,200 steps; with 8/255 it saves none worth speaking of.
+
+    Args:
+        x, y: images (N, C, H, W) in [0, 1] and true labels (N,).
+        eps: perturbation sizes in the unit of the pixels; 0 gives the clean accuracy.
+        steps: numbers of steps; 0 gives the clean accuracy.
+        alpha: step size.
+        progress: called with the number of steps done since the last call.
+
+    Returns:
+        A row for every pair: eps, steps, correct, n, accuracy, se.
+
+    Source: Tables 3, 4, A1, A2 and A3.
+    """
+    eps, steps = sorted(set(map(float, eps)), reverse=True), sorted(set(steps))
+    report = progress or (lambda _: None)
+    clean = count_correct(model, x, y)
+    # free[e]: after how many steps the ball of radius e can first have bound; the margin is for rounding.
+    free = {e: 0 if alpha == 0 else math.ceil(e / alpha - 1e-4) - 1 for e in eps if e > 0}
+    shared_iterates, shared_correct, correct = {}, {}, {}
+    for position, e in enumerate(free):
+        first = min(free[e], steps[-1]) if position else 0
+        start = shared_iterates.get(first)
+        counts = {k: shared_correct[k] for k in steps if 0 < k <= first} if position else {}
+        run = pgd_iterates(model, x, y, eps=e, alpha=alpha, steps=steps[-1] - first, start=start)
+        for k, x_adv in enumerate(run, first + 1):
+            if position == 0 and k in free.values():
+                shared_iterates[k] = x_adv
+            if k in steps:
+                counts[k] = count_correct(model, x_adv, y)
+            report(1)
+        if position == 0:
+            shared_correct = counts
+        report(first)
+        correct.update({(e, k): c for k, c in counts.items()})
+    n = len(y)
+    return [
+        {"eps": e, "steps": k, **proportion(correct.get((e, k), clean), n)} for e in reversed(eps) for k in steps
+    ]

@@ -1,0 +1,194 @@
+"""Small, Pool and WResnet as the authors released them, on one plan: features -> pool -> linear.
+
+Every network maps images x (N, C, H, W) in [0, 1] to logits f(x) (N, classes) by
+
+    f_c(x) = (1/u) sum_i sum_k w_k^c A_{k,i}(x),                                     (eq. 1, summed over i)
+
+A = features(x) being K maps of u = h * w pixels and w the weight of a bias-free linear layer. The logit is therefore
+the mean over pixels of the class activation map: completeness by construction. No activation follows the last
+convolution, so that A is affine in the last convolution's input; `fold.py` makes use of that.
+
+Source: section 2 and Appendix B; layers as in the released code, which the text leaves out: TensorFlow's SAME
+padding, ReLU before a convolution and not after it, no normalisation of the input.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checks import check_images
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding of one axis: (before, after); the odd pixel goes after.
+
+    The output has ceil(size / stride) pixels; the total is max((out - 1) * stride + kernel - size, 0).
+    """
+    out = -(-size // stride)
+    total = max((out - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding, for any input size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        (top, bottom), (left, right) = (
+            same_padding(n, k, s) for n, k, s in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
+        )
+        if top == bottom and left == right:
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left))
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride)
+
+
+class GlobalPoolNetwork(nn.Module):
+    """A network on the plan trunk -> tail -> global average pool -> bias-free linear layer.
+
+    `trunk` holds all that is nonlinear; `tail` is affine and gives the K feature maps. A network whose last
+    operation is nonlinear (Pool) has the identity for a tail.
+
+    Attributes:
+        input_shape: (C, H, W) of one image.
+        classifier: `nn.Linear(K, classes, bias=False)`; its weight is w of eq. (1).
+    """
+
+    name: str
+
+    def __init__(self, input_shape: tuple[int, int, int], channels: int, num_classes: int):
+        super().__init__()
+        self.input_shape = tuple(input_shape)
+        self.classifier = nn.Linear(channels, num_classes, bias=False)
+
+    @property
+    def num_classes(self) -> int:
+        return self.classifier.out_features
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Everything before the affine tail: (N, C, H, W) -> (N, c, h, w)."""
+        raise TypeError(f"{type(self).__name__} defines no trunk")
+
+    def tail(self, z: Tensor) -> Tensor:
+        """The affine last part, trunk's output -> feature maps (N, K, h, w)."""
+        return z
+
+    def features(self, x: Tensor) -> Tensor:
+        """The feature maps A of eq. (1), signed and before the pool: (N, C, H, W) -> (N, K, h, w)."""
+        return self.tail(self.trunk(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes): the mean over pixels of every class's CAM."""
+        return self.classifier(self.features(x).mean((2, 3)))
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse images that this network was not built for; see `checks.check_images`."""
+        check_images(x)
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"{type(self).__name__} takes images of shape (N, {', '.join(map(str, self.input_shape))}); "
+                f"got {tuple(x.shape)}. Choose the dataset that the network was built for."
+            )
+
+
+class Small(GlobalPoolNetwork):
+    """Three convolutions of 16, 32 and 100 filters: 4x4/2, 4x4/2, 7x7 (0.17 M parameters on MNIST)."""
+
+    name = "small"
+
+    def __init__(self, input_shape=(1, 28, 28), num_classes: int = 10):
+        super().__init__(input_shape, 100, num_classes)
+        self.conv1 = SameConv2d(input_shape[0], 16, 4, stride=2)
+        self.conv2 = SameConv2d(16, 32, 4, stride=2)
+        self.conv3 = SameConv2d(32, 100, 7)
+
+    def trunk(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x).relu()).relu()
+
+    def tail(self, z: Tensor) -> Tensor:
+        return self.conv3(z)
+
+
+class Pool(GlobalPoolNetwork):
+    """Two 5x5 convolutions of 32 and 64 filters, each followed by a 2x2 max-pool (0.05 M parameters)."""
+
+    name = "pool"
+
+    def __init__(self, input_shape=(1, 28, 28), num_classes: int = 10):
+        super().__init__(input_shape, 64, num_classes)
+        self.conv1 = SameConv2d(input_shape[0], 32, 5)
+        self.conv2 = SameConv2d(32, 64, 5)
+
+    def trunk(self, x: Tensor) -> Tensor:
+        # A ReLU and a max-pool commute; pooling first leaves a quarter of the pixels to rectify.
+        h = F.max_pool2d(self.conv1(x), 2, ceil_mode=True).relu()
+        return F.max_pool2d(self.conv2(h), 2, ceil_mode=True)
+
+
+class Block(nn.Module):
+    """conv(relu(conv(relu(h)))) + shortcut(h); the shortcut average-pools and zero-pads where the shape changes."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.stride, self.extra = stride, channels_out - channels_in
+        self.conv1 = SameConv2d(channels_in, channels_out, 3, stride=stride)
+        self.conv2 = SameConv2d(channels_out, channels_out, 3)
+
+    def forward(self, h: Tensor) -> Tensor:
+        out = self.conv2(self.conv1(h.relu()).relu())
+        if self.stride > 1:
+            h = F.avg_pool2d(h, self.stride, ceil_mode=True, count_include_pad=False)
+        if self.extra:
+            h = F.pad(h, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        return out + h
+
+
+class WResnet(GlobalPoolNetwork):
+    """A residual network of 31 3x3 convolutions, groups of five blocks of 16, 32 and 64 channels (0.46 M parameters).
+
+    The paper cites the 46 M network of Madry et al. (2018); the networks that it released are a hundred times smaller.
+    """
+
+    name = "wresnet"
+
+    def __init__(self, input_shape=(3, 32, 32), num_classes: int = 10):
+        super().__init__(input_shape, 64, num_classes)
+        self.conv1 = SameConv2d(input_shape[0], 16, 3)
+        self.blocks = nn.Sequential(
+            *(
+                Block(before if first else width, width, stride if first else 1)
+                for before, width, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2))
+                for first in (True, False, False, False, False)
+            )
+        )
+
+    def trunk(self, x: Tensor) -> Tensor:
+        return self.blocks(self.conv1(x))
+
+
+ARCHITECTURES = {cls.name: cls for cls in (Small, Pool, WResnet)}
+
+
+def build(name: str, input_shape=(1, 28, 28), num_classes: int = 10, *, seed: int | None = None) -> GlobalPoolNetwork:
+    """A new network by name, 'small', 'pool' or 'wresnet'.
+
+    Args:
+        input_shape: (C, H, W) of one image.
+        num_classes: number of logits.
+        seed: where given, weights start as the released code draws them: normal with standard deviation
+            1 / sqrt(fan in), biases 0, from a generator of this seed. Without it they are left to be loaded.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}.")
+    with torch.random.fork_rng(devices=[]):  # nn.Module's own initialisation would advance the global generator
+        model = ARCHITECTURES[name](tuple(input_shape), num_classes)
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.zero_()
+                else:
+                    parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+    return model
