@@ -1,0 +1,38 @@
+# Two commands: `make book` and `make test`. Each makes its own .venv when there is none.
+PYTHON ?= python3
+PROFILE ?= digits
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+
+.PHONY: book test serve clean chapters compare lint
+book: $(VENV)/.installed
+	$(RUN) interp_lib book --profile $(PROFILE)
+
+test: $(VENV)/.installed
+	$(RUN) interp_lib train --profile digits
+	$(RUN) pytest tests
+	$(RUN) pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with book/nbval_sanitize.cfg book
+
+# Stores fresh outputs in the committed chapters.
+chapters: $(VENV)/.installed
+	$(RUN) interp_lib train --profile digits
+	$(RUN) interp_lib chapter all --in-place
+
+compare: $(VENV)/.installed
+	$(RUN) interp_lib compare
+
+lint: $(VENV)/.installed
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+serve: book
+	$(RUN) http.server --directory _build/html 8000
+
+clean:
+	rm -rf _build .snakemake
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -r requirements.txt
+	touch $@

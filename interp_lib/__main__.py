@@ -1,0 +1,191 @@
+"""One command for one unit of work: data, train, measure, compare, chapter, book.
+
+    python -m interp_lib COMMAND --help
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from . import records
+
+EXAMPLES = """examples:
+  python -m interp_lib data mnist                      fetch MNIST and say whether it is the original
+  python -m interp_lib train --profile digits          train the networks of the default profile
+  python -m interp_lib measure table3                  Table 3 on the released networks
+  python -m interp_lib compare                         the paper's values beside the measured ones
+  python -m interp_lib chapter 05_robustness           execute one chapter
+  python -m interp_lib book                            everything: train, measure, execute, build
+
+Data come from --data-dir or INTERP_DATA, else ./data; the authors' networks from --released-dir or INTERP_RELEASED.
+"""
+
+
+def command_data(args) -> None:
+    from . import data
+
+    dataset = data.load(args.name, args.data_dir, download=not args.no_download)
+    print(f"{dataset.title} ({dataset.copy}): images {dataset.shape}, {dataset.num_classes} classes; "
+          f"{len(dataset.train)} training, {len(dataset.validation)} validation, {len(dataset.test)} test images; "
+          f"test set sha256 {dataset.fingerprint[:16]}")  # fmt: skip
+
+
+def command_train(args) -> None:
+    from . import profiles
+    from .networks import NetworkName
+
+    if args.profile:
+        names = profiles.load(args.profile).trained()
+        if not names:
+            print(f"profile {args.profile} trains nothing: it uses released networks")
+    else:
+        names = [NetworkName(args.dataset, args.model, args.method, args.seed, args.schedule)]
+    for name in names:
+        path = name.path(args.out)
+        if path.exists() and args.resume:
+            print(f"{path} is there already")
+        else:
+            train(name, path, data_dir=args.data_dir, resume=args.resume, device=args.device)
+
+
+def train(name, path: Path, *, data_dir=None, resume: bool = True, device: str | None = None) -> None:
+    """Trains one network and stores it, with a checkpoint beside it while it runs."""
+    import torch
+
+    from . import data, models, networks
+    from .training import Schedule, fit
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dataset = data.load(name.dataset, data_dir, device=device)
+    model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed).to(device)
+    checkpoint = path.with_suffix(".checkpoint")
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    history = fit(
+        model, dataset, name.method, Schedule.load(name.schedule), seed=name.seed, checkpoint=checkpoint
+    )
+    how = {
+        "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
+        "seed": name.seed, "schedule": name.schedule, "history": history[-1:],
+        "provenance": records.provenance(time.perf_counter() - began, device),
+    }  # fmt: skip
+    networks.save(model, path, how)
+    checkpoint.unlink(missing_ok=True)
+    print(f"{path}: validation accuracy {history[-1]['validation_accuracy']:.3f} after {len(history)} epochs")
+
+
+def command_measure(args) -> None:
+    from .measure import measure
+
+    folder = args.released_dir if args.networks == "released" else args.networks_dir
+    for path in measure(args.table, args.networks, data_dir=args.data_dir, networks_dir=folder,
+                        folder=args.results_dir, device=args.device):  # fmt: skip
+        print(f"{path}: {len(records.read(path).rows)} rows")
+
+
+def command_compare(args) -> None:
+    from .compare import as_csv, as_text, compare
+
+    cells = compare(records.read_all(args.results_dir))
+    cells = [cell for cell in cells if args.table is None or cell.table.lower() == args.table.lower()]
+    if not cells:
+        raise ValueError(f"the paper has no Table {args.table}; it has 1, 2, 3, 4, 5, A1, A2, A3, A4 and A5.")
+    print(as_csv(cells) if args.csv else as_text(cells, args.networks))
+
+
+def command_chapter(args) -> None:
+    from . import chapters
+
+    parameters = {"profile": args.profile, **dict(chapters.parse_parameter(p) for p in args.parameter)}
+    print(chapters.execute(args.name, parameters, timeout=args.execution_timeout, in_place=args.in_place))
+
+
+def command_book(args) -> None:
+    from . import chapters
+
+    print(chapters.build_book(args.profile, cores=args.cores))
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(
+        prog="python -m interp_lib", description="One command for one unit of work.", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = main.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, function, text):
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(function=function)
+        return added
+
+    def data_dir(p):
+        p.add_argument("--data-dir", help="folder of datasets (default: INTERP_DATA, else ./data)")
+
+    def device(p):
+        p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+
+    p = command("data", command_data, "Fetch or check a dataset and say whether it is the original.")
+    p.add_argument("name", help="digits, mnist, cifar10 or restricted_imagenet")
+    p.add_argument("--no-download", action="store_true", help="refuse rather than download")
+    data_dir(p)
+
+    p = command("train", command_train, "Train a network, or all networks of a profile; an interrupted run goes on.")
+    p.add_argument("--profile", help="train what this profile needs, e.g. digits; the next five options are ignored")
+    p.add_argument("--dataset", default="digits")
+    p.add_argument("--model", default="small", help="small, pool or wresnet")
+    p.add_argument("--method", default="Normal", help="a row of the paper's tables: Normal, Adv")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--schedule", default="digits", help="a file of interp_lib/schedules")
+    p.add_argument("--out", type=Path, default=Path("_build/networks"), help="folder of the networks (%(default)s)")
+    p.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
+                   help="go on from a checkpoint, and leave a finished network alone (default)")  # fmt: skip
+    data_dir(p)
+    device(p)
+
+    p = command("measure", command_measure, "Measure a table of the paper and write its records.")
+    p.add_argument("table", help="table3, table4, A1, A2, A3; or digits")
+    p.add_argument("--networks", choices=("released", "ours"), default="released")
+    p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")
+    p.add_argument("--networks-dir", help="folder of our networks (default: networks)")
+    p.add_argument("--results-dir", default=str(records.RESULTS), help="folder of the records (%(default)s)")
+    data_dir(p)
+    device(p)
+
+    p = command("compare", command_compare, "Print the paper's values beside the measured ones, and count agreements.")
+    p.add_argument("--networks", choices=("released", "ours"), default="released")
+    p.add_argument("--table", help="one table only: 3, 4, A1, ...")
+    p.add_argument("--csv", action="store_true", help="all 743 values, with columns released, ours, n")
+    p.add_argument("--results-dir", default=str(records.RESULTS), help="folder of the records (%(default)s)")
+
+    p = command("chapter", command_chapter, "Execute a chapter with papermill into _build/src/book.")
+    p.add_argument("name", help="file name of the chapter without .ipynb, or 'all'")
+    p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
+    p.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
+                   help="another value for a name of the chapter's parameters cell; repeat as needed")  # fmt: skip
+    p.add_argument("--execution-timeout", type=int, default=600, help="seconds a cell may take (%(default)s)")
+    p.add_argument("--in-place", action="store_true", help="store the outputs in book/ itself, as committed")
+
+    p = command("book", command_book, "Train, measure, execute and build what is out of date; print the page to open.")
+    p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
+    p.add_argument("--cores", type=int, default=2, help="jobs at a time (%(default)s)")
+    return main
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        args.function(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

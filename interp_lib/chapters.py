@@ -1,0 +1,127 @@
+"""Chapters executed by papermill, and the book built from them."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .profiles import load as load_profile
+from .profiles import project_root
+from .records import write_atomically
+
+
+class ChapterError(RuntimeError):
+    """A chapter that did not run to its end; the message names chapter and cell."""
+
+
+def names() -> list[str]:
+    """The chapters, in order of file name."""
+    return sorted(path.stem for path in (project_root() / "book").glob("*.ipynb"))
+
+
+def parse_parameter(text: str) -> tuple[str, object]:
+    """`NAME=VALUE` as a name and a Python scalar; what is no Python literal is a string.
+
+    Raises:
+        ValueError: there is no equals sign.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"a parameter is written NAME=VALUE; got {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def execute(name: str, parameters: Mapping[str, object], *, timeout: int = 600, in_place: bool = False) -> str:
+    """Executes one chapter, or 'all', and says where the result is.
+
+    The source in book/ is not touched unless `in_place`; a chapter that fails leaves what it got to, with its
+    outputs, in _build/failed/.
+
+    Args:
+        name: file name without .ipynb, or 'all'.
+        parameters: other values for names of the cell tagged `parameters`.
+        timeout: seconds that one cell may take.
+        in_place: write the outputs into book/ itself, without the marks of this run, to be committed.
+
+    Returns:
+        The path of the executed notebook; for 'all' one a line.
+
+    Raises:
+        ValueError: an unknown chapter, or a parameter that the chapter does not have.
+        ChapterError: a cell failed or ran out of time.
+    """
+    if name == "all":
+        return "\n".join(execute(n, parameters, timeout=timeout, in_place=in_place) for n in names())
+    if name not in names():
+        raise ValueError(f"unknown chapter {name!r}; known are {', '.join(names())}.")
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    root = project_root()
+    source = root / "book" / f"{name}.ipynb"
+    parameters = {key: value for key, value in parameters.items() if (key, value) != ("profile", "digits")}
+    if "profile" in parameters:
+        load_profile(str(parameters["profile"]))
+    known = set(papermill.inspect_notebook(str(source)))
+    if unknown := set(parameters) - known:
+        raise ValueError(f"chapter {name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}.")
+    running = root / "_build/failed" / f"{name}.ipynb"
+    running.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(source), str(running), parameters=parameters, cwd=str(source.parent), kernel_name="python3",
+            execution_timeout=timeout, progress_bar={"desc": name, "disable": None},
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        raise ChapterError(
+            f"chapter {name}, cell {error.cell_index + 1} (In [{error.exec_count}]): {error.ename}: {error.evalue}\n"
+            f"The chapter as far as it got is in {running}."
+        ) from None
+    except Exception as error:
+        if type(error).__name__ in ("CellTimeoutError", "DeadKernelError"):
+            raise ChapterError(f"chapter {name}: {error}\nThe chapter as far as it got is in {running}.") from None
+        raise
+    notebook = nbformat.read(running, 4)
+    target = source if in_place else root / "_build/src/book" / f"{name}.ipynb"
+    if in_place:
+        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
+            for key in ("papermill", "execution"):
+                metadata.pop(key, None)
+        notebook.metadata["language_info"] = {"name": "python"}
+    write_atomically(target, (nbformat.writes(notebook) + "\n").encode())
+    running.unlink()
+    return str(target)
+
+
+def build_book(profile: str = "digits", *, cores: int = 2) -> str:
+    """Runs the pipeline of the Snakefile: train, measure, execute, build, each only where it is out of date.
+
+    Returns:
+        The line to print: the page to open.
+
+    Raises:
+        ChapterError: a step failed; its own message stands above.
+    """
+    load_profile(profile)
+    root = project_root()
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(root),
+        "--cores", str(cores), "--rerun-incomplete", "--config", f"profile={profile}", "--quiet", "rules", "progress",
+    ]  # fmt: skip
+    # A build that was killed leaves its lock behind; taking it away first is safe for one user and one checkout.
+    subprocess.run([*command[:7], "--unlock"], capture_output=True, check=False)
+    process = subprocess.Popen(command)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it got the same signal and is putting its jobs away
+        raise
+    if status:
+        raise ChapterError(f"the book was not built (snakemake ended with {status}); the reason stands above.")
+    return f"The book is built. Open {root / '_build/html/index.html'}"

@@ -1,0 +1,154 @@
+"""The paper's 743 values beside what was measured: on the released networks, and on networks that we trained."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from . import records
+
+DATASETS = {"MNIST": "mnist", "CIFAR-10": "cifar10", "R-ImageNet": "restricted_imagenet"}
+ONE_IMAGE = 1 / 200
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One printed value and what we have for it; None where nothing was measured."""
+
+    table: str
+    dataset: str
+    model: str
+    method: str
+    metric: str
+    condition: str
+    level: str
+    value: str
+    released: float | None = None
+    ours: float | None = None
+    n: int | None = None
+    copy: str | None = None
+
+    @property
+    def printed(self) -> float:
+        return float(self.value)
+
+    def difference(self, source: str = "released") -> float | None:
+        """Measured minus printed."""
+        measured = getattr(self, source)
+        return None if measured is None else measured - self.printed
+
+    def verdict(self, source: str = "released") -> str:
+        """'exact' to the printed decimals, 'one image' of 200, 'other', or '' where nothing was measured."""
+        measured = getattr(self, source)
+        if measured is None:
+            return ""
+        decimals = len(self.value.partition(".")[2])
+        # Half a unit of the last decimal, because an accuracy of 200 images has no more than three decimals.
+        if abs(measured - self.printed) <= 0.5 * 10**-decimals + 1e-9:
+            return "exact"
+        if self.metric.startswith("ATA") and abs(measured - self.printed) <= ONE_IMAGE + 1e-9:
+            return "one image"
+        return "other"
+
+
+def _pgd_settings(row: dict) -> tuple[float, int] | None:
+    """(eps, steps) of a printed robust accuracy: Tables 3, 4, A1, A2, A3."""
+    if row["table"] == "3":
+        return float(Fraction(row["level"])), 200
+    if row["metric"].startswith("ATA@eps="):
+        return float(Fraction(row["metric"].partition("=")[2])), int(row["level"])
+    if row["metric"].startswith("ATA@steps="):
+        return float(Fraction(row["level"])), int(row["metric"].partition("=")[2])
+    return None
+
+
+def compare(found: Iterable[records.Record]) -> list[Cell]:
+    """Every printed value with the measured ones, in the order of print.
+
+    A value measured on several networks of one method (seeds) is their mean, and n counts all their images.
+
+    Raises:
+        ValueError: two records of the same measurement on different copies of the data; say which one to use by
+            keeping only that one in the folder.
+    """
+    measured: dict[tuple, list[dict]] = {}
+    titles: dict[tuple, str] = {}
+    for record in found:
+        s = record.settings
+        if s["measurement"] != "pgd":
+            continue
+        unit = (s["dataset"], s["model"], s["networks"])
+        if titles.setdefault(unit, s["title"]) != s["title"]:
+            raise ValueError(
+                f"{' / '.join(unit)} was measured on {titles[unit]!r} and on {s['title']!r}; keep one of the records."
+            )
+        for row in record.rows:
+            measured.setdefault((*unit, row["method"], round(row["eps"], 6), row["steps"]), []).append(row)
+    cells = []
+    for row in records.paper_tables():
+        cell, settings = dict(row), _pgd_settings(row)
+        for source in ("released", "ours") if settings else ():
+            unit = (DATASETS[row["dataset"]], row["model"].lower(), source)
+            rows = measured.get((*unit, row["method"], round(settings[0], 6), settings[1]), [])
+            if rows:
+                n = sum(r["n"] for r in rows)
+                cell[source] = math.fsum(r["correct"] for r in rows) / n
+                cell["n"], cell["copy"] = cell.get("n", n), cell.get("copy", titles[unit])
+        cells.append(Cell(**cell))
+    return cells
+
+
+def counts(cells: Iterable[Cell], source: str = "released") -> list[dict]:
+    """A row for each table and dataset that has a measured value: how many are exact, one image off, other."""
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.table, cell.dataset, cell.model), []).append(cell)
+    rows = []
+    for (table, dataset, model), group in groups.items():
+        verdicts = [cell.verdict(source) for cell in group]
+        differences = [abs(d) for cell in group if (d := cell.difference(source)) is not None]
+        if differences:
+            rows.append(
+                {"table": table, "dataset": dataset, "model": model, "copy": next(c.copy for c in group if c.copy),
+                 "values": len(group), "exact": verdicts.count("exact"), "one image": verdicts.count("one image"),
+                 "other": verdicts.count("other"), "not measured": verdicts.count(""),
+                 "mean |diff|": sum(differences) / len(differences), "max |diff|": max(differences)}
+            )  # fmt: skip
+    return rows
+
+
+def as_csv(cells: Iterable[Cell]) -> str:
+    """The columns of the paper's table file plus `released`, `ours`, `n`; empty where not measured."""
+    columns = ("table", "dataset", "model", "method", "metric", "condition", "level", "value", "released", "ours", "n")
+    lines = [",".join(columns)]
+    for cell in cells:
+        values = (getattr(cell, column) for column in columns)
+        lines.append(",".join("" if v is None else f"{v:.6g}" if isinstance(v, float) else str(v) for v in values))
+    return "\n".join(lines)
+
+
+def as_text(cells: Iterable[Cell], source: str = "released") -> str:
+    """A line for every measured value, then the counts."""
+    cells = [cell for cell in cells if getattr(cell, source) is not None]
+    lines = [f"{'table':5} {'dataset':10} {'model':8} {'method':12} {'metric':14} {'level':>7} "
+             f"{'paper':>8} {source:>9} {'diff':>7} {'n':>5}"]  # fmt: skip
+    for c in cells:
+        verdict = c.verdict(source)
+        lines.append(
+            f"{c.table:5} {c.dataset:10} {c.model:8} {c.method:12} {c.metric:14} {c.level:>7} {c.value:>8} "
+            f"{getattr(c, source):9.3f} {c.difference(source):+7.3f} {c.n:5} {'' if verdict == 'exact' else verdict}".rstrip()
+        )
+    lines += ["", f"{'table':5} {'data':26} {'model':8} {'values':>6} {'exact':>6} {'1 image':>8} {'other':>6} "
+                  f"{'mean |diff|':>12} {'max |diff|':>11}"]  # fmt: skip
+    total = {"values": 0, "exact": 0, "one image": 0, "other": 0}
+    for row in counts(cells, source):
+        total = {key: total[key] + row[key] for key in total}
+        lines.append(
+            f"{row['table']:5} {row['copy']:26} {row['model']:8} {row['values']:6} {row['exact']:6} "
+            f"{row['one image']:8} {row['other']:6} {row['mean |diff|']:12.4f} {row['max |diff|']:11.3f}"
+        )
+    lines.append(
+        f"{'all':5} {'':26} {'':8} {total['values']:6} {total['exact']:6} {total['one image']:8} {total['other']:6}"
+    )
+    lines.append(f"{len(records.paper_tables()) - len(cells)} of the paper's values are not measured on {source} networks.")
+    return "\n".join(lines)

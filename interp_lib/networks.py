@@ -1,0 +1,82 @@
+"""Networks that we trained: weights as safetensors, and beside them a small JSON of how they were trained.
+
+`mnist-small-int-s0-paper.safetensors` and `.json` are one network: dataset, architecture, method, seed, schedule.
+Neither file can run code when it is read.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+
+from .models import GlobalPoolNetwork, build
+from .records import write_atomically
+
+NETWORKS = Path("networks")
+
+
+class NetworkError(ValueError):
+    """A file that is no network of ours."""
+
+
+@dataclass(frozen=True)
+class NetworkName:
+    """What tells one trained network from another; `slug` is its file name."""
+
+    dataset: str
+    model: str
+    method: str
+    seed: int
+    schedule: str
+
+    @property
+    def slug(self) -> str:
+        return f"{self.dataset}-{self.model}-{self.method.lower()}-s{self.seed}-{self.schedule}"
+
+    def path(self, folder: str | os.PathLike = NETWORKS) -> Path:
+        return Path(folder) / f"{self.slug}.safetensors"
+
+
+def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
+    """Writes weights and, beside them, how they came about; each file whole or not at all.
+
+    Args:
+        how: plain JSON: dataset, data fingerprint, method, seed, schedule, losses, versions. The shape of the
+            network is added.
+
+    Raises:
+        OSError: see `records.write_atomically`.
+    """
+    path = Path(path)
+    how = {"model": model.name, "input_shape": list(model.input_shape), "num_classes": model.num_classes, **how}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    write_atomically(path.with_suffix(".json"), (json.dumps(how, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, tensors_to_bytes(tensors))
+
+
+def load(path: str | os.PathLike) -> tuple[GlobalPoolNetwork, dict]:
+    """A network in evaluation mode, and how it was trained.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        NetworkError: a file that is truncated, corrupt, or not of the shape that its JSON names.
+    """
+    path = Path(path)
+    try:
+        how = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        model = build(how["model"], how["input_shape"], how["num_classes"])
+        model.load_state_dict(tensors_from_bytes(path.read_bytes()))
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise NetworkError(
+            f"{path} is not a whole network with its .json beside it: {error}. Delete both and train it again."
+        ) from None
+    return model.eval(), how
+
+
+def available(folder: str | os.PathLike = NETWORKS) -> list[Path]:
+    """The networks of a folder, in order of name."""
+    return sorted(Path(folder).glob("*.safetensors"))

@@ -1,0 +1,156 @@
+"""Figures: one look for every method, from tidy rows to labelled axes."""
+
+import sys
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+# Blues train on adversarial examples, warm colours penalise IG maps, purples are the paper's method, green is
+# both. Every colour has a contrast of 3 or more on white and on the dark page, and every two stay apart for
+# normal and colour-blind eyes; the tests hold them to it. The markers say the same thing without colour.
+METHOD_COLORS = {
+    "Normal": {"color": "#787878", "marker": "o", "linestyle": "-"},
+    "Adv": {"color": "#1E96FF", "marker": "s", "linestyle": "--"},
+    "TRADES": {"color": "#693CFF", "marker": "D", "linestyle": "--"},
+    "IG-Norm": {"color": "#C38700", "marker": "^", "linestyle": "-."},
+    "IG-Norm-Sum": {"color": "#B43C1E", "marker": "v", "linestyle": "-."},
+    "Int-1-class": {"color": "#A578B4", "marker": "P", "linestyle": "-"},
+    "Int": {"color": "#963CB4", "marker": "X", "linestyle": "-"},
+    "Int-Adv": {"color": "#00A55A", "marker": "*", "linestyle": "--"},
+}
+
+# Inches, at 100 CSS pixels an inch: a figure is 560 px wide on a desktop and shrinks to about 350 on a phone.
+WIDTH, HEIGHT = 5.6, 3.8
+
+AXIS_LABELS = {
+    "eps": "perturbation size ε (ℓ∞, pixel range 0–1)",
+    "accuracy": "robust accuracy",
+    "steps": "attack steps",
+}
+
+_SOURCES = {
+    "paper": {"linestyle": ":", "markerfacecolor": "white", "linewidth": 1.2, "zorder": 3},
+    "released, re-measured": {"linestyle": "-"},
+    "trained here": {"linestyle": "--"},
+}
+
+
+def use_style() -> None:
+    """Set Matplotlib's defaults for the book: legible at 390 px, white behind the ink on every page.
+
+    The background is opaque white, also on the dark page, where the book draws a figure as a white card: a
+    heat map's colours then mean the same in both. Inside IPython figures come out as PNG with two pixels per
+    CSS pixel, which a strict re-run of a notebook skips where it would compare the text of an SVG.
+    """
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, HEIGHT),
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "savefig.dpi": 200,
+            "font.size": 12,
+            "axes.titlesize": 13,
+            "axes.labelsize": 12,
+            "xtick.labelsize": 11,
+            "ytick.labelsize": 11,
+            "legend.fontsize": 11,
+            "legend.frameon": False,
+            "legend.handlelength": 2.4,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#E3E3E3",
+            "grid.linewidth": 0.8,
+            "lines.linewidth": 2,
+            "lines.markersize": 7,
+            "image.cmap": "viridis",
+            "image.interpolation": "nearest",
+        }
+    )
+    ipython = sys.modules.get("IPython")
+    if ipython and ipython.get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
+
+
+def accuracy_curves(
+    rows: pd.DataFrame,
+    x: str = "eps",
+    *,
+    figsize: tuple[float, float] = (WIDTH, 4.6),
+    title: str | None = None,
+) -> Figure:
+    """Robust accuracy against perturbation size, one line a method and source, with 95 % bands.
+
+    Colour and marker say the method. Where there are several sources the line says the source: dotted with
+    hollow markers is the paper, solid is the released network measured again, dashed is one trained here.
+
+    Args:
+        rows: columns ``method`` (a key of ``METHOD_COLORS``), ``x``, ``accuracy`` in [0, 1], ``se`` (its
+            standard error; NaN draws no band) and, optionally, ``source``.
+        x: the column on the horizontal axis.
+        figsize: width and height in inches; the legend below the axes is part of it.
+        title: set above the axes when given.
+
+    Returns:
+        The figure, closed in pyplot: as the last expression of a cell it is shown once, not twice.
+
+    Raises:
+        ValueError: a column is missing, there are no rows, a method or source is unknown, or an accuracy
+            lies outside [0, 1].
+    """
+    _check_rows(rows, x)
+    rows = rows.assign(source="released, re-measured") if "source" not in rows else rows
+    several = len(set(rows["source"])) > 1
+
+    figure, axes = plt.subplots(figsize=figsize, layout="constrained")
+    plt.close(figure)
+    for (method, source), line in rows.groupby(["method", "source"]):
+        line = line.sort_values(x)
+        style = METHOD_COLORS[method] | (_SOURCES[source] if several or source == "paper" else {})
+        axes.plot(line[x], line["accuracy"], clip_on=False, **style)
+        low, high = (line["accuracy"] + side * 1.96 * line["se"] for side in (-1, 1))
+        axes.fill_between(line[x], low.clip(0, 1), high.clip(0, 1), color=style["color"], alpha=0.15, lw=0)
+    axes.set(
+        xlabel=AXIS_LABELS.get(x, x),
+        ylabel=AXIS_LABELS["accuracy"],
+        ylim=(0, 1),
+        yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+    )
+    if title:
+        axes.set_title(title)
+
+    methods = [method for method in METHOD_COLORS if method in set(rows["method"])]
+    hide_line = {"linestyle": "none"} if several else {}
+    handles = [Line2D([], [], label=method, **METHOD_COLORS[method] | hide_line) for method in methods]
+    if several or "paper" in set(rows["source"]):
+        present = [source for source in _SOURCES if source in set(rows["source"])]
+        handles += [
+            Line2D([], [], label=source, color="#404040", marker="o", **_SOURCES[source])
+            for source in present
+        ]
+    # Below the axes a legend covers no data and stays readable where the page is narrow.
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.5)
+    return figure
+
+
+def _check_rows(rows: pd.DataFrame, x: str) -> None:
+    missing = [column for column in ("method", x, "accuracy", "se") if column not in rows]
+    if missing:
+        raise ValueError(f"rows must have the columns method, {x}, accuracy and se; missing: {missing}")
+    if rows.empty:
+        raise ValueError("rows must not be empty")
+    for column, known in (("method", METHOD_COLORS), ("source", _SOURCES)):
+        unknown = sorted(set(rows.get(column, pd.Series(dtype=str))) - set(known))
+        if unknown:
+            raise ValueError(f"unknown {column} {unknown}; known: {list(known)}")
+    if not rows["accuracy"].between(0, 1).all():
+        low, high = rows["accuracy"].min(), rows["accuracy"].max()
+        raise ValueError(f"accuracy must lie in [0, 1], not percent; got {low} to {high}")

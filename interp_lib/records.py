@@ -1,0 +1,145 @@
+"""Result records: what was measured, with every setting and where it comes from; and their comparison with the paper.
+
+A record is one JSON file:
+
+    {"schema": 1, "name": ..., "settings": {...}, "provenance": {...}, "rows": [{...}, ...]}
+
+`settings` is everything that decides the numbers; the record's name ends in eight digits of its hash, so the same
+settings always give the same file and other settings never overwrite it. `rows` are tidy: one dictionary a number.
+A row is a line of the file, so that two records can be told apart with `diff`.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+SCHEMA = 1
+RESULTS = Path("results")
+
+
+class RecordError(ValueError):
+    """A file that is not a whole record of this schema."""
+
+
+@dataclass
+class Record:
+    """A measurement: `family` names the file, `settings` decide the numbers, `rows` are the numbers."""
+
+    family: str
+    settings: dict
+    rows: list[dict] = field(default_factory=list)
+    provenance: dict = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The family and eight digits of the sha256 of the settings."""
+        return f"{self.family}-{hashlib.sha256(_dump(self.settings).encode()).hexdigest()[:8]}"
+
+
+def _dump(value) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def provenance(seconds: float, device: str = "cpu") -> dict:
+    """Commit, versions, processor, seconds and date of a measurement; commit is None outside a checkout."""
+    import numpy
+    import torch
+
+    run = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True, text=True, cwd=Path(__file__).parent, check=False,
+    )  # fmt: skip
+    processor = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    return {
+        "commit": run.stdout.strip() or None,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
+        "device": f"{processor}, {torch.get_num_threads()} threads" if device == "cpu" else processor,
+        "seconds": round(seconds, 1),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a whole file or none: to a temporary file beside it, flushed to disk, then renamed over it.
+
+    Raises:
+        OSError: naming the file, when the disk is full or the folder read-only; what was there before stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, f"could not write {path}: {error.strerror}; the earlier file is untouched") from None
+        raise
+
+
+def write(record: Record, folder: str | os.PathLike = RESULTS) -> Path:
+    """Writes a record atomically, one row a line.
+
+    Returns:
+        Its path, folder / name.json.
+
+    Raises:
+        OSError: see `write_atomically`.
+        ValueError: a number in it is NaN or infinite.
+    """
+    path = Path(folder) / f"{record.name}.json"
+    rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in record.rows)
+    head = {"schema": SCHEMA, "name": record.name, "settings": record.settings, "provenance": record.provenance}
+    text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n'
+    write_atomically(path, text.encode())
+    return path
+
+
+def read(path: str | os.PathLike) -> Record:
+    """A record from its file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        RecordError: half-written, of another schema, renamed, or edited so that name and settings disagree.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise RecordError(f"it is not of schema {SCHEMA}")
+        record = Record(path.stem[:-9], content["settings"], content["rows"], content["provenance"])
+        if not (content["name"] == record.name == path.stem):
+            raise RecordError(f"its name, its settings ({record.name}) and its inner name ({content['name']}) disagree")
+        if not all(isinstance(row, dict) for row in record.rows):
+            raise RecordError("its rows are not dictionaries")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise RecordError(f"{path} is no whole result record: {reason}. Delete it and measure again.") from None
+    return record
+
+
+def read_all(folder: str | os.PathLike = RESULTS) -> list[Record]:
+    """Every record of a folder, in order of name. Raises RecordError for the first file that is none."""
+    return [read(path) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def paper_tables() -> list[dict]:
+    """The paper's 743 table values: table, dataset, model, method, metric, condition, level, value; all strings.
+
+    `value` is as printed, so that its number of decimals is the print's.
+    """
+    with resources.files(__package__).joinpath("paper_tables.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

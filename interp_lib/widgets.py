@@ -1,0 +1,97 @@
+"""Sliders that need no kernel: every frame is drawn beforehand and travels inside the page."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from PIL import Image
+
+
+def figure_slider(
+    figures: Sequence[Figure],
+    labels: Sequence[object],
+    description: str = "ε",
+    value_index: int = 0,
+    *,
+    play: bool = True,
+) -> ipywidgets.VBox:
+    """One figure at a time, chosen with a slider, also on a static page with no kernel.
+
+    The slider is linked to the frames in the browser (``jslink``), so the widget's stored state is all that
+    a page needs. The figures are closed in pyplot: the cell shows the slider and not every frame after it.
+
+    Args:
+        figures: the frames, best all of one size so that the page does not jump.
+        labels: one a frame, shown beside the slider as ``str(label)``; they must differ.
+        description: what the slider changes, in Unicode (ε, not ``$\\epsilon$``: widgets set no formulas).
+        value_index: the frame shown first.
+        play: with a button that runs through the frames.
+
+    Returns:
+        The widget; make it the last expression of a cell, or display it.
+
+    Raises:
+        ValueError: no figures, not one label a figure, labels that repeat, or ``value_index`` out of range.
+    """
+    labels = [str(label) for label in labels]
+    if not figures:
+        raise ValueError("figures must hold at least one figure; got none")
+    if len(figures) != len(labels):
+        raise ValueError(f"need one label a figure; got {len(figures)} figures and {len(labels)} labels")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"labels must differ from each other; got {labels}")
+    if not 0 <= value_index < len(figures):
+        raise ValueError(f"value_index must lie in 0..{len(figures) - 1}; got {value_index}")
+
+    frames = [
+        _frame(figure, f"{description} = {label}") for figure, label in zip(figures, labels, strict=True)
+    ]
+    stack = ipywidgets.Stack(frames, selected_index=value_index, layout={"max_width": "100%"})
+    slider = ipywidgets.SelectionSlider(
+        options=labels,
+        index=value_index,
+        description=description,
+        style={"description_width": "initial"},
+        layout={"width": "22rem", "max_width": "100%"},
+    )
+    ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
+    controls = [slider]
+    if play and len(figures) > 1:
+        button = ipywidgets.Play(
+            value=value_index, min=0, max=len(figures) - 1, interval=700, show_repeat=False
+        )
+        ipywidgets.jslink((button, "value"), (slider, "index"))
+        controls.append(button)
+    box = ipywidgets.VBox([ipywidgets.HBox(controls, layout={"flex_flow": "row wrap"}), stack])
+    box.add_class("figure-slider")
+    return box
+
+
+def figure_png(figure: Figure, pixels_per_inch: float = 150) -> bytes:
+    """The figure as a PNG with a palette of 256 colours: about half of the usual size."""
+    full, small = BytesIO(), BytesIO()
+    figure.savefig(full, format="png", dpi=pixels_per_inch)
+    image = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def _frame(figure: Figure, state: str) -> ipywidgets.HTML:
+    """One frame with its size, so that the page keeps its place, and a text for who cannot see it.
+
+    An HTML widget, since an Image widget has no alternative text, and one with a tooltip breaks the page.
+    """
+    plt.close(figure)
+    width, height = (round(100 * inches) for inches in figure.get_size_inches())
+    titles = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+    text = escape(", ".join([*filter(None, titles), state]))
+    data = b64encode(figure_png(figure)).decode()
+    return ipywidgets.HTML(
+        f'<img alt="{text}" width="{width}" height="{height}" style="max-width: 100%; height: auto" '
+        f'src="data:image/png;base64,{data}">',
+        layout={"max_width": "100%"},
+    )
