@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 # Blues train on adversarial examples, warm colours penalise IG maps, purples are the paper's method, green is
 # both. Every colour has a contrast of 3 or more on white and on the dark page, and every two stay apart for
@@ -50,6 +51,8 @@ def use_style() -> None:
             "figure.figsize": (WIDTH, HEIGHT),
             "figure.dpi": 100,
             "figure.constrained_layout.use": True,
+            "figure.constrained_layout.h_pad": 0.08,
+            "figure.constrained_layout.w_pad": 0.08,
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
             "savefig.dpi": 200,
@@ -124,6 +127,7 @@ def accuracy_curves(
         ylim=(0, 1),
         yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
     )
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     if title:
         axes.set_title(title)
 

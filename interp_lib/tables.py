@@ -1,0 +1,103 @@
+"""Tables for the page: the printed value, ours under it, and what lies between."""
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from .compare import Cell
+
+
+class Table:
+    """A table that shows itself as HTML on a page and as aligned text elsewhere.
+
+    Args:
+        columns: headings; the first heads the column of row names.
+        rows: as many cells a row as columns. A cell is text, or a sequence of lines, each text or a pair (text, class
+            of the style sheet).
+        note: one line under the table: n, standard error, units.
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Iterable[Sequence], note: str = ""):
+        self.columns, self.note = list(columns), note
+        self.rows = [[self._lines(cell) for cell in row] for row in rows]
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"every row needs {len(self.columns)} cells, one a column: {', '.join(self.columns)}.")
+
+    @staticmethod
+    def _lines(cell) -> list[tuple[str, str]]:
+        lines = [cell] if isinstance(cell, str | int | float) else cell
+        return [(str(line), "") if not isinstance(line, tuple) else line for line in lines]
+
+    def __repr__(self) -> str:
+        text = [self.columns] + [[" ".join(t for t, _ in cell if t) for cell in row] for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(*text, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in text]
+        return "\n".join([*lines, *([self.note] if self.note else [])])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f"<{tag}>" + "<br>".join(f'<span class="{c}">{escape(t)}</span>' if c else escape(t) for t, c in cell)
+                + f"</{tag}>"
+                for tag, cell in zip(["th"] + ["td"] * len(row), row, strict=False)
+            )
+            + "</tr>"
+            for row in self.rows
+        )  # fmt: skip
+        note = f'<p class="table-note">{escape(self.note)}</p>' if self.note else ""
+        table = f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        return f'<div class="comparison">{table}</div>{note}'
+
+
+def standard_error(p: float, n: int) -> float:
+    """sqrt(p (1 - p) / n), of a proportion."""
+    return math.sqrt(p * (1 - p) / n)
+
+
+def comparison(cells: Iterable[Cell], *, table: str, dataset: str, sources: Sequence[str] = ("released",)) -> Table:
+    """One of the paper's tables with our values under the printed ones.
+
+    Every cell has the printed value, the measured one under it, and, where the two differ, their difference.
+
+    Args:
+        cells: of `compare.compare`.
+        table, dataset: as the paper writes them, '3' and 'MNIST'.
+        sources: which measured values to show, 'released', 'ours'.
+
+    Raises:
+        ValueError: the paper has no such table.
+    """
+    cells = [cell for cell in cells if (cell.table, cell.dataset) == (table, dataset)]
+    if not cells:
+        raise ValueError(f"the paper's Table {table} has no {dataset} part.")
+    levels, methods = (list(dict.fromkeys(getattr(c, key) for c in cells)) for key in ("level", "method"))
+    at = {(cell.method, cell.level): cell for cell in cells}
+
+    def lines(cell: Cell):
+        shown = [(cell.value, "printed")]
+        for source in sources:
+            measured, difference = getattr(cell, source), cell.difference(source)
+            if measured is None:
+                shown.append(("–", "measured"))
+                continue
+            decimals = len(cell.value.partition(".")[2])
+            shown.append((f"{measured:.{decimals}f}", "measured"))
+            if cell.verdict(source) != "exact":
+                shown.append((f"{difference:+.{decimals}f}".replace("-", "−"), "difference"))
+        return shown
+
+    measured = [(getattr(c, s), c.n) for c in cells for s in sources if getattr(c, s) is not None]
+    note = "Nothing measured yet."
+    if measured:
+        largest = max(standard_error(p, n) for p, n in measured)
+        copies = ", ".join(dict.fromkeys(cell.copy for cell in cells if cell.copy))
+        note = (
+            f"First line: as printed. Second: measured on the {' and '.join(sources)} networks. Third, where they "
+            f"differ: measured minus printed. Data: {copies}; n = {measured[0][1]} images, standard error at most {largest:.3f}."
+        )
+    heading = {"eps": "ε", "steps": "steps"}.get(cells[0].condition, cells[0].condition)
+    # Spelled out once, in the first column; on a phone every character of the others counts.
+    columns = [f"Method \\ {heading}", *levels]
+    return Table(columns, [[m, *(lines(at[m, level]) for level in levels)] for m in methods], note)
