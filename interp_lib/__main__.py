@@ -1,4 +1,4 @@
-"""One command for one unit of work: data, train, measure, compare, chapter, book.
+"""One command for one unit of work: data, train, measure, compare, chapter, pages, book.
 
     python -m interp_lib COMMAND --help
 """
@@ -103,6 +103,12 @@ def command_chapter(args) -> None:
     print(chapters.execute(args.name, parameters, timeout=args.execution_timeout, in_place=args.in_place))
 
 
+def command_pages(args) -> None:
+    from . import chapters
+
+    print(chapters.build_pages())
+
+
 def command_book(args) -> None:
     from . import chapters
 
@@ -146,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     device(p)
 
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
-    p.add_argument("table", help="table3, table4, A1, A2, A3; or digits")
+    p.add_argument("table", help="table3, table4, A1, A2, A3; fgsm (one full step on the networks of Table 3) or digits")
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")
     p.add_argument("--networks-dir", help="folder of our networks (default: networks)")
@@ -167,6 +173,8 @@ def parser() -> argparse.ArgumentParser:
                    help="another value for a name of the chapter's parameters cell; repeat as needed")  # fmt: skip
     p.add_argument("--execution-timeout", type=int, default=600, help="seconds a cell may take (%(default)s)")
     p.add_argument("--in-place", action="store_true", help="store the outputs in book/ itself, as committed")
+
+    command("pages", command_pages, "Build the HTML from the chapters executed so far; a warning is an error.")
 
     p = command("book", command_book, "Train, measure, execute and build what is out of date; print the page to open.")
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")

@@ -1,6 +1,7 @@
 """Chapters executed by papermill, and the book built from them."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -97,6 +98,30 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int = 600, 
     write_atomically(target, (nbformat.writes(notebook) + "\n").encode())
     running.unlink()
     return str(target)
+
+
+def build_pages() -> str:
+    """Builds the HTML from the executed chapters under _build/src; a warning is an error.
+
+    Returns:
+        The page to open.
+
+    Raises:
+        ChapterError: Sphinx warned or failed; its words stand above.
+    """
+    root = project_root()
+    source = root / "_build/src"
+    for name in ("_config.yml", "_toc.yml", "book/references.bib"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, source / name)
+    shutil.copytree(root / "book/static", source / "book/static", dirs_exist_ok=True)
+    for stale in set(source.glob("book/*.ipynb")) - {source / "book" / f"{name}.ipynb" for name in names()}:
+        stale.unlink()
+    script = Path(sys.executable).with_name("jupyter-book")
+    command = [str(script), "build", "-W", "--keep-going", "-q", "--path-output", str(root), str(source)]
+    if subprocess.run(command, check=False).returncode:
+        raise ChapterError("the pages were not built; Sphinx's warnings above say why.")
+    return str(root / "_build/html/index.html")
 
 
 def build_book(profile: str = "digits", *, cores: int = 2) -> str:

@@ -51,14 +51,19 @@ class Cell:
         return "other"
 
 
+def eps_of(level: str) -> float:
+    """A perturbation size as the paper writes it, '0.05' or '8/255', in the unit of the pixels."""
+    return float(Fraction(level))
+
+
 def _pgd_settings(row: dict) -> tuple[float, int] | None:
     """(eps, steps) of a printed robust accuracy: Tables 3, 4, A1, A2, A3."""
     if row["table"] == "3":
-        return float(Fraction(row["level"])), 200
+        return eps_of(row["level"]), 200
     if row["metric"].startswith("ATA@eps="):
-        return float(Fraction(row["metric"].partition("=")[2])), int(row["level"])
+        return eps_of(row["metric"].partition("=")[2]), int(row["level"])
     if row["metric"].startswith("ATA@steps="):
-        return float(Fraction(row["level"])), int(row["metric"].partition("=")[2])
+        return eps_of(row["level"]), int(row["metric"].partition("=")[2])
     return None
 
 
@@ -96,6 +101,42 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
                 cell["n"], cell["copy"] = cell.get("n", n), cell.get("copy", titles[unit])
         cells.append(Cell(**cell))
     return cells
+
+
+def row_distances(printed: Iterable[Cell], measured: Iterable[Cell]) -> dict[str, dict[str, float]]:
+    """How far each printed row is from each network: mean absolute difference over the levels they share.
+
+    Args:
+        printed: the cells of one table and dataset; their `value` is used.
+        measured: the cells of one table and dataset; their `released` is used.
+
+    Returns:
+        printed method -> network's method -> mean |printed - measured|.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    columns: dict[str, dict[str, float]] = {}
+    for cell in printed:
+        rows.setdefault(cell.method, {})[cell.level] = cell.printed
+    for cell in measured:
+        if cell.released is not None:
+            columns.setdefault(cell.method, {})[cell.level] = cell.released
+    return {
+        row: {
+            name: math.fsum(abs(values[level] - column[level]) for level in values) / len(values)
+            for name, column in columns.items()
+        }
+        for row, values in rows.items()
+    }
+
+
+def assign_rows(distances: dict[str, dict[str, float]]) -> dict[str, str]:
+    """The one-to-one assignment of printed rows to networks with the smallest total distance."""
+    from scipy.optimize import linear_sum_assignment
+
+    names = list(distances)
+    columns = list(distances[names[0]])
+    rows, chosen = linear_sum_assignment([[distances[name][column] for column in columns] for name in names])
+    return {names[row]: columns[column] for row, column in zip(rows, chosen, strict=True)}
 
 
 def counts(cells: Iterable[Cell], source: str = "released") -> list[dict]:

@@ -25,11 +25,14 @@ PGD_EPS = {
     ("mnist", "pool"): MNIST_EPS,
     ("cifar10", "small"): CIFAR_EPS,
     ("cifar10", "wresnet"): (*CIFAR_EPS, 9 / 255, 10 / 255),
-    ("digits", "small"): (*MNIST_EPS, 0.35, 0.4),
+    ("digits", "small"): (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3),
 }
 MAIN = (("mnist", "small"), ("cifar10", "wresnet"))
 APPENDIX = (("mnist", "pool"), ("cifar10", "small"))
-TABLES = {"table3": MAIN, "table4": MAIN, "A1": APPENDIX, "A2": APPENDIX, "A3": APPENDIX}
+TABLES = {
+    "table3": MAIN, "table4": MAIN, "A1": APPENDIX, "A2": APPENDIX, "A3": APPENDIX,
+    "fgsm": (("mnist", "small"),), "digits": (("digits", "small"),),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,19 +73,25 @@ def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Net
         raise ValueError(f"networks are 'released' or 'ours'; got {source!r}.")
 
 
-def pgd_record(
+def fgsm_accuracy(model: GlobalPoolNetwork, x, y, *, eps: Sequence[float], progress=None) -> list[dict]:
+    """Accuracy after one step of the full size, alpha = eps; rows as of `evaluation.pgd_accuracy`."""
+    return [row for e in eps for row in pgd_accuracy(model, x, y, eps=[e], steps=[1], alpha=e, progress=progress)]
+
+
+def accuracy_record(
     dataset: data.Dataset,
     model: str,
     found: Sequence[Network],
     source: str,
     *,
+    attack: str = "pgd",
     folder: str | Path = records.RESULTS,
     n: int = 200,
     device: str = "cpu",
 ) -> Path:
-    """Measures accuracy under PGD of all networks of one dataset and architecture, and writes the record.
+    """Measures the accuracy of all networks of one dataset and architecture under an attack, and writes the record.
 
-    The settings are those of the paper's evaluation: the 200 images of `Dataset.evaluation_subset`, steps of 0.01,
+    'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps. Images are those of `Dataset.evaluation_subset`; there is
     no random start. Rows that the record already holds are kept; those of a network whose weights have changed
     are measured anew.
 
@@ -91,12 +100,12 @@ def pgd_record(
     """
     eps = PGD_EPS[dataset.name, model]
     settings = {
-        "measurement": "pgd", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
+        "measurement": attack, "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
         "subset": {"n": n, "seed": 99}, "model": model, "networks": source,
-        "attack": {"name": "pgd", "loss": "cross-entropy", "norm": "linf", "alpha": 0.01, "random_start": False,
-                   "eps": list(eps), "steps": list(STEPS)},
+        "attack": {"name": attack, "loss": "cross-entropy", "norm": "linf", "random_start": False, "eps": list(eps),
+                   **({"alpha": 0.01, "steps": list(STEPS)} if attack == "pgd" else {"alpha": "eps", "steps": [1]})},
     }  # fmt: skip
-    record = records.Record(f"pgd-{dataset.name}-{model}-{source}", settings)
+    record = records.Record(f"{attack}-{dataset.name}-{model}-{source}", settings)
     path = Path(folder) / f"{record.name}.json"
     if path.exists():
         record = records.read(path)
@@ -108,11 +117,14 @@ def pgd_record(
         held = [row for row in record.rows if all(row[key] == value for key, value in network.labels.items())]
         if held and all(row["weights"] == weights for row in held):
             continue
-        description = f"PGD  {dataset.name} {model} {network.labels['method']}"
-        total = len([e for e in eps if e]) * max(STEPS)
+        description = f"{attack.upper()}  {dataset.name} {model} {network.labels['method']}"
+        total = len([e for e in eps if e]) * (max(STEPS) if attack == "pgd" else 1)
         began = time.perf_counter()
         with tqdm(total=total, desc=f"{description:36}", unit="step", disable=None, file=sys.stderr) as bar:
-            rows = pgd_accuracy(loaded, x, y, eps=eps, steps=STEPS, progress=bar.update)
+            if attack == "pgd":
+                rows = pgd_accuracy(loaded, x, y, eps=eps, steps=STEPS, progress=bar.update)
+            else:
+                rows = fgsm_accuracy(loaded, x, y, eps=eps, progress=bar.update)
         seconds = record.provenance.get("seconds", 0.0) + time.perf_counter() - began
         record.rows = [row for row in record.rows if row not in held]
         record.rows += [{**network.labels, "weights": weights, **row} for row in rows]
@@ -131,9 +143,10 @@ def measure(
     folder: str | Path = records.RESULTS,
     device: str | None = None,
 ) -> list[Path]:
-    """Measures one of the paper's tables: `table3`, `table4`, `A1`, `A2` or `A3`.
+    """Measures one of the paper's tables, `table3`, `table4`, `A1`, `A2` or `A3`, or what it leaves out.
 
-    Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first.
+    Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is
+    one step of the full size on the networks of Table 3, `digits` the same experiment as Table 3 on digits.
 
     Returns:
         The paths of the records that the table needs.
@@ -151,8 +164,10 @@ def measure(
     for dataset, model in TABLES[by_lower[table.lower()]]:
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
         if found:
+            attack = "fgsm" if table.lower() == "fgsm" else "pgd"
+            loaded = data.load(dataset, data_dir)
             paths.append(
-                pgd_record(data.load(dataset, data_dir), model, found, source, folder=folder, device=device)
+                accuracy_record(loaded, model, found, source, attack=attack, folder=folder, device=device)
             )
     if not paths:
         raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, TABLES[by_lower[table.lower()]]))}.")

@@ -70,7 +70,7 @@ def load(path: str | os.PathLike) -> tuple[GlobalPoolNetwork, dict]:
         how = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         model = build(how["model"], how["input_shape"], how["num_classes"])
         model.load_state_dict(tensors_from_bytes(path.read_bytes()))
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise NetworkError(
             f"{path} is not a whole network with its .json beside it: {error}. Delete both and train it again."
         ) from None

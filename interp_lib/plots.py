@@ -1,13 +1,18 @@
 """Figures: one look for every method, from tidy rows to labelled axes."""
 
 import sys
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 # Blues train on adversarial examples, warm colours penalise IG maps, purples are the paper's method, green is
 # both. Every colour has a contrast of 3 or more on white and on the dark page, and every two stay apart for
@@ -158,3 +163,76 @@ def _check_rows(rows: pd.DataFrame, x: str) -> None:
     if not rows["accuracy"].between(0, 1).all():
         low, high = rows["accuracy"].min(), rows["accuracy"].max()
         raise ValueError(f"accuracy must lie in [0, 1], not percent; got {low} to {high}")
+
+
+def image_grid(images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, scale: float = 0.7) -> Figure:
+    """Images (N, C, H, W) in [0, 1] in rows of `columns`, with a title over each."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * scale, rows * scale * 1.35), squeeze=False)
+    plt.close(figure)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, image in zip(axes.flat, images, strict=False):
+        _show(ax, image)
+    for ax, title in zip(axes.flat, titles, strict=False):
+        ax.set_title(title, fontsize=10, pad=2)
+    return figure
+
+
+def attack_grid(
+    x: Tensor, y: Tensor, attacked: Mapping[str, tuple[Tensor, Tensor]], eps: float, classes: Sequence[str]
+) -> Figure:
+    """What an attack did to some images on several networks: x' and x' - x, with the predicted class.
+
+    Args:
+        x, y: the images (N, C, H, W) in [0, 1] and their classes (N,).
+        attacked: network's name -> (x', predicted classes (N,)).
+        eps: the radius; it is the end of the colour scale of x' - x.
+        classes: their names.
+    """
+    n = len(x)
+    figure, axes = plt.subplots(
+        2 * len(attacked), n, figsize=(WIDTH, 2 * len(attacked) * WIDTH / (n + 0.6) * 1.08), squeeze=False
+    )
+    plt.close(figure)
+    for row, (name, (x_adv, predicted)) in enumerate(attacked.items()):
+        for column in range(n):
+            top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
+            _show(top, x_adv[column])
+            fooled = predicted[column] != y[column]
+            top.set_title(
+                f"{classes[predicted[column]]} {'✗' if fooled else '✓'}",
+                fontsize=12, pad=3, fontweight="bold" if fooled else "normal", color="#B43C1E" if fooled else "black",
+            )  # fmt: skip
+            change = (x_adv[column] - x[column]).mean(0).cpu()
+            bottom.imshow(change, cmap="PuOr", vmin=-max(eps, 1e-6), vmax=max(eps, 1e-6))
+        axes[2 * row, 0].set_ylabel(f"{name}\nx′", fontsize=11)
+        axes[2 * row + 1, 0].set_ylabel("x′ − x", fontsize=11)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def difference_matrix(differences: pd.DataFrame, chosen: Mapping[str, str], *, xlabel: str, ylabel: str) -> Figure:
+    """Differences between rows and columns as a heat map, the chosen column of every row framed."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.55 * len(differences) + 1.6))
+    plt.close(figure)
+    seaborn.heatmap(
+        differences, annot=True, fmt=".2f", cmap="viridis_r", square=False, ax=ax, annot_kws={"size": 11},
+        cbar_kws={"label": "mean absolute difference"}, linewidths=0.5,
+    )  # fmt: skip
+    for row, name in enumerate(differences.index):
+        column = list(differences.columns).index(chosen[name])
+        ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="#B43C1E", linewidth=3, clip_on=False))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.tick_params(length=0)
+    plt.setp(ax.get_xticklabels(), rotation=30, ha="right")
+    plt.setp(ax.get_yticklabels(), rotation=0)
+    return figure
+
+
+def _show(ax: Axes, image: Tensor) -> None:
+    image = image.detach().cpu()
+    ax.imshow(image[0] if len(image) == 1 else image.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)

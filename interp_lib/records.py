@@ -49,17 +49,18 @@ def _dump(value) -> str:
 
 
 def provenance(seconds: float, device: str = "cpu") -> dict:
-    """Commit, versions, processor, seconds and date of a measurement; commit is None outside a checkout."""
+    """Commit, versions, processor, seconds and date of a measurement; commit is None outside a checkout or without git."""
     import numpy
     import torch
 
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True, text=True, cwd=Path(__file__).parent, check=False,
-    )  # fmt: skip
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        commit = subprocess.run(describe, capture_output=True, text=True, cwd=Path(__file__).parent, check=False).stdout
+    except OSError:  # no git
+        commit = ""
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     return {
-        "commit": run.stdout.strip() or None,
+        "commit": commit.strip() or None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "device": f"{processor}, {torch.get_num_threads()} threads" if device == "cpu" else processor,
         "seconds": round(seconds, 1),
@@ -73,10 +74,10 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     Raises:
         OSError: naming the file, when the disk is full or the folder read-only; what was there before stays.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    path, temporary = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -84,7 +85,8 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, f"could not write {path}: {error.strerror}; the earlier file is untouched") from None
         raise

@@ -62,7 +62,8 @@ class _Array:
         return flat.reshape(self.shape, order="F" if self.fortran else "C").astype(np.float32)
 
 
-class _FloatsOnly(pickle.Unpickler):
+# The unpickler in Python, not the one in C: there, nine bytes can ask for 64 GB of memory (a memo of 2**32 places).
+class _FloatsOnly(pickle._Unpickler):
     """An unpickler whose whole vocabulary is: list, tuple, number, string, bytes, float array."""
 
     _VOCABULARY = {
@@ -136,6 +137,9 @@ def read_network(path: str | os.PathLike, *, input_shape: tuple[int, int, int] |
             break
     else:
         raise ReleasedNetworkError(f"{path}: no architecture of {', '.join(ARCHITECTURES)} has the shapes {shapes}.")
+    biases = [tuple(b.shape for b in rest) for _, *rest in layers[:-1]]
+    if biases != [((c.out_channels,),) for c in convs]:
+        raise ReleasedNetworkError(f"{path} is not a released network: its biases have shapes {biases}.")
     with torch.no_grad():
         for conv, (weight, bias) in zip(convs, layers[:-1], strict=True):
             conv.weight.copy_(torch.from_numpy(weight).permute(3, 2, 0, 1))

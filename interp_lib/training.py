@@ -61,9 +61,20 @@ class Schedule:
             raise ValueError(f"unknown schedule {name!r}; known are {', '.join(known)}.")
         content = yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8"))
         expected = {f.name: f.type for f in fields(cls)}
-        if wrong := set(content) ^ set(expected):
+        keys = set(content) if isinstance(content, dict) else set()
+        if wrong := sorted(keys ^ set(expected)):
             raise ValueError(f"schedules/{name}.yml must have the keys {', '.join(expected)}; see {', '.join(wrong)}.")
-        return cls(**{key: kind(content[key]) for key, kind in expected.items()})
+        numbers = {}
+        for key, kind in expected.items():
+            try:
+                numbers[key] = kind(float(content[key]))
+                wrong = numbers[key] != float(content[key])
+            except (TypeError, ValueError, OverflowError):
+                wrong = True
+            if wrong:
+                what = "a whole number" if kind is int else "a number"
+                raise ValueError(f"schedules/{name}.yml: {key} must be {what}; got {content[key]!r}.")
+        return cls(**numbers)
 
     def radius(self, step: int) -> float:
         """eps of the inner maximisation at a training step, counted from 0."""
@@ -120,6 +131,25 @@ def save_checkpoint(path: Path, state: dict) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
+    """What `save_checkpoint` wrote, on the device of the model.
+
+    Raises:
+        ValueError: a file that is no whole checkpoint.
+    """
+    keys = {"run", "model", "optimizer", "step", "losses", "history"}
+    try:
+        state = torch.load(path, map_location=model.classifier.weight.device, weights_only=True)
+        if not isinstance(state, dict) or set(state) != keys:
+            raise ValueError("it has other contents")
+    except OSError:
+        raise
+    except Exception as error:  # torch, zipfile and pickle each complain in their own way
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is no whole checkpoint: {reason}. Delete it to train from the start.") from None
+    return state
+
+
 def fit(
     model: GlobalPoolNetwork,
     dataset: Dataset,
@@ -161,10 +191,13 @@ def fit(
     step, losses, history = 0, [], []
     checkpoint = Path(checkpoint) if checkpoint else None
     if checkpoint and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = load_checkpoint(checkpoint, model)
         if state["run"] != run:
             raise ValueError(f"{checkpoint} belongs to another run, {state['run']}; delete it or name another file.")
-        model.load_state_dict(state["model"])
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise ValueError(f"{checkpoint} belongs to another architecture; delete it or name another file.") from None
         optimizer.load_state_dict(state["optimizer"])
         step, losses, history = state["step"], state["losses"], state["history"]
 
@@ -198,7 +231,9 @@ def fit(
                 )
             loss = recipe.loss(model, x, y, x_adv)
             if not torch.isfinite(loss):
-                raise Diverged(f"{method}: the loss is {loss.item()} at step {step}; {checkpoint} has the last good state.")
+                kept = checkpoint and checkpoint.exists()
+                where = f"{checkpoint} has the last good state" if kept else "there is no checkpoint yet"
+                raise Diverged(f"{method}: the loss is {loss.item()} at step {step}; {where}.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

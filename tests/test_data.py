@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from interp_lib import data
+from interp_lib import data, data_files
 from interp_lib.data import DataError
 
 FINGERPRINTS = {
@@ -36,26 +36,9 @@ def sealed(monkeypatch, tmp_path):
     def refuse(*_, **__):
         raise OSError("no network in a test")
 
-    real, origin = os.environ.get("INTERP_DATA"), os.getcwd()
     monkeypatch.delenv("INTERP_DATA", raising=False)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.chdir(tmp_path)
-    return real and os.path.join(origin, real)
-
-
-@pytest.fixture
-def real_folder(sealed):
-    if not sealed:
-        pytest.skip("needs real data: set INTERP_DATA to a folder with mnist.npz or cifar10.npz")
-    return sealed
-
-
-@pytest.fixture
-def real_mnist(real_folder):
-    try:
-        return data.load("mnist", real_folder, download=False)
-    except DataError as error:
-        pytest.skip(f"needs the real MNIST: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +83,7 @@ def write_batches(folder, monkeypatch, size=1010):
     rng = np.random.default_rng(0)
     sums, batches = {}, []
     (folder / "cifar-10-batches-py").mkdir()
-    for file in data._CIFAR10_FILES:
+    for file in data_files.CIFAR10_FILES:
         batch = {
             "data": rng.integers(0, 256, (size, 3072), np.uint8),
             "labels": rng.integers(0, 10, size).tolist(),
@@ -108,7 +91,7 @@ def write_batches(folder, monkeypatch, size=1010):
         (folder / file).write_bytes(content := pickle.dumps(batch, protocol=2))
         sums[file] = hashlib.md5(content).hexdigest()
         batches.append(batch)
-    monkeypatch.setattr(data, "_CIFAR10_FILES", sums)
+    monkeypatch.setattr(data_files, "CIFAR10_FILES", sums)
     return batches
 
 
@@ -324,7 +307,7 @@ def test_checksums_are_torchvisions():
     from torchvision.datasets import CIFAR10
 
     truth = {f"{CIFAR10.base_folder}/{file}": md5 for file, md5 in (*CIFAR10.train_list, *CIFAR10.test_list)}
-    assert data._CIFAR10_FILES == truth
+    assert data_files.CIFAR10_FILES == truth
 
 
 def test_environment_names_the_folder_and_an_argument_goes_before_it(tmp_path, monkeypatch):
@@ -456,7 +439,7 @@ def test_pickles_are_never_opened(tmp_path):
     refused("mnist", tmp_path, "mnist.npz")
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for file in data._CIFAR10_FILES:
+    for file in data_files.CIFAR10_FILES:
         (tmp_path / file).write_bytes(pickle.dumps(Trap()))
     refused("cifar10", tmp_path, folder / "data_batch_1", "md5")
     assert not Trap.sprung
@@ -611,9 +594,9 @@ def test_original_test_images_beside_other_training_images_are_no_original(real_
     assert other.fingerprint == FINGERPRINTS["mnist"] and other.copy == "unverified copy"
 
 
-def test_real_cifar10_says_which_copy_it_is(real_folder):
+def test_real_cifar10_says_which_copy_it_is(data_folder):
     try:
-        cifar10 = data.load("cifar10", real_folder, download=False)
+        cifar10 = data.load("cifar10", data_folder, download=False)
     except DataError as error:
         pytest.skip(f"needs a real CIFAR-10: {error}")
     assert (cifar10.copy == "JPEG copy") == (cifar10.fingerprint == FINGERPRINTS["JPEG copy"])

@@ -54,6 +54,12 @@ def per_example(eps: float | Tensor, x: Tensor) -> float | Tensor:
     return eps.to(x)[:, None, None, None]
 
 
+def ball(x: Tensor, eps: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The l-infinity ball around x, cut by the box: its lowest and its highest corner, each (N, C, H, W)."""
+    eps = per_example(eps, x)
+    return (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
+
+
 def projected_ascent(
     objective: Objective,
     x: Tensor,
@@ -75,20 +81,24 @@ def projected_ascent(
         eps: radius in the unit of the pixels, a number or (N,).
         alpha: step size, same unit.
         steps: number of steps.
-        start: the first iterate, projected to ball and box; x itself where none is given.
+        start: the first iterate, of the shape and dtype of x, projected to ball and box; x itself where none is
+            given.
 
     Yields:
         x^1, ..., x^steps, each (N, C, H, W), detached.
 
     Raises:
-        TypeError, ValueError: see `checks`.
+        TypeError, ValueError: see `checks`; also a start of another shape or dtype.
     """
     check_images(x)
     check_step_sizes(eps=eps, alpha=alpha, steps=steps)
-    x, eps = x.detach(), per_example(eps, x)
-    low, high = (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
+    if start is not None and (start.shape, start.dtype) != (x.shape, x.dtype):
+        came = f"{tuple(start.shape)} of {start.dtype}"
+        raise ValueError(f"start must be like x, {tuple(x.shape)} of {x.dtype}; got {came}.")
+    x = x.detach()
+    low, high = ball(x, eps)
     x_adv = x if start is None else start.detach().clamp(low, high)
-    for _ in range(steps):
+    for _ in range(int(steps)):
         step = input_gradient(objective, x_adv).sign_()
         x_adv = step.mul_(alpha).add_(x_adv).clamp_(low, high)
         yield x_adv
@@ -112,6 +122,7 @@ def pgd_iterates(
     start: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Every iterate of `pgd`: one run serves all numbers of steps. Arguments as there."""
+    check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
     if hasattr(model, "check_input"):
         model.check_input(x)
@@ -168,7 +179,9 @@ def pgd(
             raise ValueError("random_start needs a torch.Generator, and excludes start.")
         check_images(x)
         start = uniform_start(x, eps, generator)
-    x_adv = x.detach().clone() if start is None else start.detach().clone()
+    x_adv = None
     for x_adv in pgd_iterates(model, x, y, eps=eps, alpha=alpha, steps=steps, targeted=targeted, start=start):
         pass
+    if x_adv is None:  # no steps: the start is the result
+        return (x if start is None else start).detach().clamp(*ball(x.detach(), eps))
     return x_adv

@@ -1,0 +1,158 @@
+"""PGD here, in torchattacks, in foolbox and as a plain loop: milliseconds a step, in one run, in turns.
+
+    python benchmarks/pgd.py --steps 40 --rounds 7
+
+The four attack the same images of the same network with the same radius, step and number of steps, without a random
+start, and must end at the same robust accuracy: where they do not, the exit status is 1.
+"""
+
+import argparse
+import math
+import os
+import statistics
+import sys
+import time
+
+import eagerpy  # noqa: F401  (foolbox needs it: missing, it is better missed here)
+import foolbox
+import torch
+import torch.nn.functional as F
+import torchattacks
+
+from interp_lib import data, released
+from interp_lib.attacks.pgd import pgd
+from interp_lib.evaluation import count_correct
+from interp_lib.models import SameConv2d, build
+
+EPS, ALPHA, IMAGES = 0.3, 0.01, 200
+
+
+def subject(method):
+    """Network, images, labels and what they are: the paper's where they are there, else a seeded network on digits."""
+    if os.environ.get("INTERP_RELEASED") and os.environ.get("INTERP_DATA"):
+        subset = data.load("mnist", download=False).evaluation_subset(IMAGES)
+        model = released.read_network(released.find("mnist", "small", method))
+        return model, subset.x, subset.y, f"released network MNIST Small {method}, the paper's images"
+    digits = data.load("digits")
+    subset = digits.evaluation_subset(IMAGES)
+    model = build("small", digits.shape, digits.num_classes, seed=0).eval()
+    note = "INTERP_RELEASED or INTERP_DATA is not set: an UNTRAINED Small of seed 0 on digits; do not quote"
+    return model, subset.x, subset.y, note
+
+
+def plain_loop(model, x, y, steps):
+    """What one writes without a library: the network as it is, its input gradient alone, in place where it can be."""
+    x_adv, low, high = x.clone(), (x - EPS).clamp(min=0), (x + EPS).clamp(max=1)
+    for _ in range(steps):
+        x_adv.requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(x_adv), y), x_adv)
+        x_adv = gradient.sign_().mul_(ALPHA).add_(x_adv.detach()).clamp_(low, high)
+    return x_adv
+
+
+def attacks(model, x, y, steps):
+    """Name -> a function without arguments that returns x_adv."""
+    peer = torchattacks.PGD(model, eps=EPS, alpha=ALPHA, steps=steps, random_start=False)
+    fool = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
+    fool_pgd = foolbox.attacks.LinfPGD(abs_stepsize=ALPHA, steps=steps, random_start=False)
+    return {
+        "interp_lib": lambda: pgd(model, x, y, eps=EPS, alpha=ALPHA, steps=steps),
+        f"torchattacks {torchattacks.__version__}": lambda: peer(x, y),
+        f"foolbox {foolbox.__version__}": lambda: fool_pgd.run(
+            fool, x, foolbox.criteria.Misclassification(y), epsilon=EPS
+        ),
+        "plain PyTorch loop": lambda: plain_loop(model, x, y, steps),
+    }
+
+
+def products():
+    """Two large matrix products, by the BLAS library and by the one for convolutions: name -> (function, GFLOP)."""
+    a, b = torch.rand(2, 2048, 2048)
+    pixels = torch.rand(64, 512, 16, 16).contiguous(memory_format=torch.channels_last)
+    weight = torch.rand(512, 512, 1, 1).contiguous(memory_format=torch.channels_last)
+    return {
+        "sgemm, 2048 x 2048 x 2048": (lambda: a @ b, 2 * 2048**3 / 1e9),
+        "1x1 convolution, 16384 x 512 x 512": (lambda: F.conv2d(pixels, weight), 2 * 64 * 256 * 512**2 / 1e9),
+    }
+
+
+def multiplications(model):
+    """Of one step on one image: trunk and folded tail, forward and for the input gradient."""
+    per_layer = []
+    hooks = [
+        conv.register_forward_hook(lambda conv, _, out: per_layer.append(out[0, 0].numel() * conv.weight.numel()))
+        for conv in model.modules()
+        if isinstance(conv, SameConv2d)
+    ]
+    with torch.no_grad():
+        z = model.trunk(torch.zeros(1, *model.input_shape))
+    for hook in hooks:
+        hook.remove()
+    return 2 * (sum(per_layer) + model.num_classes * z.numel())
+
+
+def in_turns(functions, rounds):
+    """Seconds of every function, round by round; who goes first moves on by one each round. Also what they return."""
+    names, seconds, results = list(functions), {name: [] for name in functions}, {}
+    for name in names:
+        functions[name]()
+    for r in range(rounds):
+        for name in names[r % len(names) :] + names[: r % len(names)]:
+            before = time.perf_counter()
+            results[name] = functions[name]()
+            seconds[name].append(time.perf_counter() - before)
+    return seconds, results
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--method", default="Int", choices=released.METHODS, help="of the released network")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    model, x, y, what = subject(args.method)
+    print(what)
+    print(
+        f"PGD, eps {EPS}, alpha {ALPHA}, {args.steps} steps, {len(x)} images {tuple(x.shape[1:])}, no random start; "
+        f"torch {torch.__version__}, threads: {args.threads}, rounds: {args.rounds}"
+    )
+    with torch.no_grad():
+        timed = products()
+        rates, _ = in_turns({name: function for name, (function, _) in timed.items()}, args.rounds)
+    seconds, x_adv = in_turns(attacks(model, x, y, args.steps), args.rounds)
+    correct = {name: count_correct(model, adversarial, y) for name, adversarial in x_adv.items()}
+
+    ms = {name: [s / args.steps * 1e3 for s in values] for name, values in seconds.items()}
+    ours = statistics.median(ms["interp_lib"])
+    print(f"\n{'ms a step':24}{'median':>8}{'min':>8}{'max':>8}{'/ ours':>8}{'robust accuracy':>18}")
+    for name, values in ms.items():
+        middle = statistics.median(values)
+        print(
+            f"{name:24}{middle:8.2f}{min(values):8.2f}{max(values):8.2f}{middle / ours:8.2f}"
+            f"{correct[name] / len(y):18.3f}"
+        )
+
+    print()
+    best = 0.0
+    for name, (_, gflop) in timed.items():
+        rate = gflop / statistics.median(rates[name])
+        best = max(best, rate)
+        print(f"matrix product, {name}: {rate:.0f} GFLOP/s")
+    count = multiplications(model) * len(x)
+    floor = 2 * count / (best * 1e9) * 1e3
+    print(f"a step of the folded network needs {count / 1e6:.0f} million multiplications, and as many additions:")
+    print(f"{floor:.2f} ms at the better of the two rates; ours takes {ours / floor:.2f} times that")
+    print(f"the faster of the two libraries takes {min(v for k, v in medians(ms) if k[0] in 'tf') / ours:.2f} times ours")
+    if len(set(correct.values())) > 1:
+        sys.exit(f"robust accuracies differ: {correct}")
+
+
+def medians(ms):
+    return [(name, statistics.median(values)) for name, values in ms.items()]
+
+
+if __name__ == "__main__":
+    main()

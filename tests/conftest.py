@@ -1,0 +1,88 @@
+"""What several test files share: small networks, the authors' networks, the original MNIST."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from interp_lib import data, models, released
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder(variable: str, beside: str) -> Path | None:
+    """The folder that a variable names, else one in shared/ beside the checkout, else None."""
+    if named := os.environ.get(variable):
+        return Path(named).expanduser().resolve()
+    found = ROOT.parent / "shared" / beside
+    return found if found.is_dir() else None
+
+
+# Looked up when the tests are collected: a test may change directory and environment.
+DATA_FOLDER = _folder("INTERP_DATA", "data")
+RELEASED_FOLDER = _folder("INTERP_RELEASED", "released_networks")
+RELEASED = released.available(RELEASED_FOLDER) if RELEASED_FOLDER and RELEASED_FOLDER.is_dir() else []
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    if DATA_FOLDER is None:
+        pytest.skip("needs real data: set INTERP_DATA to a folder with mnist.npz or cifar10.npz")
+    return DATA_FOLDER
+
+
+@pytest.fixture(scope="session")
+def real_mnist(data_folder) -> data.Dataset:
+    try:
+        return data.load("mnist", data_folder, download=False)
+    except data.DataError as error:
+        pytest.skip(f"needs the real MNIST: {error}")
+
+
+@pytest.fixture(scope="session")
+def mnist_subset(real_mnist) -> data.EvaluationSubset:
+    """The 200 images that the paper's MNIST tables rest on."""
+    return real_mnist.evaluation_subset()
+
+
+@pytest.fixture(scope="session")
+def released_folder() -> Path:
+    if not RELEASED:
+        pytest.skip("needs the authors' networks: set INTERP_RELEASED to a folder with their .pkl files")
+    return RELEASED_FOLDER
+
+
+@pytest.fixture
+def small() -> models.Small:
+    """A seeded Small in double precision, in evaluation mode."""
+    return models.build("small", seed=0).double().eval()
+
+
+def images(n: int = 4, shape=(1, 28, 28), *, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
+    """Uniform noise in [0, 1], black and white pixels among it, as in MNIST."""
+    x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return (1.5 * x - 0.25).clamp(0, 1)
+
+
+@pytest.fixture(scope="session")
+def make_images():
+    return images
+
+
+def bands() -> data.Dataset:
+    """40 training, 20 validation and 30 test images, 1x8x8, of three classes that a network can learn."""
+    generator = torch.Generator().manual_seed(7)
+    y = torch.arange(90) % 3
+    x = torch.randint(0, 120, (90, 1, 8, 8), generator=generator)
+    for k in range(3):
+        x[y == k, :, 2 * k : 2 * k + 3] += 120  # a bright band in the place of the class
+    cuts = {"train": slice(0, 40), "validation": slice(40, 60), "test": slice(60, 90)}
+    splits = {name: data.Split(x[cut].to(torch.uint8), y[cut]) for name, cut in cuts.items()}
+    mark = data.fingerprint(splits["test"])
+    return data.Dataset("digits", "Bands", "original", mark, ("0", "1", "2"), **splits)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset() -> data.Dataset:
+    return bands()

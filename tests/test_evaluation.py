@@ -1,0 +1,182 @@
+"""Accuracies under PGD: the shared prefixes against separate runs, and what they save."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from interp_lib import evaluation, records, released
+from interp_lib.attacks.pgd import pgd
+from interp_lib.evaluation import count_correct, pgd_accuracy, predictions, proportion
+from interp_lib.models import build
+
+
+class Edge(nn.Module):
+    """Two classes, told apart by a curve so crooked that every step of an attack matters."""
+
+    num_classes = 2
+
+    def __init__(self, seed, dtype=torch.float64):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.first = nn.Parameter(4 * torch.randn(9, 8, generator=generator, dtype=dtype))
+        self.second = nn.Parameter(torch.randn(8, 2, generator=generator, dtype=dtype))
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += torch.is_grad_enabled()
+        return (3 * x.flatten(1) @ self.first).sin() @ self.second
+
+
+def batch(n=12, shape=(1, 3, 3), seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, *shape, generator=generator, dtype=dtype), torch.arange(n) % 2
+
+
+def separate(model, x, y, eps, steps, alpha):
+    """A run of its own for every pair, as the definition says."""
+    return [
+        count_correct(model, pgd(model, x, y, eps=e, alpha=alpha, steps=k), y)
+        for e in sorted(set(eps))
+        for k in sorted(set(steps))
+    ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    eps=st.lists(
+        st.one_of(st.sampled_from([0, 0.02, 0.05, 0.1, 0.3, 8 / 255]), st.floats(0, 0.4)),
+        min_size=1,
+        max_size=4,
+    ),
+    steps=st.lists(st.integers(0, 9), min_size=1, max_size=4),
+    alpha=st.sampled_from([0.0, 0.01, 0.02, 0.037, 0.5]),
+    single=st.booleans(),
+)
+def test_counts_are_those_of_separate_runs(seed, eps, steps, alpha, single):
+    dtype = torch.float32 if single else torch.float64
+    model, (x, y) = Edge(seed, dtype), batch(seed=seed, dtype=dtype)
+    rows = pgd_accuracy(model, x, y, eps=eps, steps=steps, alpha=alpha)
+    assert [row["correct"] for row in rows] == separate(model, x, y, eps, steps, alpha)
+    pairs = [(e, k) for e in sorted(set(map(float, eps))) for k in sorted(set(steps))]
+    assert [(row["eps"], row["steps"]) for row in rows] == pairs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "eps, alpha, steps",
+    [
+        ((0.05, 0.1, 0.2, 0.3), 0.01, (1, 3, 5, 6, 10, 12, 35)),
+        ((2 / 255, 4 / 255, 8 / 255), 0.01, (1, 2, 4)),
+    ],
+)
+def test_iterates_are_those_of_separate_runs_to_the_bit(eps, alpha, steps, dtype, monkeypatch):
+    model, (x, y) = Edge(1, dtype), batch(dtype=dtype)
+    seen = []
+    monkeypatch.setattr(
+        evaluation, "count_correct", lambda model, x, y: seen.append(x) or count_correct(model, x, y)
+    )
+    pgd_accuracy(model, x, y, eps=eps, steps=steps, alpha=alpha)
+    for e in eps:
+        for k in steps:
+            x_adv = pgd(model, x, y, eps=e, alpha=alpha, steps=k)
+            assert any(torch.equal(x_adv, s) for s in seen), (e, k)
+
+
+def test_rounding_binds_a_ball_that_does_not_bind_on_paper(monkeypatch):
+    """100 steps of 0.003, each rounded up by a third of an ulp, pass 0.3000005 in single precision."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(400, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.normal_(generator=torch.Generator().manual_seed(0))
+    (x, y), seen = batch(4, (1, 20, 20), dtype=torch.float32), []
+    x = 0.3 + 0.4 * x
+    monkeypatch.setattr(
+        evaluation, "count_correct", lambda model, x, y: seen.append(x) or count_correct(model, x, y)
+    )
+    pgd_accuracy(model, x, y, eps=(0.3000005, 0.35), steps=(100,), alpha=0.003)
+    x_adv = pgd(model, x, y, eps=0.3000005, alpha=0.003, steps=100)
+    assert any(torch.equal(x_adv, s) for s in seen)
+
+
+def test_no_gradient_is_computed_twice():
+    """Table 3's grid: six radii, 200 steps, 95 of 1,200 steps shared, as the docstring says."""
+    eps, (x, y) = (0, 0.05, 0.1, 0.2, 0.3, 0.35, 0.4), batch(3)
+    model, done = Edge(0), []
+    pgd_accuracy(model, x, y, eps=eps, steps=(1, 10, 100, 200), progress=done.append)
+    saved = sum(round(e / 0.01) - 1 for e in eps if 0 < e < 0.4)
+    assert saved == 95 and model.calls == 1200 - saved
+    assert sum(done) == 1200  # shared steps are reported as done
+
+
+def test_eps_or_steps_of_zero_is_the_clean_accuracy():
+    model, (x, y) = Edge(0), batch()
+    clean = count_correct(model, x, y)
+    assert 0 < clean < 12
+    rows = pgd_accuracy(model, x, y, eps=(0, 0.3), steps=(0, 5))
+    by_pair = {(row["eps"], row["steps"]): row["correct"] for row in rows}
+    assert by_pair[0, 0] == by_pair[0, 5] == by_pair[0.3, 0] == clean > by_pair[0.3, 5]
+    assert [row["correct"] for row in pgd_accuracy(model, x, y, eps=(0,), steps=(3,))] == [clean]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"eps": (0.1, -0.1)}, "eps"),
+        ({"eps": (0, 8)}, "Write 8/255"),
+        ({"eps": (0, float("nan"))}, "eps"),
+        ({"steps": (1, -1)}, "steps"),
+        ({"steps": (1, 2.5)}, "steps"),
+        ({"alpha": -0.01}, "alpha"),
+        ({"x": 255 * batch()[0]}, "Divide bytes by 255"),
+        ({"y": torch.arange(12)}, "0 .. 1; got 0 .. 11"),
+        ({"eps": (0,), "x": 255 * batch()[0]}, "Divide bytes by 255"),
+    ],
+)
+def test_bad_input_is_refused(change, words):
+    x, y = batch()
+    arguments = {"x": x, "y": y, "eps": (0.1,), "steps": (1,), "alpha": 0.01} | change
+    with pytest.raises(ValueError) as caught:
+        pgd_accuracy(Edge(0), **arguments)
+    assert words in str(caught.value)
+
+
+@given(n=st.integers(1, 500), data=st.data())
+def test_proportion_has_the_standard_error_of_its_sample(n, data):
+    correct = data.draw(st.integers(0, n))
+    row = proportion(correct, n)
+    outcomes = torch.cat([torch.ones(correct), torch.zeros(n - correct)]).double()
+    assert row["accuracy"] == pytest.approx(outcomes.mean().item())
+    assert row["se"] == pytest.approx(outcomes.std(correction=0).item() / math.sqrt(n), abs=1e-12)
+    assert (row["correct"], row["n"]) == (correct, n)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 1000])
+def test_predictions_do_not_depend_on_the_batch_size(batch_size, make_images):
+    model = build("small", seed=0).train()
+    x = make_images(7, dtype=torch.float32)
+    predicted = predictions(model, x, batch_size)
+    assert torch.equal(predicted, model(x).argmax(1)) and predicted.dtype == torch.int64
+    assert model.training and not predicted.requires_grad
+
+
+def test_predictions_are_those_of_evaluation_mode():
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(9, 2)).double()
+    x, _ = batch(50)
+    assert torch.equal(predictions(model, x), model.eval()(x).argmax(1))
+
+
+@pytest.mark.parametrize("method", ["Normal", "Adv"])
+def test_released_networks_give_table_3(released_folder, mnist_subset, method):
+    """The clean and one attacked column; the whole is measured by the pipeline."""
+    printed = {
+        (row["method"], row["level"]): row["value"]
+        for row in records.paper_tables()
+        if (row["table"], row["dataset"]) == ("3", "MNIST")
+    }
+    network = released.read_network(released.find("mnist", "small", method, released_folder))
+    rows = pgd_accuracy(network, mnist_subset.x, mnist_subset.y, eps=(0, 0.1), steps=(200,))
+    assert [f"{row['accuracy']:.3f}" for row in rows] == [printed[method, level] for level in ("0", "0.1")]

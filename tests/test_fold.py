@@ -1,0 +1,115 @@
+"""The folded tail against the network that it stands for."""
+
+import pytest
+import torch
+from conftest import RELEASED, RELEASED_FOLDER
+from torch import nn
+
+from interp_lib import released
+from interp_lib.fold import fold_logits
+from interp_lib.models import Small, build
+
+DOUBLE = torch.float64
+SMALL = [name for name in RELEASED if name[1] == "small"]
+
+
+def biased(shape, classes=10, seed=0):
+    model = build("small", shape, classes, seed=seed).double().eval()
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(0, 0.3, generator=generator)
+    return model
+
+
+def derivative(function, x, weight):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad((function(x) * weight).sum(), x)[0]
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 9, 11)])
+def test_logits_and_gradients_are_the_plain_networks(shape, classes, make_images):
+    model, x = biased(shape, classes), make_images(5, shape)
+    folded = fold_logits(model)
+    assert folded is not model
+    assert (folded(x) - model(x)).abs().max() < 1e-10
+    weight = torch.randn(5, classes, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
+    plain = derivative(model, x, weight)
+    assert plain.abs().max() > 1e-3
+    assert (derivative(folded, x, weight) - plain).abs().max() < 1e-10
+
+
+def test_second_derivatives_are_the_plain_networks(make_images):
+    model, x = biased((1, 28, 28)), make_images(2)
+    direction = torch.randn(2, 1, 28, 28, dtype=DOUBLE, generator=torch.Generator().manual_seed(4))
+
+    def second(function):
+        z = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(function(z).logsumexp(1).sum(), z, create_graph=True)
+        return torch.autograd.grad((first * direction).sum(), z)[0]
+
+    assert (second(fold_logits(model)) - second(model)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("name", SMALL or [None], ids=lambda n: "-".join(n) if n else "none")
+def test_released_networks_in_single_precision(name, released_folder, make_images):
+    model = released.read_network(released.find(*name, RELEASED_FOLDER))
+    x = make_images(20, model.input_shape, dtype=torch.float32)
+    with torch.no_grad():
+        plain, folded = model(x), fold_logits(model)(x)
+    assert (folded - plain).abs().max() < 1e-4 * plain.abs().max()
+    assert torch.equal(folded.argmax(1), plain.argmax(1))
+
+
+def test_networks_without_an_affine_tail_come_back_as_they_are():
+    foreign = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    for model in (build("pool", seed=0), build("wresnet", (3, 32, 32), seed=0), foreign):
+        assert fold_logits(model) is model
+
+
+def test_a_tail_of_ones_own_is_folded(make_images):
+    class Scaled(Small):
+        def tail(self, z):
+            return -2 * super().tail(z)
+
+    model, x = Scaled().double(), make_images(3)
+    model.load_state_dict(biased((1, 28, 28)).state_dict())
+    assert (fold_logits(model)(x) - model(x)).abs().max() < 1e-10
+
+
+def test_folding_leaves_the_network_as_it_was(small, make_images):
+    small.train()
+    small.conv1.weight.requires_grad_(False)
+    flags = [p.requires_grad for p in small.parameters()]
+    weights = [p.detach().clone() for p in small.parameters()]
+    with torch.no_grad():
+        folded = fold_logits(small)
+    folded(make_images(2).requires_grad_()).sum()
+    assert small.training and flags == [p.requires_grad for p in small.parameters()]
+    assert all(p.grad is None for p in small.parameters())
+    assert all(torch.equal(p, w) for p, w in zip(small.parameters(), weights, strict=True))
+
+
+def test_folding_under_no_grad_is_the_same(small, make_images):
+    x = make_images(2)
+    with torch.no_grad():
+        inside = fold_logits(small)
+    assert torch.equal(inside(x), fold_logits(small)(x))
+
+
+def test_the_tail_gets_no_gradient(small, make_images):
+    logits = fold_logits(small)(make_images(2).requires_grad_())
+    tail = (*small.conv3.parameters(), *small.classifier.parameters())
+    assert torch.autograd.grad(logits.sum(), tail, allow_unused=True) == (None, None, None)
+
+
+def test_a_fold_keeps_the_tail_of_its_moment(small, make_images):
+    x = make_images(2)
+    folded = fold_logits(small)
+    before = folded(x)
+    with torch.no_grad():
+        small.conv3.weight.zero_()
+        small.classifier.weight.zero_()
+    assert torch.equal(folded(x), before)

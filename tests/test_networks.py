@@ -1,0 +1,105 @@
+"""Networks that we trained: whole, or refused by name."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from interp_lib import networks
+from interp_lib.models import build
+from interp_lib.networks import NetworkError, NetworkName
+
+HOW = {"dataset": "mnist", "method": "Int", "seed": 0, "schedule": "digits"}
+NAME = NetworkName("mnist", "small", "IG-Norm-Sum", 3, "digits")
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "folder" / "net.safetensors"
+    networks.save(build("small", (1, 8, 8), 3, seed=4).train(), path, HOW)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, shape, classes", [("small", (1, 28, 28), 10), ("pool", (3, 9, 7), 2), ("wresnet", (3, 32, 32), 9)]
+)
+def test_round_trip(tmp_path, name, shape, classes):
+    model = build(name, shape, classes, seed=1)
+    networks.save(model, tmp_path / "net.safetensors", HOW)
+    loaded, how = networks.load(tmp_path / "net.safetensors")
+    assert type(loaded) is type(model) and not loaded.training
+    assert (loaded.input_shape, loaded.num_classes) == (shape, classes)
+    for (key, a), b in zip(model.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+    assert how == HOW | {"model": name, "input_shape": list(shape), "num_classes": classes}
+    assert {p.name for p in tmp_path.iterdir()} == {"net.safetensors", "net.json"}
+
+
+def test_slug_and_path():
+    assert NAME.slug == "mnist-small-ig-norm-sum-s3-digits"
+    assert str(NAME.path("somewhere")) == f"somewhere/{NAME.slug}.safetensors"
+    assert NAME.path().parent.name == "networks"
+    others = [NetworkName("mnist", "small", "IG-Norm", 3, "digits"), NetworkName(*"abc", 3, "digits")]
+    assert len({NAME.slug, *(other.slug for other in others)}) == 3
+
+
+def test_available_is_in_order_of_name(tmp_path):
+    for name in ("b", "a"):
+        networks.save(build("small", (1, 8, 8), 3, seed=0), tmp_path / f"{name}.safetensors", HOW)
+    assert [p.stem for p in networks.available(tmp_path)] == ["a", "b"]
+    assert networks.available(tmp_path / "nowhere") == []
+
+
+def refused(path):
+    with pytest.raises(NetworkError) as caught:
+        networks.load(path)
+    assert str(path) in str(caught.value) and "train it again" in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.9999])
+def test_truncated_weights_are_refused(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    refused(path)
+
+
+@pytest.mark.parametrize("content", [b"text" * 100, pickle.dumps([1, 2]), b"\xff" * 64, b"\0" * 8])
+def test_foreign_weights_are_refused(path, content):
+    path.write_bytes(content)
+    refused(path)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_a_missing_half_is_missing(path, suffix):
+    path.with_suffix(suffix).unlink()
+    with pytest.raises(FileNotFoundError, match=f"net{suffix}"):
+        networks.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "pool"},
+        {"model": "resnet50"},
+        {"model": None},
+        {"input_shape": [3, 8, 8]},
+        {"input_shape": []},
+        {"input_shape": 8},
+        {"input_shape": "188"},
+        {"num_classes": 4},
+        {"num_classes": -1},
+        {"num_classes": None},
+    ],
+    ids=str,
+)
+def test_a_json_of_another_network_is_refused(path, change):
+    how = path.with_suffix(".json")
+    how.write_text(json.dumps(json.loads(how.read_text()) | change))
+    refused(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"model": "small"}', "3"])
+def test_damaged_json_is_refused(path, content):
+    path.with_suffix(".json").write_text(content)
+    refused(path)

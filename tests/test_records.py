@@ -1,0 +1,267 @@
+"""Records: whole or not at all, named by what decides them, refused by name of file."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from interp_lib import records
+from interp_lib.records import Record, RecordError
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = {"measurement": "pgd", "dataset": "mnist", "attack": {"alpha": 0.01, "eps": [0, 8 / 255]}, "n": 200}
+ROWS = [{"method": "Int", "eps": 0.1, "correct": 198, "ε": "é"}, {"method": "Adv", "eps": 1 / 3, "correct": 0}]
+
+
+@pytest.fixture
+def record():
+    return Record("pgd-mnist", dict(SETTINGS), [dict(row) for row in ROWS], {"seconds": 1.5})
+
+
+def test_round_trip(tmp_path, record):
+    path = records.write(record, tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / f"{record.name}.json"
+    assert records.read(path) == record
+    assert os.stat(path).st_mode & 0o777 == 0o644
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+DICTIONARY = st.dictionaries(st.text(), JSON, max_size=4)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chosen=DICTIONARY, rows=st.lists(DICTIONARY, max_size=4), provenance=DICTIONARY)
+def test_any_json_comes_back_as_it_was(tmp_path, chosen, rows, provenance):
+    written = Record("a-family-of-files", chosen, rows, provenance)
+    assert records.read(records.write(written, tmp_path)) == written
+
+
+def test_a_row_is_a_line_of_the_file(tmp_path, record):
+    lines = records.write(record, tmp_path).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line.strip().rstrip(",")) for line in lines if line.startswith('  {"method"')] == ROWS
+
+
+def test_the_name_depends_on_settings_and_on_nothing_else(record):
+    same = Record(record.family, json.loads(json.dumps(SETTINGS)), [], {"seconds": 9})
+    shuffled = Record(record.family, dict(reversed(SETTINGS.items())))
+    assert record.name == same.name == shuffled.name
+    assert record.name.startswith("pgd-mnist-") and len(record.name) == len("pgd-mnist-") + 8
+    for change in ({"n": 199}, {"dataset": "cifar10"}, {"attack": {"alpha": 0.02}}, {"more": None}):
+        assert Record(record.family, SETTINGS | change).name != record.name
+
+
+# Refusals
+
+
+def refused(path, word=""):
+    with pytest.raises(RecordError) as caught:
+        records.read(path)
+    message = str(caught.value)
+    assert str(path) in message and word in message and "measure again" in message
+    return message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_half_written_files_are_refused(tmp_path, record, share):
+    path = records.write(record, tmp_path)
+    content = path.read_bytes().rstrip()
+    path.write_bytes(content[: int(share * len(content))])
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"null", b"[]", b"{}", b"3", b'"text"', b'{"schema": 2}', b"\xff\xfe\x00", b"<html>"]
+)
+def test_foreign_files_are_refused(tmp_path, content):
+    path = tmp_path / "pgd-mnist-12345678.json"
+    path.write_bytes(content)
+    refused(path)
+
+
+@pytest.mark.parametrize("key", ["schema", "name", "settings", "provenance", "rows"])
+def test_files_without_a_part_are_refused(tmp_path, record, key):
+    path = records.write(record, tmp_path)
+    content = json.loads(path.read_text())
+    del content[key]
+    path.write_text(json.dumps(content))
+    refused(path, "schema 1" if key == "schema" else key)
+
+
+@pytest.mark.parametrize("rows", [None, [1], "abc", {"a": 1}, [[]]])
+def test_rows_that_are_no_rows_are_refused(tmp_path, record, rows):
+    path = records.write(record, tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": rows}))
+    refused(path)
+
+
+def test_renamed_and_edited_files_are_refused(tmp_path, record):
+    path = records.write(record, tmp_path)
+    renamed = path.with_name("pgd-cifar10" + path.name[-14:])
+    shutil.copy(path, renamed)
+    refused(renamed, "disagree")
+    path.write_text(path.read_text().replace('"n": 200', '"n": 1000'))
+    refused(path, "disagree")
+
+
+def test_edited_inner_name_is_refused(tmp_path, record):
+    path = records.write(record, tmp_path)
+    path.write_text(path.read_text().replace(f'"name": "{record.name}"', '"name": "pgd-mnist-00000000"'))
+    refused(path, "pgd-mnist-00000000")
+
+
+def test_missing_files_are_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        records.read(tmp_path / "none.json")
+
+
+def test_read_all_is_in_order_and_stops_at_the_first_bad_file(tmp_path):
+    written = [Record(family, {"k": 1}) for family in ("b", "a", "c")]
+    for one in written:
+        records.write(one, tmp_path)
+    (tmp_path / "notes.txt").write_text("no record")
+    assert [one.family for one in records.read_all(tmp_path)] == ["a", "b", "c"]
+    assert records.read_all(tmp_path / "nowhere") == []
+    (tmp_path / "b2.json").write_text("{")
+    with pytest.raises(RecordError, match="b2.json"):
+        records.read_all(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["settings", "rows", "provenance"])
+def test_what_is_no_number_is_not_written(tmp_path, record, bad, where):
+    earlier = records.write(record, tmp_path).read_bytes()
+    {"settings": record.settings, "rows": record.rows[0], "provenance": record.provenance}[where]["bad"] = bad
+    with pytest.raises(ValueError):
+        records.write(record, tmp_path)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [earlier]
+
+
+# Atomic writing
+
+
+def fail(error):
+    def function(*_, **__):
+        raise error
+
+    return function
+
+
+class FullDisk:
+    """A file of which only the first bytes fit."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, data):
+        self.file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def break_write(monkeypatch):
+    real = os.fdopen
+    monkeypatch.setattr(os, "fdopen", lambda *args: FullDisk(real(*args)))
+
+
+FAILURES = {
+    "full disk": (break_write, "No space left on device"),
+    "flush": (lambda m: m.setattr(os, "fsync", fail(OSError(errno.EIO, "Input/output error"))), "Input/output"),
+    "rename": (
+        lambda m: m.setattr(os, "replace", fail(OSError(errno.EROFS, "Read-only file system"))),
+        "Read-only file system",
+    ),
+    "no temporary file": (
+        lambda m: m.setattr("tempfile.mkstemp", fail(OSError(errno.EACCES, "Permission denied"))),
+        "Permission denied",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, failure):
+    path = tmp_path / "record.json"
+    records.write_atomically(path, b"the earlier file")
+    breaks, reason = FAILURES[failure]
+    breaks(monkeypatch)
+    with pytest.raises(OSError) as caught:
+        records.write_atomically(path, 100 * b"the new file")
+    monkeypatch.undo()
+    assert str(path) in str(caught.value) and reason in str(caught.value)
+    assert path.read_bytes() == b"the earlier file"
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+    records.write_atomically(path, b"the new file")
+    assert path.read_bytes() == b"the new file"
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    records.write_atomically(path, b"the earlier file")
+    monkeypatch.setattr(os, "fsync", fail(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        records.write_atomically(path, b"the new file")
+    assert path.read_bytes() == b"the earlier file"
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_the_file_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    order = []
+    real_sync, real_replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: order.append("sync") or real_sync(handle))
+    monkeypatch.setattr(os, "replace", lambda *paths: order.append("replace") or real_replace(*paths))
+    records.write_atomically(tmp_path / "a", b"")
+    assert order == ["sync", "replace"]
+
+
+def test_a_folder_in_the_place_of_a_folder_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(OSError, match="results"):
+        records.write(Record("a", {}), tmp_path / "results")
+
+
+# Provenance, and what is committed
+
+
+def test_provenance_says_where_a_number_comes_from(monkeypatch, tmp_path):
+    found = records.provenance(12.345)
+    assert set(found) == {"commit", "versions", "device", "seconds", "date"}
+    assert found["seconds"] == 12.3 and set(found["versions"]) == {"python", "torch", "numpy"}
+    json.dumps(found, allow_nan=False)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert records.provenance(1)["commit"] is None
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_committed_records_read(path):
+    record = records.read(path)
+    assert record.rows and record.provenance["versions"]
+    for row in record.rows:
+        if {"correct", "n", "accuracy"} <= set(row):
+            assert row["accuracy"] == row["correct"] / row["n"]
+
+
+def test_the_papers_tables_are_complete():
+    rows = records.paper_tables()
+    assert len(rows) == 743
+    tables = {row["table"] for row in rows}
+    assert tables == {"1", "2", "3", "4", "5", "A1", "A2", "A3", "A4", "A5"}
+    keys = [tuple(row[k] for k in row if k != "value") for row in rows]
+    assert len(set(keys)) == 743
+    assert all(-1 <= float(row["value"]) <= 1 for row in rows if row["table"] != "1")

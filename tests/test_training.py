@@ -1,0 +1,411 @@
+"""Training against loops written out here, to the bit; and runs that are stopped, killed, damaged, resumed."""
+
+import dataclasses
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interp_lib import losses, training
+from interp_lib.attacks.pgd import pgd, uniform_start
+from interp_lib.models import build
+from interp_lib.training import Diverged, Schedule, fit, generator
+
+SCHEDULE = Schedule(
+    epochs=3, batch_size=9, learning_rate=0.01, eps=0.2, ramp_start=2, ramp_end=6, attack_steps=3, attack_alpha=0.1
+)  # fmt: skip
+STEPS_AN_EPOCH = 40 // 9
+
+
+def network(seed=0):
+    return build("small", (1, 8, 8), 3, seed=seed)
+
+
+def weights(model):
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def same(a, b):
+    return all(torch.equal(p, q) for p, q in zip(weights(a), weights(b), strict=True))
+
+
+def batches(dataset, schedule, seed=0):
+    """The batches of all epochs: a permutation an epoch, the last partial batch dropped."""
+    for epoch in range(schedule.epochs):
+        order = torch.randperm(len(dataset.train), generator=generator(seed, "order", epoch))
+        for start in range(0, len(order) - schedule.batch_size + 1, schedule.batch_size):
+            index = order[start : start + schedule.batch_size]
+            yield dataset.train.x(index), dataset.train.labels[index]
+
+
+# What a method is
+
+
+@pytest.mark.parametrize("method", losses.METHODS)
+def test_methods_are_loops_with_adam(method, tiny_dataset):
+    ours, theirs = network(), network()
+    fit(ours, tiny_dataset, method, SCHEDULE)
+    adam = torch.optim.Adam(theirs.parameters(), lr=SCHEDULE.learning_rate)
+    for step, (x, y) in enumerate(batches(tiny_dataset, SCHEDULE)):
+        eps = 0.2 * min(max((step - 2) / 4, 0), 1)
+        if method == "Adv" and eps:
+            start = uniform_start(x, eps, generator(0, "start", step))
+            x = pgd(theirs, x, y, eps=eps, alpha=0.1, steps=3, start=start)
+        adam.zero_grad()
+        F.cross_entropy(theirs(x), y).backward()
+        adam.step()
+    assert step + 1 == 3 * STEPS_AN_EPOCH
+    assert same(ours, theirs) and not same(ours, network())
+
+
+def test_adversarial_training_without_a_ball_is_normal_training(tiny_dataset):
+    normal, adv = network(), network()
+    flat = dataclasses.replace(SCHEDULE, eps=0.0)
+    assert fit(normal, tiny_dataset, "Normal", flat) == fit(adv, tiny_dataset, "Adv", flat)
+    assert same(normal, adv)
+    with_ball = network()
+    fit(with_ball, tiny_dataset, "Adv", SCHEDULE)
+    assert not same(normal, with_ball)
+
+
+def test_the_loss_is_learnt(tiny_dataset):
+    model = network()
+    history = fit(model, tiny_dataset, "Normal", dataclasses.replace(SCHEDULE, epochs=15))
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert history[-1]["validation_accuracy"] > 0.9
+    assert [row["epoch"] for row in history] == list(range(1, 16)) and not model.training
+
+
+def test_history_says_what_was_seen(tiny_dataset):
+    history = fit(network(), tiny_dataset, "Adv", SCHEDULE)
+    radii = [SCHEDULE.radius(STEPS_AN_EPOCH * epoch - 1) for epoch in (1, 2, 3)]
+    assert [row["eps"] for row in history] == radii
+    x, y = tiny_dataset.train.x(), tiny_dataset.train.labels
+    whole = dataclasses.replace(SCHEDULE, batch_size=40, epochs=1)  # one step on all images
+    (row,) = fit(network(), tiny_dataset, "Normal", whole)
+    assert row["loss"] == pytest.approx(F.cross_entropy(network()(x), y).item(), rel=1e-5)
+    model = network()
+    last = fit(model, tiny_dataset, "Normal", SCHEDULE)[-1]
+    predicted = model(tiny_dataset.validation.x()).argmax(1)
+    assert last["validation_accuracy"] == (predicted == tiny_dataset.validation.labels).double().mean()
+
+
+# Seeds
+
+
+def test_same_seed_same_weights_another_seed_others(tiny_dataset):
+    models = [network() for _ in range(3)]
+    histories = [
+        fit(m, tiny_dataset, "Adv", SCHEDULE, seed=s) for m, s in zip(models, (1, 1, 2), strict=True)
+    ]
+    assert same(models[0], models[1]) and histories[0] == histories[1]
+    assert not same(models[0], models[2])
+
+
+def test_training_leaves_the_global_generator_alone(tiny_dataset):
+    before = torch.get_rng_state()
+    fit(network(), tiny_dataset, "Adv", SCHEDULE)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_generators_depend_on_seed_purpose_and_counter():
+    draws = {
+        (s, p, c): torch.rand(1, generator=generator(s, p, c)).item()
+        for s in (0, 1) for p in ("order", "start") for c in (0, 1, 10)
+    }  # fmt: skip
+    assert len(set(draws.values())) == len(draws)
+    assert torch.rand(1, generator=generator(1, "start", 10)).item() == draws[1, "start", 10]
+
+
+# Stopped and resumed
+
+
+@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("cuts", [(1,), (4,), (5,), (2, 3, 11), (12,)])
+def test_stopped_and_resumed_is_uninterrupted_to_the_bit(tmp_path, tiny_dataset, method, cuts):
+    whole, parts, checkpoint = network(), network(), tmp_path / "checkpoint"
+    history = fit(whole, tiny_dataset, method, SCHEDULE)
+    for cut in cuts:
+        fit(parts, tiny_dataset, method, SCHEDULE, checkpoint=checkpoint, max_steps=cut)
+        parts = network(seed=99)  # a new process knows nothing but the checkpoint
+    assert fit(parts, tiny_dataset, method, SCHEDULE, checkpoint=checkpoint) == history
+    assert same(whole, parts)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from conftest import bands
+from interp_lib import training
+from interp_lib.models import build
+radius = training.Schedule.radius
+training.Schedule.radius = lambda self, step: (time.sleep(0.01), radius(self, step))[1]  # time to be stopped in
+try:
+    training.fit(build("small", (1, 8, 8), 3, seed=0), bands(), "Adv", training.Schedule(*{schedule!r}),
+                 checkpoint={checkpoint!r})
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_a_killed_process_is_resumed_to_the_bit(tmp_path, tiny_dataset, number):
+    schedule = dataclasses.replace(SCHEDULE, epochs=25)
+    checkpoint = tmp_path / "checkpoint"
+    script = CHILD.format(
+        tests=str(Path(__file__).parent),
+        schedule=dataclasses.astuple(schedule),
+        checkpoint=str(checkpoint),
+    )
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE) as child:
+            deadline = time.monotonic() + 60
+            while not checkpoint.exists():
+                assert child.poll() is None and time.monotonic() < deadline, child.stderr.read()
+                time.sleep(0.01)
+            time.sleep(0.1)  # some steps further, in the middle of an epoch or not
+            child.send_signal(number)
+            child.wait(30)
+        assert child.returncode == (-number if number == signal.SIGKILL else 130)
+        step = torch.load(checkpoint, weights_only=True)["step"]
+        assert STEPS_AN_EPOCH <= step < 25 * STEPS_AN_EPOCH
+        if number == signal.SIGKILL:
+            assert step % STEPS_AN_EPOCH == 0
+        whole, resumed = network(), network(seed=99)
+        history = fit(whole, tiny_dataset, "Adv", schedule)
+        assert fit(resumed, tiny_dataset, "Adv", schedule, checkpoint=checkpoint) == history
+        assert same(whole, resumed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_ctrl_c_waits_for_the_step_and_gives_the_handlers_back(tmp_path, tiny_dataset, monkeypatch):
+    """The signal comes in the middle of the sixth step; the checkpoint has six whole steps."""
+    real, calls = losses.METHODS["Normal"].loss, []
+
+    def interrupted(model, x, y, x_adv):
+        calls.append(1)
+        if len(calls) == 6:
+            signal.raise_signal(signal.SIGINT)
+        return real(model, x, y, x_adv)
+
+    monkeypatch.setitem(training.METHODS, "Normal", losses.Method(interrupted, None))
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    stopped, checkpoint = network(), tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, tiny_dataset, "Normal", SCHEDULE, checkpoint=checkpoint)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert torch.load(checkpoint, weights_only=True)["step"] == 6
+    monkeypatch.undo()
+    six = network()
+    fit(six, tiny_dataset, "Normal", SCHEDULE, max_steps=6)
+    assert same(stopped, six)
+
+
+def test_training_runs_outside_the_main_thread(tiny_dataset):
+    done, model, expected = [], network(), network()
+    thread = threading.Thread(target=lambda: done.append(fit(model, tiny_dataset, "Normal", SCHEDULE)))
+    thread.start()
+    thread.join(60)
+    assert done == [fit(expected, tiny_dataset, "Normal", SCHEDULE)] and same(model, expected)
+
+
+# What goes wrong
+
+
+def test_divergence_names_the_step(tiny_dataset):
+    wild = dataclasses.replace(SCHEDULE, learning_rate=1e25)
+    with pytest.raises(Diverged, match="Normal: the loss is (nan|inf) at step 1; there is no checkpoint"):
+        fit(network(), tiny_dataset, "Normal", wild)
+
+
+def test_divergence_keeps_the_last_checkpoint(tmp_path, tiny_dataset, monkeypatch):
+    checkpoint, good = tmp_path / "checkpoint", network()
+    fit(good, tiny_dataset, "Normal", SCHEDULE, max_steps=4)
+    real, calls = losses.METHODS["Normal"].loss, []
+
+    def diverging(model, x, y, x_adv):
+        calls.append(1)
+        return real(model, x, y, x_adv) * (float("nan") if len(calls) == 7 else 1)
+
+    monkeypatch.setitem(training.METHODS, "Normal", losses.Method(diverging, None))
+    with pytest.raises(Diverged, match=f"nan at step 6; {checkpoint} has the last good state"):
+        fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=checkpoint)
+    monkeypatch.undo()
+    kept = torch.load(checkpoint, weights_only=True)
+    assert kept["step"] == 4
+    assert all(torch.equal(kept["model"][k], v) for k, v in good.state_dict().items())
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path, tiny_dataset):
+    checkpoint, wild = tmp_path / "checkpoint", dataclasses.replace(SCHEDULE, learning_rate=float("inf"))
+    fit(network(), tiny_dataset, "Normal", wild, checkpoint=checkpoint, max_steps=1)  # its loss was finite
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"seed": 1}, "'seed': 0"),
+        ({"method": "Adv"}, "'method': 'Normal'"),
+        ({"schedule": dataclasses.replace(SCHEDULE, epochs=4)}, "'epochs': 3"),
+        ({"dataset": None}, "'data': "),
+        ({"model": build("pool", (1, 8, 8), 3, seed=0)}, "another architecture"),
+        ({"model": build("small", (1, 8, 8), 4, seed=0)}, "another architecture"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, tiny_dataset, change, word):
+    checkpoint = tmp_path / "checkpoint"
+    run = {"model": network(), "dataset": tiny_dataset, "method": "Normal", "schedule": SCHEDULE, "seed": 0}
+    fit(**run, checkpoint=checkpoint, max_steps=2)
+    before = checkpoint.read_bytes()
+    if "dataset" in change:
+        change = {"dataset": dataclasses.replace(tiny_dataset, fingerprint="other")}
+    with pytest.raises(ValueError) as caught:
+        fit(**(run | change), checkpoint=checkpoint)
+    assert str(checkpoint) in str(caught.value) and word in str(caught.value)
+    assert checkpoint.read_bytes() == before
+
+
+class Trap:
+    sprung = False
+
+    def __reduce__(self):
+        return setattr, (Trap, "sprung", True)
+
+
+@pytest.mark.parametrize("kind", ["empty", "truncated", "text", "pickle", "other contents", "trap"])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, tiny_dataset, kind):
+    checkpoint = tmp_path / "checkpoint"
+    fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=checkpoint, max_steps=2)
+    if kind == "other contents":
+        torch.save({"model": {}}, checkpoint)
+    elif kind == "trap":
+        torch.save({"run": Trap()}, checkpoint)
+    else:
+        content = checkpoint.read_bytes()
+        choice = {"empty": b"", "truncated": content[: len(content) // 2], "text": b"<html>404</html>"}
+        checkpoint.write_bytes(choice.get(kind, pickle.dumps([1], protocol=2)))
+    with pytest.raises(ValueError) as caught:
+        fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=checkpoint)
+    message = str(caught.value)
+    assert f"{checkpoint} is no whole checkpoint" in message and "Delete it" in message
+    assert "\n" not in message and not Trap.sprung
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, tiny_dataset, monkeypatch):
+    checkpoint = tmp_path / "checkpoint"
+    fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=checkpoint, max_steps=4)
+    before = checkpoint.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="checkpoint.*No space left"):
+        fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+def test_unknown_methods_and_small_datasets_are_refused(tiny_dataset):
+    with pytest.raises(ValueError, match="unknown method 'adv'; known are Normal, Adv"):
+        fit(network(), tiny_dataset, "adv", SCHEDULE)
+    with pytest.raises(ValueError, match="Bands has 40 training images; a batch needs 41"):
+        fit(network(), tiny_dataset, "Normal", dataclasses.replace(SCHEDULE, batch_size=41))
+
+
+# Schedules
+
+
+@given(
+    start=st.integers(0, 1000),
+    length=st.integers(0, 1000),
+    eps=st.floats(0, 1),
+    step=st.integers(0, 3000),
+)
+def test_the_radius_is_a_ramp(start, length, eps, step):
+    schedule = dataclasses.replace(SCHEDULE, eps=eps, ramp_start=start, ramp_end=start + length)
+    radius = schedule.radius(step)
+    if step <= start:
+        assert radius == 0
+    elif step >= start + length:
+        assert radius == eps
+    else:
+        assert radius == pytest.approx(eps * (step - start) / length, abs=1e-12)
+    assert radius <= schedule.radius(step + 1)
+
+
+def test_the_papers_ramp():
+    """MNIST: 0 until step 2,000, then linear to 0.3 at step 10,000."""
+    schedule = dataclasses.replace(SCHEDULE, eps=0.3, ramp_start=2000, ramp_end=10000)
+    radii = [schedule.radius(step) for step in (0, 2000, 6000, 10000, 100000)]
+    assert radii == pytest.approx([0, 0, 0.15, 0.3, 0.3])
+
+
+FOLDER = Path(training.__file__).parent / "schedules"
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in FOLDER.glob("*.yml")))
+def test_committed_schedules_load(name):
+    schedule = Schedule.load(name)
+    assert schedule.epochs > 0 and 0 <= schedule.eps <= 1 and schedule.ramp_start <= schedule.ramp_end
+    assert [type(v) for v in dataclasses.astuple(schedule)] == [f.type for f in dataclasses.fields(Schedule)]
+
+
+GOOD = dataclasses.asdict(SCHEDULE)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (GOOD | {"epoch": 3}, ("keys", "epoch")),
+        ({k: v for k, v in GOOD.items() if k != "eps"}, ("keys", "eps")),
+        (GOOD | {"eps": "8 / 255"}, ("eps must be a number", "8 / 255")),
+        (GOOD | {"eps": None}, ("eps must be a number", "None")),
+        (GOOD | {"eps": float("nan")}, ("eps must be a number", "nan")),
+        (GOOD | {"epochs": 2.5}, ("epochs must be a whole number", "2.5")),
+        (GOOD | {"epochs": "many"}, ("epochs must be a whole number", "many")),
+        ([1, 2], ("keys",)),
+        (None, ("keys",)),
+    ],
+)
+def test_bad_schedules_are_refused_by_name(tmp_path, monkeypatch, content, words):
+    import yaml
+
+    (tmp_path / "schedules").mkdir()
+    (tmp_path / "schedules" / "mine.yml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(training.resources, "files", lambda _: tmp_path)
+    with pytest.raises(ValueError) as caught:
+        Schedule.load("mine")
+    for word in ("schedules/mine.yml", *words):
+        assert word in str(caught.value)
+
+
+def test_numbers_may_be_written_as_powers_of_ten(tmp_path, monkeypatch):
+    """YAML reads 1e-3, without a point, as text."""
+    (tmp_path / "schedules").mkdir()
+    lines = [f"{key}: {value}" for key, value in GOOD.items() if key != "learning_rate"]
+    (tmp_path / "schedules" / "mine.yml").write_text("\n".join([*lines, "learning_rate: 1e-3"]))
+    monkeypatch.setattr(training.resources, "files", lambda _: tmp_path)
+    assert Schedule.load("mine") == dataclasses.replace(SCHEDULE, learning_rate=0.001)
+
+
+def test_unknown_schedules_list_the_known_ones():
+    with pytest.raises(ValueError, match="unknown schedule 'quick'; known are .*digits"):
+        Schedule.load("quick")
