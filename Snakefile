@@ -100,6 +100,7 @@ rule pages:
         "_config.yml",
         "_toc.yml",
         "book/references.bib",
+        "book/references.md",
         STATIC,
     output:
         touch("_build/pages.done"),

@@ -2,18 +2,16 @@
 
     python benchmarks/pgd.py --steps 40 --rounds 7
 
-The four attack the same images of the same network with the same radius, step and number of steps, without a random
-start, and must end at the same robust accuracy: where they do not, the exit status is 1.
+The four attack the same images of the same network with the same radius, step and number of steps, without a
+random start, and must end at the same robust accuracy: where they do not, the exit status is 1.
 """
 
 import argparse
-import math
 import os
 import statistics
 import sys
 import time
 
-import eagerpy  # noqa: F401  (foolbox needs it: missing, it is better missed here)
 import foolbox
 import torch
 import torch.nn.functional as F
@@ -25,10 +23,11 @@ from interp_lib.evaluation import count_correct
 from interp_lib.models import SameConv2d, build
 
 EPS, ALPHA, IMAGES = 0.3, 0.01, 200
+PLAIN = "plain PyTorch loop"
 
 
 def subject(method):
-    """Network, images, labels and what they are: the paper's where they are there, else a seeded network on digits."""
+    """Network, images, labels and what they are: the paper's, or else a seeded network on digits."""
     if os.environ.get("INTERP_RELEASED") and os.environ.get("INTERP_DATA"):
         subset = data.load("mnist", download=False).evaluation_subset(IMAGES)
         model = released.read_network(released.find("mnist", "small", method))
@@ -41,7 +40,7 @@ def subject(method):
 
 
 def plain_loop(model, x, y, steps):
-    """What one writes without a library: the network as it is, its input gradient alone, in place where it can be."""
+    """What one writes without a library: the network as it is and its input gradient alone."""
     x_adv, low, high = x.clone(), (x - EPS).clamp(min=0), (x + EPS).clamp(max=1)
     for _ in range(steps):
         x_adv.requires_grad_()
@@ -61,12 +60,12 @@ def attacks(model, x, y, steps):
         f"foolbox {foolbox.__version__}": lambda: fool_pgd.run(
             fool, x, foolbox.criteria.Misclassification(y), epsilon=EPS
         ),
-        "plain PyTorch loop": lambda: plain_loop(model, x, y, steps),
+        PLAIN: lambda: plain_loop(model, x, y, steps),
     }
 
 
 def products():
-    """Two large matrix products, by the BLAS library and by the one for convolutions: name -> (function, GFLOP)."""
+    """Large matrix products, by the BLAS library and by that for convolutions: name -> (function, GFLOP)."""
     a, b = torch.rand(2, 2048, 2048)
     pixels = torch.rand(64, 512, 16, 16).contiguous(memory_format=torch.channels_last)
     weight = torch.rand(512, 512, 1, 1).contiguous(memory_format=torch.channels_last)
@@ -79,11 +78,11 @@ def products():
 def multiplications(model):
     """Of one step on one image: trunk and folded tail, forward and for the input gradient."""
     per_layer = []
-    hooks = [
-        conv.register_forward_hook(lambda conv, _, out: per_layer.append(out[0, 0].numel() * conv.weight.numel()))
-        for conv in model.modules()
-        if isinstance(conv, SameConv2d)
-    ]
+
+    def count(conv, _, out):
+        per_layer.append(out[0, 0].numel() * conv.weight.numel())
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, SameConv2d)]
     with torch.no_grad():
         z = model.trunk(torch.zeros(1, *model.input_shape))
     for hook in hooks:
@@ -92,7 +91,7 @@ def multiplications(model):
 
 
 def in_turns(functions, rounds):
-    """Seconds of every function, round by round; who goes first moves on by one each round. Also what they return."""
+    """Seconds of every function in every round, and what it returned; another one goes first every round."""
     names, seconds, results = list(functions), {name: [] for name in functions}, {}
     for name in names:
         functions[name]()
@@ -116,8 +115,8 @@ def main():
     model, x, y, what = subject(args.method)
     print(what)
     print(
-        f"PGD, eps {EPS}, alpha {ALPHA}, {args.steps} steps, {len(x)} images {tuple(x.shape[1:])}, no random start; "
-        f"torch {torch.__version__}, threads: {args.threads}, rounds: {args.rounds}"
+        f"PGD, eps {EPS}, alpha {ALPHA}, {args.steps} steps, {len(x)} images {tuple(x.shape[1:])}, "
+        f"no random start; torch {torch.__version__}, threads: {args.threads}, rounds: {args.rounds}"
     )
     with torch.no_grad():
         timed = products()
@@ -126,32 +125,25 @@ def main():
     correct = {name: count_correct(model, adversarial, y) for name, adversarial in x_adv.items()}
 
     ms = {name: [s / args.steps * 1e3 for s in values] for name, values in seconds.items()}
-    ours = statistics.median(ms["interp_lib"])
+    median = {name: statistics.median(values) for name, values in ms.items()}
+    ours, *libraries = [median[name] for name in ms if name != PLAIN]
     print(f"\n{'ms a step':24}{'median':>8}{'min':>8}{'max':>8}{'/ ours':>8}{'robust accuracy':>18}")
     for name, values in ms.items():
-        middle = statistics.median(values)
         print(
-            f"{name:24}{middle:8.2f}{min(values):8.2f}{max(values):8.2f}{middle / ours:8.2f}"
+            f"{name:24}{median[name]:8.2f}{min(values):8.2f}{max(values):8.2f}{median[name] / ours:8.2f}"
             f"{correct[name] / len(y):18.3f}"
         )
+    print(f"the faster of the two libraries takes {min(libraries) / ours:.2f} times ours\n")
 
-    print()
-    best = 0.0
-    for name, (_, gflop) in timed.items():
-        rate = gflop / statistics.median(rates[name])
-        best = max(best, rate)
-        print(f"matrix product, {name}: {rate:.0f} GFLOP/s")
+    rate = {name: gflop / statistics.median(rates[name]) for name, (_, gflop) in timed.items()}
+    for name, value in rate.items():
+        print(f"matrix product, {name}: {value:.0f} GFLOP/s")
     count = multiplications(model) * len(x)
-    floor = 2 * count / (best * 1e9) * 1e3
-    print(f"a step of the folded network needs {count / 1e6:.0f} million multiplications, and as many additions:")
-    print(f"{floor:.2f} ms at the better of the two rates; ours takes {ours / floor:.2f} times that")
-    print(f"the faster of the two libraries takes {min(v for k, v in medians(ms) if k[0] in 'tf') / ours:.2f} times ours")
+    floor = 2 * count / (max(rate.values()) * 1e9) * 1e3
+    print(f"a step of the folded network: {count / 1e6:.0f} million multiplications, and as many additions,")
+    print(f"{floor:.2f} ms at the better of these rates; ours takes {ours / floor:.2f} times that")
     if len(set(correct.values())) > 1:
         sys.exit(f"robust accuracies differ: {correct}")
-
-
-def medians(ms):
-    return [(name, statistics.median(values)) for name, values in ms.items()]
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def build_pages() -> str:
     """
     root = project_root()
     source = root / "_build/src"
-    for name in ("_config.yml", "_toc.yml", "book/references.bib"):
+    for name in ("_config.yml", "_toc.yml", "book/references.bib", "book/references.md"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, source / name)
     shutil.copytree(root / "book/static", source / "book/static", dirs_exist_ok=True)

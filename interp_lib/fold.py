@@ -32,8 +32,8 @@ class FixedConv2d(nn.Module):
 
         y[o] = sum_t w[t] x[s o + t - p]        has        dx[i] = sum_o w[i + p - s o] dy[o].
 
-    Take the pixels in blocks of b, a multiple of s: i = b j + a - shift, 0 <= a < b. With o = (b / s) j + q the
-    weight no longer depends on the block j,
+    Take the pixels in blocks of b, a multiple of s: i = b j + a - shift, 0 <= a < b. With o = (b / s) j + q
+    the weight no longer depends on the block j,
 
         dx[b j + a - shift] = sum_q v[a, q] dy[(b / s) j + q],        v[a, q] = w[a - shift + p - s q],
 

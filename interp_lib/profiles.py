@@ -93,10 +93,14 @@ def load(name: str = "digits") -> Profile:
     known = sorted(path.stem for path in folder.glob("*.yml"))
     if name not in known:
         raise ProfileError(f"unknown profile {name!r}; known are {', '.join(known)}.")
-    content = yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ProfileError(f"profiles/{name}.yml is no YAML: {reason}.") from None
     expected = {f.name: f.type for f in fields(Profile) if f.name != "name"}
     if not isinstance(content, dict) or set(content) != set(expected):
-        wrong = sorted(set(content or ()) ^ set(expected))
+        wrong = sorted(map(str, set(content if isinstance(content, dict) else ()) ^ set(expected)))
         raise ProfileError(f"profiles/{name}.yml must have the keys {', '.join(expected)}; look at {', '.join(wrong)}.")
     for key, kind in expected.items():
         if type(content[key]) is not kind:

@@ -49,18 +49,19 @@ def _dump(value) -> str:
 
 
 def provenance(seconds: float, device: str = "cpu") -> dict:
-    """Commit, versions, processor, seconds and date of a measurement; commit is None outside a checkout or without git."""
+    """Commit (None outside a checkout, or without git), versions, processor, seconds and date of a measurement."""
     import numpy
     import torch
 
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        commit = subprocess.run(describe, capture_output=True, text=True, cwd=Path(__file__).parent, check=False).stdout
+        run = subprocess.run(describe, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+        commit = run.stdout.strip() or None
     except OSError:  # no git
-        commit = ""
+        commit = None
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     return {
-        "commit": commit.strip() or None,
+        "commit": commit,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "device": f"{processor}, {torch.get_num_threads()} threads" if device == "cpu" else processor,
         "seconds": round(seconds, 1),

@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from .compare import Cell
+import pandas as pd
+
+from .compare import Cell, eps_of
 
 
 class Table:
@@ -101,3 +103,15 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str, sources: Sequ
     # Spelled out once, in the first column; on a phone every character of the others counts.
     columns = [f"Method \\ {heading}", *levels]
     return Table(columns, [[m, *(lines(at[m, level]) for level in levels)] for m in methods], note)
+
+
+def curve_rows(cells: Iterable[Cell]) -> pd.DataFrame:
+    """Cells of a table over eps as tidy rows for `plots.accuracy_curves`: the printed values, and the measured ones."""
+    rows = []
+    for cell in cells:
+        row = {"method": cell.method, "eps": eps_of(cell.level)}
+        rows.append({**row, "accuracy": cell.printed, "se": math.nan, "source": "paper"})
+        if cell.released is not None:
+            se = standard_error(cell.released, cell.n)
+            rows.append({**row, "accuracy": cell.released, "se": se, "source": "released, re-measured"})
+    return pd.DataFrame(rows)

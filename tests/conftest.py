@@ -71,13 +71,13 @@ def make_images():
 
 
 def bands() -> data.Dataset:
-    """40 training, 20 validation and 30 test images, 1x8x8, of three classes that a network can learn."""
+    """40 training, 20 validation and 210 test images, 1x8x8, of three classes that a network can learn."""
     generator = torch.Generator().manual_seed(7)
-    y = torch.arange(90) % 3
-    x = torch.randint(0, 120, (90, 1, 8, 8), generator=generator)
+    y = torch.arange(270) % 3
+    x = torch.randint(0, 120, (270, 1, 8, 8), generator=generator)
     for k in range(3):
         x[y == k, :, 2 * k : 2 * k + 3] += 120  # a bright band in the place of the class
-    cuts = {"train": slice(0, 40), "validation": slice(40, 60), "test": slice(60, 90)}
+    cuts = {"train": slice(0, 40), "validation": slice(40, 60), "test": slice(60, 270)}
     splits = {name: data.Split(x[cut].to(torch.uint8), y[cut]) for name, cut in cuts.items()}
     mark = data.fingerprint(splits["test"])
     return data.Dataset("digits", "Bands", "original", mark, ("0", "1", "2"), **splits)

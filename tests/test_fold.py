@@ -3,11 +3,13 @@
 import pytest
 import torch
 from conftest import RELEASED, RELEASED_FOLDER
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from interp_lib import released
-from interp_lib.fold import fold_logits
-from interp_lib.models import Small, build
+from interp_lib.fold import FixedConv2d, fold_logits
+from interp_lib.models import SameConv2d, Small, build
 
 DOUBLE = torch.float64
 SMALL = [name for name in RELEASED if name[1] == "small"]
@@ -99,17 +101,40 @@ def test_folding_under_no_grad_is_the_same(small, make_images):
     assert torch.equal(inside(x), fold_logits(small)(x))
 
 
-def test_the_tail_gets_no_gradient(small, make_images):
+def test_weights_get_no_gradient(small, make_images):
     logits = fold_logits(small)(make_images(2).requires_grad_())
-    tail = (*small.conv3.parameters(), *small.classifier.parameters())
-    assert torch.autograd.grad(logits.sum(), tail, allow_unused=True) == (None, None, None)
+    weights = tuple(small.parameters())
+    assert torch.autograd.grad(logits.sum(), weights, allow_unused=True, retain_graph=True) == (None,) * 7
+    logits.sum().backward()
+    assert all(p.grad is None for p in weights)
 
 
-def test_a_fold_keeps_the_tail_of_its_moment(small, make_images):
+def test_a_fold_keeps_the_weights_of_its_moment(small, make_images):
     x = make_images(2)
     folded = fold_logits(small)
-    before = folded(x)
+    before, gradient = folded(x), derivative(folded, x, torch.eye(10, dtype=DOUBLE)[:2])
     with torch.no_grad():
-        small.conv3.weight.zero_()
-        small.classifier.weight.zero_()
+        for parameter in small.parameters():
+            parameter.zero_()
     assert torch.equal(folded(x), before)
+    assert torch.equal(derivative(folded, x, torch.eye(10, dtype=DOUBLE)[:2]), gradient)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    channels=st.sampled_from([1, 2, 3, 16]),
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    size=st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    seed=st.integers(0, 10**6),
+)
+def test_convolutions_of_any_shape_have_the_derivative_of_autograd(channels, kernel, stride, size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    conv = SameConv2d(channels, 2, kernel, stride=stride).double()
+    with torch.no_grad():
+        conv.weight.normal_(generator=generator)
+    x = torch.randn(2, channels, *size, dtype=DOUBLE, generator=generator)
+    fixed = FixedConv2d(conv)
+    assert (fixed(x) - conv(x)).abs().max() < 1e-12
+    weight = torch.randn(conv(x).shape, dtype=DOUBLE, generator=generator)
+    assert (derivative(fixed, x, weight) - derivative(conv, x, weight)).abs().max() < 1e-11

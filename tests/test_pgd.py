@@ -1,4 +1,4 @@
-"""PGD against closed forms on a linear model, and the promises every attack makes about what it leaves behind."""
+"""PGD against closed forms on a linear model; and what an attack leaves behind: nothing."""
 
 import random
 
@@ -56,7 +56,7 @@ def images(n=4, shape=(1, 4, 4), seed=0, dtype=DOUBLE):
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**6), eps=st.floats(0, 1), targeted=st.booleans())
 def test_reaches_the_exact_optimum_of_a_linear_model(seed, eps, targeted):
-    """With two classes cross-entropy is monotone in (w_other - w_y) . x: its worst point is a corner of the box."""
+    """With two classes cross-entropy is monotone in (w_other - w_y) . x: its worst point is a corner."""
     model, x = Linear(classes=2, seed=seed), images(seed=seed)
     y = torch.arange(4) % 2
     direction = (model.weight[1 - y] - model.weight[y]).detach().reshape(x.shape)
@@ -356,9 +356,7 @@ def test_iterates_are_the_prefixes_of_one_run():
 def test_another_objective_is_another_attack():
     """Climbing a quadratic bowl ends at the farthest corner of the ball, descending it in the middle."""
     x = images()
-    *_, far = projected_ascent(
-        lambda z: ((z - 0.5) ** 2).sum((1, 2, 3)), x, eps=0.1, alpha=0.02, steps=9
-    )
+    *_, far = projected_ascent(lambda z: ((z - 0.5) ** 2).sum((1, 2, 3)), x, eps=0.1, alpha=0.02, steps=9)
     low, high = (x - 0.1).clamp(min=0), (x + 0.1).clamp(max=1)
     assert torch.allclose(far, torch.where(x > 0.5, high, low), atol=1e-12)
 

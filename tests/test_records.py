@@ -14,8 +14,16 @@ from interp_lib import records
 from interp_lib.records import Record, RecordError
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = {"measurement": "pgd", "dataset": "mnist", "attack": {"alpha": 0.01, "eps": [0, 8 / 255]}, "n": 200}
-ROWS = [{"method": "Int", "eps": 0.1, "correct": 198, "ε": "é"}, {"method": "Adv", "eps": 1 / 3, "correct": 0}]
+SETTINGS = {
+    "measurement": "pgd",
+    "dataset": "mnist",
+    "attack": {"alpha": 0.01, "eps": [0, 8 / 255]},
+    "n": 200,
+}
+ROWS = [
+    {"method": "Int", "eps": 0.1, "correct": 198, "ε": "é"},
+    {"method": "Adv", "eps": 1 / 3, "correct": 0},
+]
 
 
 @pytest.fixture
@@ -183,7 +191,7 @@ def break_write(monkeypatch):
 
 FAILURES = {
     "full disk": (break_write, "No space left on device"),
-    "flush": (lambda m: m.setattr(os, "fsync", fail(OSError(errno.EIO, "Input/output error"))), "Input/output"),
+    "flush": (lambda m: m.setattr(os, "fsync", fail(OSError(errno.EIO, "I/O error"))), "I/O error"),
     "rename": (
         lambda m: m.setattr(os, "replace", fail(OSError(errno.EROFS, "Read-only file system"))),
         "Read-only file system",

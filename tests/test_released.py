@@ -1,4 +1,4 @@
-"""The authors' networks against numpy written from the protocol, and files that try to be more than a network."""
+"""The authors' networks against numpy written from the protocol; and files that try to be more than that."""
 
 import io
 import os
@@ -49,7 +49,7 @@ def pickled_arrays(path):
 
 
 def windows(x, kernel, stride, fill):
-    """TensorFlow's SAME: out = ceil(in / stride), the odd pixel right and below. (N, h, w, C, kernel, kernel)."""
+    """TensorFlow's SAME: ceil(in / stride), the odd pixel right and below. (N, h, w, C, kernel, kernel)."""
     pads = []
     for size in x.shape[1:3]:
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -324,7 +324,7 @@ REFUSED = {
         "",
     ),
     "shape of another size": (
-        lambda layers: pickle.dumps(layers, protocol=3).replace(b"K\x04K\x04K\x01K\x10", b"K\x04K\x04K\x01K\x11"),
+        lambda layers: pickle.dumps(layers, protocol=3).replace(b"K\x04K\x01K\x10", b"K\x04K\x01K\x11"),
         "",
     ),
     "no head": (lambda layers: pickle.dumps(layers[:-1], protocol=3), "shapes"),

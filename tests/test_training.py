@@ -1,4 +1,4 @@
-"""Training against loops written out here, to the bit; and runs that are stopped, killed, damaged, resumed."""
+"""Training against loops written out here, to the bit; and runs that are stopped, killed, resumed."""
 
 import dataclasses
 import os
@@ -22,7 +22,8 @@ from interp_lib.models import build
 from interp_lib.training import Diverged, Schedule, fit, generator
 
 SCHEDULE = Schedule(
-    epochs=3, batch_size=9, learning_rate=0.01, eps=0.2, ramp_start=2, ramp_end=6, attack_steps=3, attack_alpha=0.1
+    epochs=3, batch_size=9, learning_rate=0.01, eps=0.2, ramp_start=2, ramp_end=6,
+    attack_steps=3, attack_alpha=0.1,
 )  # fmt: skip
 STEPS_AN_EPOCH = 40 // 9
 
@@ -151,7 +152,7 @@ from conftest import bands
 from interp_lib import training
 from interp_lib.models import build
 radius = training.Schedule.radius
-training.Schedule.radius = lambda self, step: (time.sleep(0.01), radius(self, step))[1]  # time to be stopped in
+training.Schedule.radius = lambda self, step: (time.sleep(0.01), radius(self, step))[1]
 try:
     training.fit(build("small", (1, 8, 8), 3, seed=0), bands(), "Adv", training.Schedule(*{schedule!r}),
                  checkpoint={checkpoint!r})
@@ -174,7 +175,9 @@ def test_a_killed_process_is_resumed_to_the_bit(tmp_path, tiny_dataset, number):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE) as child:
+        with subprocess.Popen(
+            [sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE
+        ) as child:
             deadline = time.monotonic() + 60
             while not checkpoint.exists():
                 assert child.poll() is None and time.monotonic() < deadline, child.stderr.read()

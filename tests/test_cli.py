@@ -1,0 +1,155 @@
+"""The command line: help everywhere, one line for a mistake, and the units of work themselves."""
+
+import csv
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interp_lib import __main__ as cli
+from interp_lib import networks, records, released
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ("data", "train", "measure", "compare", "chapter", "book")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty folder, and no variables that say where things are."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("INTERP_DATA", "INTERP_RELEASED"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def python(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "interp_lib", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+
+
+def test_help_lists_every_command():
+    done = python("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    for command in (*COMMANDS, "INTERP_DATA", "INTERP_RELEASED"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert f"python -m interp_lib {command}" in out and "%(default)" not in out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("data", "imagenet"), ("unknown dataset 'imagenet'",)),
+        (("data", "mnist", "--no-download"), ("no MNIST in", "--data-dir")),
+        (("data", "mnist", "--data-dir", "typo"), ("typo", "does not exist")),
+        (("train", "--method", "Interp"), ("unknown method 'Interp'",)),
+        (("train", "--model", "resnet"), ("unknown architecture 'resnet'",)),
+        (("train", "--schedule", "quick"), ("unknown schedule 'quick'", "digits")),
+        (("train", "--dataset", "cifar100"), ("unknown dataset 'cifar100'",)),
+        (("train", "--profile", "quick"), ("unknown profile 'quick'", "digits")),
+        (("measure", "table9"), ("unknown table 'table9'", "table3")),
+        (("measure", "table3"), ("INTERP_RELEASED", "AkhilanB/Proper-Interpretability")),
+        (("measure", "table3", "--released-dir", "typo"), ("typo is no folder",)),
+        (("measure", "table3", "--networks", "ours"), ("No ours network",)),
+        (("compare", "--table", "6"), ("no Table 6", "A5")),
+        (("chapter", "99_missing"), ("unknown chapter '99_missing'",)),
+        (("chapter", "99_missing", "-p", "eps"), ("NAME=VALUE", "'eps'")),
+        (("book", "--profile", "quick"), ("unknown profile 'quick'",)),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line_and_exit_code_1(arguments, words, capsys):
+    assert cli.main(list(arguments)) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_a_mistake_shows_no_traceback_in_a_process_of_its_own():
+    done = python("measure", "table9")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["measure"], ["train", "--seed", "one"]], ids=str)
+def test_what_is_no_command_ends_with_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "command_data", interrupted)
+    assert cli.main(["data", "digits"]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+# The units of work
+
+
+def test_data_says_which_copy_it_is(capsys):
+    assert cli.main(["data", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "Digits (original): images (1, 28, 28), 10 classes; 1197 training, 200 validation, 400 test"
+    )
+
+
+def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
+    """Digits, one epoch: a network, a record, the paper's table beside nothing."""
+    from interp_lib import measure, training
+
+    short = training.Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
+    monkeypatch.setattr(training.Schedule, "load", classmethod(lambda cls, name: short))
+    monkeypatch.setattr(measure, "PGD_EPS", {("digits", "small"): (0, 0.1)})
+    monkeypatch.setattr(measure, "STEPS", (1, 2))
+    assert cli.main(["train", "--method", "Adv", "--seed", "3", "--out", "nets", "--device", "cpu"]) == 0
+    path = tmp_path / "nets" / "digits-small-adv-s3-digits.safetensors"
+    assert capsys.readouterr().out.startswith("nets/digits-small-adv-s3-digits.safetensors: validation")
+    model, how = networks.load(path)
+    assert (how["method"], how["seed"], how["title"]) == ("Adv", 3, "Digits")
+    assert not list(tmp_path.rglob("*.checkpoint"))
+
+    assert cli.main(["train", "--method", "Adv", "--seed", "3", "--out", "nets"]) == 0
+    assert "is there already" in capsys.readouterr().out
+
+    arguments = ["--networks", "ours", "--networks-dir", "nets", "--results-dir", "out", "--device", "cpu"]
+    assert cli.main(["measure", "digits", *arguments]) == 0
+    (record,) = records.read_all("out")
+    assert capsys.readouterr().out == f"out/{record.name}.json: 4 rows\n"
+    assert {row["weights"] for row in record.rows} == {released.fingerprint(model)}
+
+    assert cli.main(["compare", "--networks", "ours", "--results-dir", "out"]) == 0
+    assert "743 of the paper's 743 values are not measured" in capsys.readouterr().out
+
+
+def test_compare_prints_743_values_as_csv(capsys):
+    assert cli.main(["compare", "--csv", "--results-dir", "nowhere"]) == 0
+    out = capsys.readouterr().out
+    rows = list(csv.reader(io.StringIO(out)))
+    assert len(rows) == 744 and {len(row) for row in rows} == {11}
+    assert rows[0][-3:] == ["released", "ours", "n"]
+    assert cli.main(["compare", "--csv", "--table", "a1", "--results-dir", "nowhere"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 81
+
+
+def test_a_damaged_record_is_named(tmp_path, capsys):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "half.json").write_text('{"schema": 1,')
+    assert cli.main(["compare"]) == 1
+    err = capsys.readouterr().err
+    assert "results/half.json" in err and err.count("\n") == 1

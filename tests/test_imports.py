@@ -1,0 +1,124 @@
+"""Which module may import which: read from the source, and from what a fresh interpreter has loaded."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "interp_lib"
+# Each floor imports from the floors above it only. A new module is put on a floor here.
+FLOORS = (
+    ("checks", "data_files", "records"),
+    ("data", "models"),
+    ("fold", "released", "networks"),
+    ("interpreters", "discrepancy"),
+    ("attacks",),
+    ("losses", "evaluation"),
+    ("training", "compare"),
+    ("measure", "profiles"),
+    ("plots", "tables"),
+    ("widgets",),
+    ("chapters",),
+    ("__main__",),
+)
+FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
+MODULES = sorted(p.relative_to(PACKAGE).with_suffix("") for p in PACKAGE.rglob("*.py"))
+
+
+def unit(module: Path) -> str:
+    """What a floor is named after: a module, or the folder of a sub-package."""
+    return module.parts[0]
+
+
+def imports(module: Path) -> tuple[set[str], set[str]]:
+    """(modules of this package, top-level names of others) that a file imports, inside functions as well."""
+    own, others = set(), set()
+    for node in ast.walk(ast.parse((PACKAGE / module).with_suffix(".py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            others |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = [*module.parts[: len(module.parts) - node.level], *(node.module or "").split(".")]
+            base = [part for part in base if part]
+            own |= {base[0]} if base else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            others.add(node.module)
+    own |= {name.split(".")[1] for name in others if name.startswith("interp_lib.")}
+    return own, {name.split(".")[0] for name in others} - {"interp_lib"}
+
+
+def test_the_reader_of_imports_sees_them():
+    assert {"checks", "fold"} <= imports(Path("attacks/pgd"))[0]
+    assert {"data", "networks", "training"} <= imports(Path("__main__"))[0]  # inside functions
+    assert "papermill" in imports(Path("chapters"))[1]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_go_one_way(module):
+    if module.name == "__init__":
+        assert imports(module) == (set(), set())
+        return
+    assert unit(module) in FLOOR, f"put {module} on a floor"
+    own = imports(module)[0] - {unit(module) if module.parts[1:] else ""}
+    assert all(FLOOR[name] < FLOOR[unit(module)] for name in own), (str(module), own)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "attacks"], ids=str)
+def test_attacks_know_no_datasets(module):
+    assert not imports(module)[0] & {"data", "data_files", "evaluation", "measure", "records"}
+
+
+TRAINING = {"torch", "numpy", "tqdm", "safetensors", "yaml", *sys.stdlib_module_names}
+BOOK = ("chapters", "plots", "tables", "widgets")  # only a page needs these
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] not in BOOK], ids=str)
+def test_a_training_run_needs_what_the_package_requires(module):
+    scipy = {"scipy"} if unit(module) in ("compare", "discrepancy") else set()
+    assert imports(module)[1] <= TRAINING | scipy
+
+
+def test_papermill_executes_chapters_and_nothing_else():
+    assert {str(m) for m in MODULES if "papermill" in imports(m)[1]} == {"chapters"}
+
+
+@pytest.mark.parametrize("module", ["plots", "widgets", "tables"])
+def test_figures_import_nothing_that_trains(module):
+    assert not imports(Path(module))[0] & {"training", "losses", "attacks", "measure"}
+
+
+@pytest.mark.parametrize("name", sorted(FLOOR))
+def test_every_floor_is_inhabited_or_announced(name):
+    announced = {"interpreters", "discrepancy"}
+    present = {unit(module) for module in MODULES}
+    assert name in present | announced
+
+
+HEAVY = (
+    *(
+        "IPython",
+        "ipykernel",
+        "ipywidgets",
+        "jupyter_client",
+        "jupyter_core",
+        "nbformat",
+        "papermill",
+        "traitlets",
+    ),
+    *("matplotlib", "pandas", "PIL", "scipy", "seaborn", "sklearn", "torchvision"),
+)
+PATHS = {
+    "interp_lib": "import interp_lib",
+    "training": "import interp_lib.training, interp_lib.networks",
+    "measuring": "import interp_lib.measure, interp_lib.compare",
+    "command": "import interp_lib.__main__",
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_training_run_loads_no_jupyter_and_no_figures(path):
+    code = f"{PATHS[path]}, sys; print([m for m in {HEAVY} if m in sys.modules], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    torch_too = path in ("training", "measuring")
+    assert done.stdout.split("\n")[0] == f"[] {torch_too}"

@@ -1,0 +1,149 @@
+"""A record grows network by network: what is measured, what is kept, and Table 4 as printed."""
+
+import shutil
+
+import pytest
+
+from interp_lib import compare, measure, networks, records, released
+from interp_lib.evaluation import count_correct
+from interp_lib.models import build
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, tiny_dataset):
+    """Three networks of ours on a tiny dataset, small settings, and a list of the runs that took place."""
+    monkeypatch.setattr(measure.data, "load", lambda name, data_dir=None: tiny_dataset)
+    monkeypatch.setattr(measure, "PGD_EPS", {("digits", "small"): (0, 0.1, 0.3)})
+    monkeypatch.setattr(measure, "STEPS", (1, 3))
+    bench = Bench(tmp_path)
+    for seed, method in enumerate(("Normal", "Adv", "Int")):
+        bench.train(method, seed)
+    real = measure.pgd_accuracy
+
+    def counted(model, *args, **kwargs):
+        if len(bench.runs) == bench.stop_at:
+            raise KeyboardInterrupt
+        bench.runs.append(bench.methods[released.fingerprint(model)])
+        return real(model, *args, **kwargs)
+
+    monkeypatch.setattr(measure, "pgd_accuracy", counted)
+    return bench
+
+
+class Bench:
+    def __init__(self, folder):
+        self.nets, self.results = folder / "networks", folder / "results"
+        self.methods, self.runs, self.stop_at = {}, [], None
+
+    def train(self, method, seed):
+        model = build("small", (1, 8, 8), 3, seed=seed)
+        self.methods[released.fingerprint(model)] = method
+        how = {"dataset": "digits", "method": method, "seed": 0, "schedule": "digits"}
+        networks.save(model, self.nets / f"{method}.safetensors", how)
+
+    def measure(self):
+        (path,) = measure.measure("digits", "ours", networks_dir=self.nets, folder=self.results, device="cpu")
+        return records.read(path)
+
+
+def test_the_record_has_every_network_and_setting(bench, tiny_dataset):
+    record = bench.measure()
+    assert bench.runs == ["Normal", "Adv", "Int"]  # the order of the paper's tables
+    assert len(record.rows) == 3 * 3 * 2
+    assert [row["method"] for row in record.rows[::6]] == ["Normal", "Adv", "Int"]
+    assert record.settings["data"] == tiny_dataset.fingerprint
+    assert record.settings["attack"]["eps"] == [0, 0.1, 0.3] and record.settings["attack"]["steps"] == [1, 3]
+    subset = tiny_dataset.evaluation_subset()
+    for row in record.rows:
+        model, _ = networks.load(bench.nets / f"{row['method']}.safetensors")
+        assert row["weights"] == released.fingerprint(model) and row["n"] == 200 and row["seed"] == 0
+        if row["eps"] == 0:
+            assert row["correct"] == count_correct(model, subset.x, subset.y)
+    assert set(record.provenance) == {"commit", "versions", "device", "seconds", "date"}
+
+
+def test_a_second_run_measures_nothing(bench):
+    first = bench.measure()
+    assert bench.measure() == first
+    assert len(bench.runs) == 3
+
+
+def test_an_interrupted_run_keeps_what_is_done(bench):
+    bench.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        bench.measure()
+    (path,) = bench.results.iterdir()
+    assert {row["method"] for row in records.read(path).rows} == {"Normal"}
+    bench.stop_at = None
+    record = bench.measure()
+    assert bench.runs == ["Normal", "Adv", "Int"]
+    bench.runs.clear()
+    shutil.rmtree(bench.results)
+    assert bench.measure().rows == record.rows
+
+
+def test_changed_weights_are_measured_anew_and_only_they(bench):
+    first = bench.measure()
+    bench.train("Adv", seed=17)
+    second = bench.measure()
+    assert bench.runs == ["Normal", "Adv", "Int", "Adv"]
+    for rows in (first.rows, second.rows):
+        assert [row["method"] for row in rows[::6]] == ["Normal", "Adv", "Int"] and len(rows) == 18
+    changed = {a["method"] for a, b in zip(first.rows, second.rows, strict=True) if a != b}
+    assert changed == {"Adv"}
+
+
+def test_another_seed_is_another_row(bench):
+    bench.measure()
+    model = build("small", (1, 8, 8), 3, seed=30)
+    bench.methods[released.fingerprint(model)] = "Normal, seed 1"
+    how = {"dataset": "digits", "method": "Normal", "seed": 1, "schedule": "digits"}
+    networks.save(model, bench.nets / "z.safetensors", how)
+    record = bench.measure()
+    assert bench.runs[3:] == ["Normal, seed 1"]
+    assert [(row["method"], row["seed"]) for row in record.rows[::6]] == [
+        ("Normal", 0),
+        ("Normal", 1),
+        ("Adv", 0),
+        ("Int", 0),
+    ]
+
+
+def test_other_settings_are_another_record(bench, monkeypatch):
+    first = bench.measure()
+    monkeypatch.setattr(measure, "STEPS", (1, 2))
+    assert bench.measure().name != first.name
+    assert len(list(bench.results.iterdir())) == 2
+
+
+def test_unknown_tables_and_sources_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="unknown table 'table9'; known are table3, table4, A1, A2, A3"):
+        measure.measure("table9")
+    with pytest.raises(ValueError, match="'released' or 'ours'; got 'theirs'"):
+        measure.measure("table3", "theirs")
+    with pytest.raises(FileNotFoundError, match="No ours network of mnist/small, cifar10/wresnet"):
+        measure.measure("table3", "ours", networks_dir=tmp_path)
+    monkeypatch.delenv("INTERP_RELEASED", raising=False)
+    with pytest.raises(FileNotFoundError, match="INTERP_RELEASED"):
+        measure.measure("table3")
+
+
+def test_two_columns_of_table_4_come_out_as_printed(
+    tmp_path, monkeypatch, released_folder, data_folder, real_mnist
+):
+    """Normal and Int on MNIST, eps 0.3, one and ten steps of 0.01; the whole is measured by the pipeline."""
+    for method in ("normal", "int"):
+        name = f"mnist_smallgap_{method}_100.pkl"
+        (path,) = released_folder.rglob(name)
+        shutil.copy(path, tmp_path / name)
+    monkeypatch.setattr(measure, "PGD_EPS", {("mnist", "small"): (0.3,)})
+    monkeypatch.setattr(measure, "STEPS", (1, 10))
+    (path,) = measure.measure(
+        "Table4", data_dir=data_folder, networks_dir=tmp_path, folder=tmp_path / "results", device="cpu"
+    )
+    cells = [cell for cell in compare.compare([records.read(path)]) if cell.released is not None]
+    assert [(c.table, c.method, c.level) for c in cells] == [
+        ("4", method, level) for method in ("Normal", "Int") for level in ("1", "10")
+    ]
+    assert {cell.verdict() for cell in cells} == {"exact"}
+    assert {cell.copy for cell in cells} == {"MNIST"}
