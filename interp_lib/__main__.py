@@ -1,6 +1,6 @@
 """One command for one unit of work: data, train, measure, compare, chapter, pages, book.
 
-    python -m interp_lib COMMAND --help
+python -m interp_lib COMMAND --help
 """
 
 import argparse
@@ -64,9 +64,7 @@ def train(name, path: Path, *, data_dir=None, resume: bool = True, device: str |
         checkpoint.unlink(missing_ok=True)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    history = fit(
-        model, dataset, name.method, Schedule.load(name.schedule), seed=name.seed, checkpoint=checkpoint
-    )
+    history = fit(model, dataset, name.method, Schedule.load(name.schedule), seed=name.seed, checkpoint=checkpoint)
     how = {
         "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
         "seed": name.seed, "schedule": name.schedule, "history": history[-1:],
@@ -152,7 +150,9 @@ def parser() -> argparse.ArgumentParser:
     device(p)
 
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
-    p.add_argument("table", help="table3, table4, A1, A2, A3; fgsm (one full step on the networks of Table 3) or digits")
+    p.add_argument(
+        "table", help="table3, table4, A1, A2, A3; fgsm (one full step on the networks of Table 3) or digits"
+    )
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")
     p.add_argument("--networks-dir", help="folder of our networks (default: networks)")

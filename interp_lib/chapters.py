@@ -1,6 +1,7 @@
 """Chapters executed by papermill, and the book built from them."""
 
 import ast
+import base64
 import shutil
 import subprocess
 import sys
@@ -70,7 +71,9 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int = 600, 
         load_profile(str(parameters["profile"]))
     known = set(papermill.inspect_notebook(str(source)))
     if unknown := set(parameters) - known:
-        raise ValueError(f"chapter {name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}.")
+        raise ValueError(
+            f"chapter {name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}."
+        )
     running = root / "_build/failed" / f"{name}.ipynb"
     running.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -97,6 +100,10 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int = 600, 
         notebook.metadata["language_info"] = {"name": "python"}
     write_atomically(target, (nbformat.writes(notebook) + "\n").encode())
     running.unlink()
+    if in_place and name == "index":  # the README shows the landing page's figure
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        (picture,) = (output.data["image/png"] for output in outputs if "image/png" in output.get("data", {}))
+        write_atomically(root / "book/static/robustness.png", base64.b64decode(picture))
     return str(target)
 
 

@@ -120,7 +120,11 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
         cell, settings = dict(row), _pgd_settings(row)
         wanted = [("released", row["method"]), ("ours", row["method"]), ("corrected", Cell(**row).owner)]
         for column, method in wanted if settings else ():
-            unit = (DATASETS[row["dataset"]], row["model"].lower(), "ours" if column == "ours" else "released")
+            unit = (
+                DATASETS[row["dataset"]],
+                row["model"].lower(),
+                "ours" if column == "ours" else "released",
+            )
             rows = measured.get((*unit, method, round(settings[0], 6), settings[1]), [])
             if rows:
                 n = sum(r["n"] for r in rows)
@@ -193,7 +197,19 @@ def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
 
 def as_csv(cells: Iterable[Cell]) -> str:
     """The columns of the paper's table file plus `released`, `ours`, `n`; empty where not measured."""
-    columns = ("table", "dataset", "model", "method", "metric", "condition", "level", "value", "released", "ours", "n")
+    columns = (
+        "table",
+        "dataset",
+        "model",
+        "method",
+        "metric",
+        "condition",
+        "level",
+        "value",
+        "released",
+        "ours",
+        "n",
+    )
     lines = [",".join(columns)]
     for cell in cells:
         values = (getattr(cell, column) for column in columns)

@@ -100,9 +100,7 @@ class EvaluationSubset:
             ValueError: eps out of range.
         """
         if not 0 <= eps <= 1:
-            raise ValueError(
-                f"eps must lie in [0, 1], the unit of the pixels; got {eps}. Write 8/255, not 8."
-            )
+            raise ValueError(f"eps must lie in [0, 1], the unit of the pixels; got {eps}. Write 8/255, not 8.")
         generator = np.random.RandomState()
         generator.set_state(self._generator_state)
         n, c, h, w = self.x.shape

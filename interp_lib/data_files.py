@@ -36,9 +36,7 @@ TITLES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "restrict
 _IMAGE_SHAPES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
 _MNIST_PARTS = {"training": "train", "test": "t10k"}
 _MNIST_FILES = tuple(
-    f"MNIST/raw/{part}-{kind}"
-    for part in _MNIST_PARTS.values()
-    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    f"MNIST/raw/{part}-{kind}" for part in _MNIST_PARTS.values() for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
 )
 # File -> md5, as torchvision checks them: five training batches, then the test batch.
 CIFAR10_FILES = {
@@ -237,9 +235,7 @@ def read_restricted_imagenet(folder: Path) -> tuple[Arrays, Arrays, str]:
     for k, entry in labelled:
         files = [p for p in sorted((root / entry).iterdir()) if re.fullmatch(r"[^.].*\.jpe?g", p.name, re.I)]
         if not files:
-            raise _wrong(
-                root / entry, "images *.jpg or *.JPEG", "none", "Add some: a whole class is missing."
-            )
+            raise _wrong(root / entry, "images *.jpg or *.JPEG", "none", "Add some: a whole class is missing.")
         paths += files
         labels += [k] * len(files)
     images, labels = _decode(paths), torch.tensor(labels)

@@ -88,6 +88,4 @@ def pgd_accuracy(
         report(first)
         correct.update({(e, k): c for k, c in counts.items()})
     n = len(y)
-    return [
-        {"eps": e, "steps": k, **proportion(correct.get((e, k), clean), n)} for e in reversed(eps) for k in steps
-    ]
+    return [{"eps": e, "steps": k, **proportion(correct.get((e, k), clean), n)} for e in reversed(eps) for k in steps]

@@ -91,9 +91,9 @@ def accuracy_record(
 ) -> Path:
     """Measures the accuracy of all networks of one dataset and architecture under an attack, and writes the record.
 
-    'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps. Images are those of `Dataset.evaluation_subset`; there is
-    no random start. Rows that the record already holds are kept; those of a network whose weights have changed
-    are measured anew.
+    'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps. Images
+    are those of `Dataset.evaluation_subset`; there is no random start. Rows that the record already holds are kept;
+    those of a network whose weights have changed are measured anew.
 
     Returns:
         The record's path.
@@ -166,9 +166,7 @@ def measure(
         if found:
             attack = "fgsm" if table.lower() == "fgsm" else "pgd"
             loaded = data.load(dataset, data_dir)
-            paths.append(
-                accuracy_record(loaded, model, found, source, attack=attack, folder=folder, device=device)
-            )
+            paths.append(accuracy_record(loaded, model, found, source, attack=attack, folder=folder, device=device))
     if not paths:
         raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, TABLES[by_lower[table.lower()]]))}.")
     return paths

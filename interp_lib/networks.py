@@ -52,7 +52,12 @@ def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
         OSError: see `records.write_atomically`.
     """
     path = Path(path)
-    how = {"model": model.name, "input_shape": list(model.input_shape), "num_classes": model.num_classes, **how}
+    how = {
+        "model": model.name,
+        "input_shape": list(model.input_shape),
+        "num_classes": model.num_classes,
+        **how,
+    }
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     write_atomically(path.with_suffix(".json"), (json.dumps(how, indent=1, ensure_ascii=False) + "\n").encode())
     write_atomically(path, tensors_to_bytes(tensors))

@@ -132,7 +132,7 @@ def accuracy_curves(
         ylim=(0, 1),
         yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
     )
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     if title:
         axes.set_title(title)
 
@@ -141,10 +141,7 @@ def accuracy_curves(
     handles = [Line2D([], [], label=method, **METHOD_COLORS[method] | hide_line) for method in methods]
     if several or "paper" in set(rows["source"]):
         present = [source for source in _SOURCES if source in set(rows["source"])]
-        handles += [
-            Line2D([], [], label=source, color="#404040", marker="o", **_SOURCES[source])
-            for source in present
-        ]
+        handles += [Line2D([], [], label=source, color="#404040", marker="o", **_SOURCES[source]) for source in present]
     # Below the axes a legend covers no data and stays readable where the page is narrow.
     figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.5)
     return figure

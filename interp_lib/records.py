@@ -62,7 +62,11 @@ def provenance(seconds: float, device: str = "cpu") -> dict:
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     return {
         "commit": commit,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+        },
         "device": f"{processor}, {torch.get_num_threads()} threads" if device == "cpu" else processor,
         "seconds": round(seconds, 1),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -89,7 +93,9 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OSError(error.errno, f"could not write {path}: {error.strerror}; the earlier file is untouched") from None
+            raise OSError(
+                error.errno, f"could not write {path}: {error.strerror}; the earlier file is untouched"
+            ) from None
         raise
 
 
@@ -105,7 +111,12 @@ def write(record: Record, folder: str | os.PathLike = RESULTS) -> Path:
     """
     path = Path(folder) / f"{record.name}.json"
     rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in record.rows)
-    head = {"schema": SCHEMA, "name": record.name, "settings": record.settings, "provenance": record.provenance}
+    head = {
+        "schema": SCHEMA,
+        "name": record.name,
+        "settings": record.settings,
+        "provenance": record.provenance,
+    }
     text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n'
     write_atomically(path, text.encode())
     return path

@@ -98,7 +98,12 @@ def inner_maximum(
     """x' of the min-max problem (9): ascent on `objective` from a uniform random start. (N, C, H, W)."""
     x_adv = start = uniform_start(x, eps, generator)
     climbed = projected_ascent(
-        objective(model, x, y), x, eps=eps, alpha=schedule.attack_alpha, steps=schedule.attack_steps, start=start
+        objective(model, x, y),
+        x,
+        eps=eps,
+        alpha=schedule.attack_alpha,
+        steps=schedule.attack_steps,
+        start=start,
     )
     for x_adv in climbed:
         pass
@@ -184,7 +189,9 @@ def fit(
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}.")
     if len(dataset.train) < schedule.batch_size:
-        raise ValueError(f"{dataset.title} has {len(dataset.train)} training images; a batch needs {schedule.batch_size}.")
+        raise ValueError(
+            f"{dataset.title} has {len(dataset.train)} training images; a batch needs {schedule.batch_size}."
+        )
     recipe = METHODS[method]
     run = {"method": method, "seed": seed, "schedule": asdict(schedule), "data": dataset.fingerprint}
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
@@ -214,7 +221,13 @@ def fit(
     order, order_of = None, None
     model.train()
     with (
-        tqdm(total=total, initial=step, desc=f"{method:12} {dataset.name} {model.name}", unit="step", disable=None) as bar,
+        tqdm(
+            total=total,
+            initial=step,
+            desc=f"{method:12} {dataset.name} {model.name}",
+            unit="step",
+            disable=None,
+        ) as bar,
         deferred_interrupt() as interrupted,
     ):
         while step < stop and not interrupted():
@@ -227,7 +240,13 @@ def fit(
             x_adv = x
             if recipe.objective and eps > 0:
                 x_adv = inner_maximum(
-                    model, x, y, recipe.objective, eps=eps, schedule=schedule, generator=generator(seed, "start", step)
+                    model,
+                    x,
+                    y,
+                    recipe.objective,
+                    eps=eps,
+                    schedule=schedule,
+                    generator=generator(seed, "start", step),
                 )
             loss = recipe.loss(model, x, y, x_adv)
             if not torch.isfinite(loss):

@@ -47,9 +47,7 @@ def figure_slider(
     if not 0 <= value_index < len(figures):
         raise ValueError(f"value_index must lie in 0..{len(figures) - 1}; got {value_index}")
 
-    frames = [
-        _frame(figure, f"{description} = {label}") for figure, label in zip(figures, labels, strict=True)
-    ]
+    frames = [_frame(figure, f"{description} = {label}") for figure, label in zip(figures, labels, strict=True)]
     stack = ipywidgets.Stack(frames, selected_index=value_index, layout={"max_width": "100%"})
     slider = ipywidgets.SelectionSlider(
         options=labels,
@@ -61,9 +59,7 @@ def figure_slider(
     ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
     controls = [slider]
     if play and len(figures) > 1:
-        button = ipywidgets.Play(
-            value=value_index, min=0, max=len(figures) - 1, interval=700, show_repeat=False
-        )
+        button = ipywidgets.Play(value=value_index, min=0, max=len(figures) - 1, interval=700, show_repeat=False)
         ipywidgets.jslink((button, "value"), (slider, "index"))
         controls.append(button)
     box = ipywidgets.VBox([ipywidgets.HBox(controls, layout={"flex_flow": "row wrap"}), stack])

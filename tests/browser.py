@@ -104,9 +104,7 @@ class Page:
 
 
 @contextmanager
-def open_page(
-    path: Path | str, *, width: int = 1280, height: int = 900, mode: str = "light"
-) -> Iterator[Page]:
+def open_page(path: Path | str, *, width: int = 1280, height: int = 900, mode: str = "light") -> Iterator[Page]:
     """A page open in a fresh headless browser, loaded and with its formulas set.
 
     Args:

@@ -104,9 +104,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch, capsys):
 def test_data_says_which_copy_it_is(capsys):
     assert cli.main(["data", "digits"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(
-        "Digits (original): images (1, 28, 28), 10 classes; 1197 training, 200 validation, 400 test"
-    )
+    assert out.startswith("Digits (original): images (1, 28, 28), 10 classes; 1197 training, 200 validation, 400 test")
 
 
 def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):

@@ -100,9 +100,7 @@ def write_images(root, folders, each=2):
     for k, entry in enumerate(folders):
         (root / entry).mkdir(parents=True)
         for i in range(each):
-            Image.new("RGB", (20, 30), (k % 256, 10 * i, 7)).save(
-                root / entry / f"{entry}_{i}.JPEG", quality=100
-            )
+            Image.new("RGB", (20, 30), (k % 256, 10 * i, 7)).save(root / entry / f"{entry}_{i}.JPEG", quality=100)
 
 
 def refused(name, folder, *words, download=False):
@@ -182,9 +180,7 @@ def test_evaluation_subset_refuses_more_than_there_is(digits, n):
 
 
 def test_bytes_become_floats_exactly_as_division_says():
-    split = data.Split(
-        torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16), torch.zeros(1, dtype=torch.int64)
-    )
+    split = data.Split(torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16), torch.zeros(1, dtype=torch.int64))
     assert (split.x().numpy().ravel() == (np.arange(256) / 255).astype(np.float32)).all()
 
 
@@ -201,9 +197,7 @@ def test_everything_is_frozen(digits):
 
 
 def test_import_needs_only_torch_and_numpy():
-    code = (
-        "import sys, interp_lib.data; print({'torchvision', 'sklearn', 'PIL', 'IPython'} & set(sys.modules))"
-    )
+    code = "import sys, interp_lib.data; print({'torchvision', 'sklearn', 'PIL', 'IPython'} & set(sys.modules))"
     folder = os.path.dirname(os.path.dirname(data.__file__))
     run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
@@ -523,9 +517,7 @@ def test_imagenet_folder_is_mapped_by_ranges(tmp_path):
     )
     used = [(k, i) for k, (low, high) in enumerate(ranges) for i in range(low, high + 1)]
     for _, i in used:  # an image carries its ImageNet index in its colour
-        Image.new("RGB", (8, 8), (60 * (i // 100), 2 * (i % 100), 0)).save(
-            root / wnids[i] / "a.JPEG", quality=100
-        )
+        Image.new("RGB", (8, 8), (60 * (i // 100), 2 * (i % 100), 0)).save(root / wnids[i] / "a.JPEG", quality=100)
     dataset = data.load("restricted_imagenet", tmp_path)
     assert (dataset.title, dataset.copy) == ("R-ImageNet, unverified copy", "unverified copy")
     assert dataset.test.labels.tolist() == [k for k, _ in used] and len(used) == 203

@@ -77,9 +77,7 @@ def test_counts_are_those_of_separate_runs(seed, eps, steps, alpha, single):
 def test_iterates_are_those_of_separate_runs_to_the_bit(eps, alpha, steps, dtype, monkeypatch):
     model, (x, y) = Edge(1, dtype), batch(dtype=dtype)
     seen = []
-    monkeypatch.setattr(
-        evaluation, "count_correct", lambda model, x, y: seen.append(x) or count_correct(model, x, y)
-    )
+    monkeypatch.setattr(evaluation, "count_correct", lambda model, x, y: seen.append(x) or count_correct(model, x, y))
     pgd_accuracy(model, x, y, eps=eps, steps=steps, alpha=alpha)
     for e in eps:
         for k in steps:
@@ -94,9 +92,7 @@ def test_rounding_binds_a_ball_that_does_not_bind_on_paper(monkeypatch):
         model[1].weight.normal_(generator=torch.Generator().manual_seed(0))
     (x, y), seen = batch(4, (1, 20, 20), dtype=torch.float32), []
     x = 0.3 + 0.4 * x
-    monkeypatch.setattr(
-        evaluation, "count_correct", lambda model, x, y: seen.append(x) or count_correct(model, x, y)
-    )
+    monkeypatch.setattr(evaluation, "count_correct", lambda model, x, y: seen.append(x) or count_correct(model, x, y))
     pgd_accuracy(model, x, y, eps=(0.3000005, 0.35), steps=(100,), alpha=0.003)
     x_adv = pgd(model, x, y, eps=0.3000005, alpha=0.003, steps=100)
     assert any(torch.equal(x_adv, s) for s in seen)

@@ -109,6 +109,22 @@ def test_weights_get_no_gradient(small, make_images):
     assert all(p.grad is None for p in weights)
 
 
+def test_other_weights_of_a_trunk_get_no_gradient_either(make_images):
+    class Louder(Small):
+        def __init__(self):
+            super().__init__()
+            self.volume = nn.Parameter(torch.tensor(3.0))
+
+        def trunk(self, x):
+            return self.volume * super().trunk(x)
+
+    model, x = Louder().double(), make_images(2).requires_grad_()
+    logits = fold_logits(model)(x)
+    assert (logits - model(x)).abs().max() < 1e-10
+    logits.sum().backward()
+    assert model.volume.grad is None and x.grad.abs().max() > 0
+
+
 def test_a_fold_keeps_the_weights_of_its_moment(small, make_images):
     x = make_images(2)
     folded = fold_logits(small)

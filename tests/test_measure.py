@@ -128,9 +128,7 @@ def test_unknown_tables_and_sources_are_refused(tmp_path, monkeypatch):
         measure.measure("table3")
 
 
-def test_two_columns_of_table_4_come_out_as_printed(
-    tmp_path, monkeypatch, released_folder, data_folder, real_mnist
-):
+def test_two_columns_of_table_4_come_out_as_printed(tmp_path, monkeypatch, released_folder, data_folder, real_mnist):
     """Normal and Int on MNIST, eps 0.3, one and ten steps of 0.01; the whole is measured by the pipeline."""
     for method in ("normal", "int"):
         name = f"mnist_smallgap_{method}_100.pkl"

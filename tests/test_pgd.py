@@ -72,12 +72,8 @@ def test_a_random_or_given_start_reaches_the_same_optimum():
     model, x, y = Linear(classes=2), images(), torch.tensor([0, 1, 1, 0])
     plain = pgd(model, x, y, eps=0.2, alpha=0.05, steps=20)
     seeded = torch.Generator().manual_seed(1)
-    assert torch.equal(
-        plain, pgd(model, x, y, eps=0.2, alpha=0.05, steps=20, random_start=True, generator=seeded)
-    )
-    assert torch.equal(
-        plain, pgd(model, x, y, eps=0.2, alpha=0.05, steps=20, start=torch.rand_like(x, dtype=DOUBLE))
-    )
+    assert torch.equal(plain, pgd(model, x, y, eps=0.2, alpha=0.05, steps=20, random_start=True, generator=seeded))
+    assert torch.equal(plain, pgd(model, x, y, eps=0.2, alpha=0.05, steps=20, start=torch.rand_like(x, dtype=DOUBLE)))
 
 
 def test_targeted_descends_and_untargeted_climbs():
@@ -85,9 +81,7 @@ def test_targeted_descends_and_untargeted_climbs():
     y = torch.arange(8) % 10
     before = F.cross_entropy(model(x), y, reduction="none")
     up = F.cross_entropy(model(pgd(model, x, y, eps=0.1, alpha=0.02, steps=5)), y, reduction="none")
-    down = F.cross_entropy(
-        model(pgd(model, x, y, eps=0.1, alpha=0.02, steps=5, targeted=True)), y, reduction="none"
-    )
+    down = F.cross_entropy(model(pgd(model, x, y, eps=0.1, alpha=0.02, steps=5, targeted=True)), y, reduction="none")
     assert (up > before).all() and (down < before).all()
 
 
@@ -178,9 +172,7 @@ def test_alone_and_in_a_batch_agree(architecture):
     model = build(architecture, seed=0).double()
     x, y = images(5, (1, 28, 28)), torch.arange(5)
     together = pgd(model, x, y, eps=0.1, alpha=0.02, steps=6)
-    alone = torch.cat(
-        [pgd(model, x[i : i + 1], y[i : i + 1], eps=0.1, alpha=0.02, steps=6) for i in range(5)]
-    )
+    alone = torch.cat([pgd(model, x[i : i + 1], y[i : i + 1], eps=0.1, alpha=0.02, steps=6) for i in range(5)])
     assert (together - alone).abs().max() < 1e-12
 
 
@@ -250,11 +242,7 @@ def state(model, x):
 
 def assert_same(before, after):
     for key in before:
-        flat = [
-            v
-            for part in (before[key], after[key])
-            for v in (part if isinstance(part, list | tuple) else [part])
-        ]
+        flat = [v for part in (before[key], after[key]) for v in (part if isinstance(part, list | tuple) else [part])]
         half = len(flat) // 2
         assert 2 * half == len(flat), key
         for a, b in zip(flat[:half], flat[half:], strict=True):
@@ -418,6 +406,4 @@ def test_bad_input_is_refused_also_when_there_is_nothing_to_do():
 def test_an_empty_batch_and_a_whole_float_of_steps():
     model, x, y = Linear(), images(), torch.tensor([0, 1, 2, 0])
     assert pgd(model, x[:0], y[:0], eps=0.1, alpha=0.01, steps=2).shape == (0, 1, 4, 4)
-    assert torch.equal(
-        pgd(model, x, y, eps=0.1, alpha=0.01, steps=2.0), pgd(model, x, y, eps=0.1, alpha=0.01, steps=2)
-    )
+    assert torch.equal(pgd(model, x, y, eps=0.1, alpha=0.01, steps=2.0), pgd(model, x, y, eps=0.1, alpha=0.01, steps=2))

@@ -36,9 +36,7 @@ def test_committed_profiles_load(name, monkeypatch):
     profile = profiles.load(name)
     assert profile.name == name and profile.n > 0
     assert profile.model in models.ARCHITECTURES and set(profile.method_names) <= set(released.METHODS)
-    assert len(profile.trained()) == (
-        profile.seeds * len(profile.method_names) if profile.networks == "ours" else 0
-    )
+    assert len(profile.trained()) == (profile.seeds * len(profile.method_names) if profile.networks == "ours" else 0)
 
 
 def test_the_default_needs_no_download_and_no_released_network():

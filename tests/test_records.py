@@ -117,6 +117,9 @@ def test_renamed_and_edited_files_are_refused(tmp_path, record):
     renamed = path.with_name("pgd-cifar10" + path.name[-14:])
     shutil.copy(path, renamed)
     refused(renamed, "disagree")
+    renamed = path.with_name("pgd-mnist-00000000.json")
+    shutil.copy(path, renamed)
+    refused(renamed, "disagree")
     path.write_text(path.read_text().replace('"n": 200', '"n": 1000'))
     refused(path, "disagree")
 

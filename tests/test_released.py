@@ -43,9 +43,7 @@ class Arrays(pickle.Unpickler):
 def pickled_arrays(path):
     with open(path, "rb") as file:
         layers = Arrays(file).load()
-    return [
-        [a.astype(np.float64) for a in layer] for layer in layers if not np.isnan(np.asarray(layer[0])).any()
-    ]
+    return [[a.astype(np.float64) for a in layer] for layer in layers if not np.isnan(np.asarray(layer[0])).any()]
 
 
 def windows(x, kernel, stride, fill):

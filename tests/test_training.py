@@ -104,11 +104,10 @@ def test_history_says_what_was_seen(tiny_dataset):
 # Seeds
 
 
-def test_same_seed_same_weights_another_seed_others(tiny_dataset):
+@pytest.mark.parametrize("method", losses.METHODS)
+def test_same_seed_same_weights_another_seed_others(method, tiny_dataset):
     models = [network() for _ in range(3)]
-    histories = [
-        fit(m, tiny_dataset, "Adv", SCHEDULE, seed=s) for m, s in zip(models, (1, 1, 2), strict=True)
-    ]
+    histories = [fit(m, tiny_dataset, method, SCHEDULE, seed=s) for m, s in zip(models, (1, 1, 2), strict=True)]
     assert same(models[0], models[1]) and histories[0] == histories[1]
     assert not same(models[0], models[2])
 
@@ -175,9 +174,7 @@ def test_a_killed_process_is_resumed_to_the_bit(tmp_path, tiny_dataset, number):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with subprocess.Popen(
-            [sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE
-        ) as child:
+        with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE) as child:
             deadline = time.monotonic() + 60
             while not checkpoint.exists():
                 assert child.poll() is None and time.monotonic() < deadline, child.stderr.read()

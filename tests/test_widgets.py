@@ -127,9 +127,7 @@ def test_legend_covers_no_data():
 
 def test_line_says_the_source():
     both = pd.concat([rows(source="paper", se=np.nan), rows(source="released, re-measured")])
-    lines = {
-        (line.get_linestyle(), line.get_markerfacecolor()) for line in accuracy_curves(both).axes[0].lines
-    }
+    lines = {(line.get_linestyle(), line.get_markerfacecolor()) for line in accuracy_curves(both).axes[0].lines}
     colors = [METHOD_COLORS[method]["color"] for method in ("Normal", "Int")]
     assert lines == {(":", "white")} | {("-", color) for color in colors}
 
@@ -191,8 +189,7 @@ def test_method_colors_stay_apart(eyes):
 @pytest.mark.parametrize("page", ["#FFFFFF", "#14181E"])
 def test_method_colors_are_legible_on_both_pages(page):
     light = [
-        linear(color) @ [0.2126, 0.7152, 0.0722]
-        for color in (page, *(s["color"] for s in METHOD_COLORS.values()))
+        linear(color) @ [0.2126, 0.7152, 0.0722] for color in (page, *(s["color"] for s in METHOD_COLORS.values()))
     ]
     assert all((max(light[0], y) + 0.05) / (min(light[0], y) + 0.05) >= 3 for y in light[1:])
 

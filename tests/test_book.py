@@ -1,0 +1,97 @@
+"""The committed chapters: sound as notebooks, buildable as pages, alive in a browser."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from browser import Keys, open_page, requires_browser
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+
+
+@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, 4)
+
+
+def test_table_of_contents_lists_every_chapter_once():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    on_disk = [f"book/{path.stem}" for path in (ROOT / "book").iterdir() if path.suffix in (".ipynb", ".md")]
+    assert sorted(listed) == sorted(on_disk)
+
+
+def test_chapter_is_sound(notebook):
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for line in tagged[0].source.splitlines():
+        value = yaml.safe_load(line.partition("=")[2].partition("#")[0])
+        assert isinstance(value, str | int | float | bool), f"not a scalar: {line}"
+    for cell in code:
+        assert cell.execution_count, f"not executed: {cell.source[:60]}"
+        assert len(cell.source.splitlines()) <= 18, f"a long cell belongs into the library: {cell.source[:60]}"
+        assert not any(output.output_type in ("error",) for output in cell.outputs)
+        for output in cell.outputs:
+            text = str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
+            assert str(Path.home()) not in text
+            assert str(ROOT) not in text
+
+
+def test_chapter_links_lead_somewhere(notebook):
+    targets = [
+        part.partition(")")[0].partition("#")[0]
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+        for part in cell.source.split("](")[1:]
+    ]
+    for target in filter(None, targets):
+        assert "://" in target or (ROOT / "book" / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The book built from the committed chapters as they are, a warning being an error."""
+    folder = tmp_path_factory.mktemp("book")
+    source = folder / "src"
+    source.mkdir()
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns(".*"))
+    script = Path(sys.executable).with_name("jupyter-book")
+    command = [script, "build", "-W", "--keep-going", "-q", "--path-output", folder, source]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder / "_build/html/book"
+
+
+def test_committed_chapters_build_without_a_warning(html):
+    assert all((html / f"{path.stem}.html").exists() for path in CHAPTERS)
+
+
+@requires_browser
+@pytest.mark.parametrize("width, mode", [(1280, "light"), (390, "dark")])
+def test_every_page_is_quiet_self_contained_and_fits(html, width, mode):
+    for path in CHAPTERS:
+        with open_page(html / f"{path.stem}.html", width=width, mode=mode) as page:
+            assert page.errors() == []
+            assert page.outside() == []
+            assert page.overflow() <= 0, path.stem
+
+
+@requires_browser
+def test_epsilon_slider_shows_another_attack(html):
+    with open_page(html / "05_robustness.html") as page:
+        (slider,) = page.sliders()
+        seen = [page.frame(slider)]
+        for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ARROW_LEFT):
+            seen.append(page.press(slider, key))
+        assert len({frame["src"] for frame in seen}) == 3
+        assert [frame["alt"] for frame in seen[1:3]] != [seen[0]["alt"]] * 2
+        assert seen[-1] == seen[0]
