@@ -150,9 +150,7 @@ def parser() -> argparse.ArgumentParser:
     device(p)
 
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
-    p.add_argument(
-        "table", help="table3, table4, A1, A2, A3; fgsm (one full step on the networks of Table 3) or digits"
-    )
+    p.add_argument("table", help="table3, table4, A1, A2, A3; fgsm (one full step), rounding, digits")
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")
     p.add_argument("--networks-dir", help="folder of our networks (default: networks)")
