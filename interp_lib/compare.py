@@ -61,7 +61,7 @@ class Cell:
             return f"row of {self.owner}" + ("" if self.corrected is None else f": {self.corrected:.3f}")
         if self.copy and self.copy not in DATASETS:
             return self.copy.partition(", ")[2]
-        return "max-pool ties" if self.model == "Pool" else "unexplained"
+        return "rounding at max-pool ties" if self.model == "Pool" else "unexplained"
 
     def verdict(self, source: str = "released") -> str:
         """'exact' to the printed decimals, 'one image' of 200, 'other', or '' where nothing was measured."""

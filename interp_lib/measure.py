@@ -107,7 +107,7 @@ def rounding_record(
     cells: Iterable[tuple[str, float]],
     *,
     folder: str | Path = records.RESULTS,
-    draws: int = 5,
+    draws: int = 3,
     scale: float = 1e-6,
     n: int = 200,
 ) -> Path:
