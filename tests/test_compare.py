@@ -196,7 +196,7 @@ def test_text_has_the_values_and_what_is_missing(cells):
         (cell(released=0.8, copy="MNIST, unverified copy"), "unverified copy"),
         (
             Cell("A1", "MNIST", "Pool", "Int", "ATA@steps=200", "eps", "0", "0.5", released=0.6),
-            "max-pool ties",
+            "rounding at max-pool ties",
         ),
     ],
 )
