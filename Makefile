@@ -9,13 +9,13 @@ book: $(VENV)/.installed
 	$(RUN) interp_lib book --profile $(PROFILE)
 
 test: $(VENV)/.installed
-	$(RUN) interp_lib train --profile digits
+	$(RUN) interp_lib book --target networks
 	$(RUN) pytest tests
 	$(RUN) pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with book/nbval_sanitize.cfg book
 
 # Stores fresh outputs in the committed chapters.
 chapters: $(VENV)/.installed
-	$(RUN) interp_lib train --profile digits
+	$(RUN) interp_lib book --target networks
 	$(RUN) interp_lib chapter all --in-place
 
 compare: $(VENV)/.installed

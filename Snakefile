@@ -32,6 +32,12 @@ rule all:
         "_build/pages.done",
 
 
+rule networks:
+    """All networks that the profile trains."""
+    input:
+        TRAINED,
+
+
 rule network:
     """One network that the profile trains; killed, it goes on from its checkpoint."""
     input:

@@ -110,7 +110,7 @@ def command_pages(args) -> None:
 def command_book(args) -> None:
     from . import chapters
 
-    print(chapters.build_book(args.profile, cores=args.cores))
+    print(chapters.build_book(args.profile, cores=args.cores, target=args.target))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -177,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
     p = command("book", command_book, "Train, measure, execute and build what is out of date; print the page to open.")
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
     p.add_argument("--cores", type=int, default=2, help="jobs at a time (%(default)s)")
+    p.add_argument("--target", default="all", help="a rule of the Snakefile, such as networks (%(default)s)")
     return main
 
 

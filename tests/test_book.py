@@ -10,6 +10,8 @@ import pytest
 import yaml
 from browser import Keys, open_page, requires_browser
 
+from interp_lib import compare, records
+
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 
@@ -95,3 +97,17 @@ def test_epsilon_slider_shows_another_attack(html):
         assert len({frame["src"] for frame in seen}) == 3
         assert [frame["alt"] for frame in seen[1:3]] != [seen[0]["alt"]] * 2
         assert seen[-1] == seen[0]
+
+
+def test_readme_counts_are_the_records():
+    cells = compare.compare(records.read_all(ROOT / "results"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [
+        f"| {r['table']}, {r['model']} | {r['copy']} | {r['values']} | {r['exact']} | {r['one image']} | {r['other']} "
+        f"| {r['mean |diff|']:.3f} |"
+        for r in compare.counts(cells)
+    ]
+    assert rows
+    assert "\n".join(rows) in text
+    measured = sum(r["values"] for r in compare.counts(cells))
+    assert f"These {measured}," in text
