@@ -10,8 +10,12 @@ from . import records
 # Tables A1 and A2, CIFAR-10: the name that is printed -> the network whose row it is. The chapter on Appendix E
 # derives it twice, from Table A3 and from the released networks; a test derives it again.
 EXCHANGED_ROWS = {
-    "IG-Norm": "Int", "IG-Norm-Sum": "Int-Adv", "Int": "Int-1-class", "Int-Adv": "IG-Norm", "Int-1-class": "IG-Norm-Sum",
-}  # fmt: skip
+    "IG-Norm": "Int",
+    "IG-Norm-Sum": "Int-Adv",
+    "Int": "Int-1-class",
+    "Int-Adv": "IG-Norm",
+    "Int-1-class": "IG-Norm-Sum",
+}
 DATASETS = {"MNIST": "mnist", "CIFAR-10": "cifar10", "R-ImageNet": "restricted_imagenet"}
 ONE_IMAGE = 1 / 200
 

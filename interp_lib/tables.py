@@ -97,7 +97,8 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str, sources: Sequ
         copies = ", ".join(dict.fromkeys(cell.copy for cell in cells if cell.copy))
         note = (
             f"First line: as printed. Second: measured on the {' and '.join(sources)} networks. Third, where they "
-            f"differ: measured minus printed. Data: {copies}; n = {measured[0][1]} images, standard error at most {largest:.3f}."
+            f"differ: measured minus printed. Data: {copies}; n = {measured[0][1]} images, standard error at most "
+            f"{largest:.3f}."
         )
     heading = {"eps": "ε", "steps": "steps"}.get(cells[0].condition, cells[0].condition)
     # Spelled out once, in the first column; on a phone every character of the others counts.
