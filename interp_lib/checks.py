@@ -50,18 +50,38 @@ def check_labels(y: Tensor, n: int, num_classes: int | None = None, name: str = 
         )
 
 
-def check_step_sizes(*, eps: float | Tensor, alpha: float, steps: int) -> None:
-    """Refuse a perturbation size outside [0, 1], a negative step size or a negative number of steps.
+def check_step_sizes(*, eps: float | Tensor, alpha: float | Tensor, steps: int, largest: float = 1.0) -> None:
+    """Refuse a perturbation size outside [0, largest], a negative step size or a negative number of steps.
+
+    Args:
+        largest: the largest radius that makes sense: 1 in l-infinity, the unit of the pixels.
 
     Raises:
         ValueError: naming the argument.
     """
     low, high = (float(v) for v in torch.as_tensor(eps, dtype=torch.float64).aminmax())
-    if not 0 <= low <= high <= 1:
+    if not 0 <= low <= high <= largest:
         raise ValueError(
-            f"eps must lie in [0, 1], the unit of the pixels; got {low:g} .. {high:g}. Write 8/255, not 8."
+            f"eps must lie in [0, {largest:g}], the unit of the pixels; got {low:g} .. {high:g}. Write 8/255, not 8."
         )
-    if not (math.isfinite(alpha) and alpha >= 0):
+    low, high = (float(v) for v in torch.as_tensor(alpha, dtype=torch.float64).aminmax())
+    if not (0 <= low and math.isfinite(high)):
         raise ValueError(f"alpha must be a finite step size >= 0; got {alpha}.")
     if int(steps) != steps or steps < 0:
         raise ValueError(f"steps must be a whole number >= 0; got {steps}.")
+
+
+def check_classes(classes: Tensor, n: int, num_classes: int | None = None, name: str = "classes") -> None:
+    """Refuse anything but int64 classes (n, k), k of them an image, in 0 .. num_classes - 1.
+
+    Raises:
+        TypeError: not an int64 tensor.
+        ValueError: wrong shape or a class out of range.
+    """
+    if isinstance(classes, Tensor) and classes.dtype == torch.int64 and (classes.dim() != 2 or len(classes) != n):
+        raise ValueError(
+            f"{name} must have shape ({n}, k), k classes an image; got {tuple(classes.shape)}. "
+            "Write y[:, None] for the true class."
+        )
+    flat = classes.flatten() if isinstance(classes, Tensor) else classes
+    check_labels(flat, flat.numel() if isinstance(flat, Tensor) else n, num_classes, name)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .models import GlobalPoolNetwork, SameConv2d, same_padding
+from .models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, same_padding
 
 
 class FixedConv2d(nn.Module):
@@ -140,7 +140,71 @@ def fold_logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
     torch.empty(28 * 2**20, dtype=torch.uint8)
     matrix, offset = fold_tail(model)
     matrix = matrix.permute(0, 2, 3, 1).flatten(1)
-    # The architecture is written once, in the model: a copy runs its own trunk on the convolutions above.
-    fixed = {id(m): FixedConv2d(m) for m in model.modules() if isinstance(m, SameConv2d)}
-    trunk = copy.deepcopy(model, fixed).requires_grad_(False).trunk
+    trunk = fixed_trunk(model)
     return lambda x: F.linear(trunk(x).permute(0, 2, 3, 1).flatten(1), matrix, offset)
+
+
+def fixed_trunk(model: GlobalPoolNetwork, **replaced: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The trunk with the weights of this moment, on the convolutions above; some modules replaced by name."""
+    # The architecture is written once, in the model: a copy runs its own trunk.
+    fixed = {id(m): FixedConv2d(m) for m in model.modules() if isinstance(m, SameConv2d)}
+    fixed.update((id(getattr(model, name)), module) for name, module in replaced.items())
+    return copy.deepcopy(model, fixed).requires_grad_(False).trunk
+
+
+def fold_cam(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A function x -> CAMs of all classes, in units of eq. (1), with the weights of this moment, detached.
+
+    It equals `interpreters.cam` for classes 0 .. C - 1; its sum over pixels is the logits, so that an attack on both
+    needs no second pass. In Small the CAM is affine in the trunk's output, and the last convolution and the linear
+    layer become one convolution with a channel a class in place of K,
+
+        w_c'[j] = (1/u) sum_k w_k^c v_k[j],
+
+    v_k its filters. Derivatives with respect to x, of any order, are the network's; weights get none.
+
+    Args:
+        model: a network with `features` and `classifier`; see `models`.
+
+    Returns:
+        A function from images (N, C, H, W) in [0, 1] to maps (N, classes, h, w).
+    """
+    weight = model.classifier.weight.detach().clone()
+    if getattr(type(model), "tail", None) is not Small.tail:
+        features = copy.deepcopy(model).requires_grad_(False).features
+        return lambda x: pool_share(F.conv2d(features(x), weight[:, :, None, None]))
+    last = copy.deepcopy(model.conv3).requires_grad_(False)
+    last.weight = nn.Parameter(torch.einsum("ck,kijl->cijl", weight, last.weight), requires_grad=False)
+    last.bias = nn.Parameter(weight @ last.bias, requires_grad=False)
+    last.out_channels = len(weight)
+    trunk = fixed_trunk(model)
+    return lambda x: pool_share(last(trunk(x)))
+
+
+def pool_share(maps: Tensor) -> Tensor:
+    """Every pixel's share in the mean over pixels: maps / u."""
+    return maps / (maps.shape[2] * maps.shape[3])
+
+
+def fold_after_first(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """The logits in two steps, f(x) = rest(first(x)), `first` affine, with the weights of this moment.
+
+    Along a straight path from a to x the affine step is computed at the ends only, first(a + t (x - a)) =
+    first(a) + t (first(x) - first(a)), and gradients at many points of the path are summed before they are pulled
+    back through it. For the networks of `models`, `first` is their first convolution; for others the identity.
+
+    Args:
+        model: any classifier.
+
+    Returns:
+        `first`, images -> (N, ...), and `rest`, that -> logits (N, classes).
+    """
+    if not isinstance(model, GlobalPoolNetwork) or type(model).trunk not in [m.trunk for m in ARCHITECTURES.values()]:
+        return nn.Identity(), fold_logits(model)
+    first = FixedConv2d(model.conv1)
+    if type(model).tail is GlobalPoolNetwork.tail:
+        return first, copy.deepcopy(model, {id(model.conv1): nn.Identity()}).requires_grad_(False)
+    matrix, offset = fold_tail(model)
+    matrix = matrix.permute(0, 2, 3, 1).flatten(1)
+    trunk = fixed_trunk(model, conv1=nn.Identity())
+    return first, lambda h: F.linear(trunk(h).permute(0, 2, 3, 1).flatten(1), matrix, offset)

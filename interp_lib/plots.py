@@ -230,6 +230,70 @@ def difference_matrix(differences: pd.DataFrame, chosen: Mapping[str, str], *, x
     return figure
 
 
+def map_grid(image: Tensor, maps: Mapping[str, Tensor], *, columns: int = 4) -> Figure:
+    """An image (C, H, W) and maps of it (h, w), each over its largest absolute value, in rows of `columns`."""
+    rows = -(-(len(maps) + 1) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * WIDTH / columns * 1.15), squeeze=False)
+    plt.close(figure)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    _show(axes.flat[0], image)
+    axes.flat[0].set_title("image", fontsize=11, pad=3)
+    for ax, (name, one) in zip(axes.flat[1:], maps.items(), strict=False):
+        _show_map(ax, one)
+        ax.set_title(name, fontsize=10, pad=3, wrap=True)
+    return figure
+
+
+def attacked_maps(
+    x: Tensor, x_adv: Tensor, before: Tensor, after: Tensor, names: Sequence[str], tau: Sequence[float]
+) -> Figure:
+    """Figure 1: an image and its adversarial example, with the maps of some classes of each.
+
+    Args:
+        x, x_adv: (C, H, W) in [0, 1].
+        before, after: maps of x and of x', (k, h, w); each pair shares its scale.
+        names: of the k classes.
+        tau: rank correlation of each pair of maps.
+    """
+    k = len(names)
+    figure, axes = plt.subplots(2, k + 1, figsize=(WIDTH, 2 * WIDTH / (k + 1) * 1.12), squeeze=False)
+    plt.close(figure)
+    for row, (image, maps, label) in enumerate(((x, before, "x"), (x_adv, after, "x′"))):
+        _show(axes[row, 0], image)
+        axes[row, 0].set_ylabel(label, fontsize=13, rotation=0, labelpad=10)
+        for j in range(k):
+            _show_map(axes[row, j + 1], maps[j], max(before[j].abs().max().item(), after[j].abs().max().item()))
+    for j, (name, value) in enumerate(zip(names, tau, strict=True)):
+        axes[0, j + 1].set_title(name, fontsize=12, pad=4)
+        axes[1, j + 1].set_xlabel(f"τ = {value:.2f}", fontsize=12)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def bound_scatter(bound: Mapping[str, Tensor], measured: Mapping[str, Tensor], *, xlabel: str, ylabel: str) -> Figure:
+    """Measured discrepancies (n,) against their lower bounds (n,), method by method, with the line of equality."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.4))
+    plt.close(figure)
+    for method in (m for m in METHOD_COLORS if m in bound):
+        style = {key: METHOD_COLORS[method][key] for key in ("color", "marker")}
+        ax.scatter(bound[method].cpu(), measured[method].cpu(), s=22, alpha=0.7, label=method, linewidths=0, **style)
+    top = max(float(v.max()) for v in measured.values())
+    ax.plot([0, top], [0, top], color="#404040", linestyle=":", label="bound")
+    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, None), ylim=(0, None))
+    ax.legend(loc="lower right")
+    return figure
+
+
+def _show_map(ax: Axes, one: Tensor, largest: float | None = None) -> None:
+    one = one.detach().cpu()
+    largest = largest or one.abs().max().item() or 1.0
+    ax.imshow(one, cmap="PuOr", vmin=-largest, vmax=largest)
+
+
 def _show(ax: Axes, image: Tensor) -> None:
     image = image.detach().cpu()
     ax.imshow(image[0] if len(image) == 1 else image.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)

@@ -1,0 +1,278 @@
+"""Interpreters here and in the libraries in use: seconds, values, and the error of their gradients, in one run.
+
+    python benchmarks/interpreters.py --rounds 5
+
+Integrated gradients against captum, GradCAM++ against pytorch-grad-cam, in turns on the same images of the same
+network. Then, for every differentiable interpreter, the gradient of its map against finite differences in double
+precision, beside captum's and torch-cam's. The exit status is 1 where integrated gradients differ from captum's, or
+where one of our gradients is off.
+"""
+
+import argparse
+import copy
+import os
+import statistics
+import sys
+import time
+import warnings
+from importlib.metadata import version
+
+import captum
+import numpy as np
+import pytorch_grad_cam
+import torch
+import torchcam
+from captum.attr import IntegratedGradients
+from torchcam.methods import GradCAM as TorchcamGradCAM
+from torchcam.methods import GradCAMpp as TorchcamGradCAMpp
+
+from interp_lib import data, interpreters, released
+from interp_lib.activations import ACTIVATIONS, ReplacedRelu
+from interp_lib.models import build
+
+IMAGES = 200
+
+
+def subject(method):
+    """Network, images, labels and what they are: the paper's, or else a seeded network on digits."""
+    if os.environ.get("INTERP_RELEASED") and os.environ.get("INTERP_DATA"):
+        subset = data.load("mnist", download=False).evaluation_subset(IMAGES)
+        model = released.read_network(released.find("mnist", "small", method))
+        return model, subset.x, subset.y, f"released network MNIST Small {method}, the paper's images"
+    digits = data.load("digits")
+    subset = digits.evaluation_subset(IMAGES)
+    model = build("small", digits.shape, digits.num_classes, seed=0).eval()
+    note = "INTERP_RELEASED or INTERP_DATA is not set: an UNTRAINED Small of seed 0 on digits; do not quote"
+    return model, subset.x, subset.y, note
+
+
+def in_turns(functions, rounds):
+    """Seconds of every function in every round, and what it returned; another one goes first every round."""
+    names, seconds, results = list(functions), {name: [] for name in functions}, {}
+    for name in names:
+        functions[name]()
+    for r in range(rounds):
+        for name in names[r % len(names) :] + names[: r % len(names)]:
+            before = time.perf_counter()
+            results[name] = functions[name]()
+            seconds[name].append(time.perf_counter() - before)
+    return seconds, results
+
+
+def report(title, seconds):
+    print(f"\n{title:44}{'median':>9}{'min':>9}{'max':>9}{'/ ours':>8}")
+    ours = statistics.median(next(iter(seconds.values())))
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        print(f"{name:44}{median * 1e3:9.1f}{min(values) * 1e3:9.1f}{max(values) * 1e3:9.1f}{median / ours:8.2f}")
+
+
+def speed_of_integrated_gradients(model, x, y, steps, rounds):
+    """Ours against captum, each at the fastest of three internal batch sizes; whether the maps agree."""
+    peer = IntegratedGradients(model)
+    sizes = (200, 1000, 5000)
+
+    def theirs(size):
+        maps = peer.attribute(x, target=y, n_steps=steps, method="riemann_right", internal_batch_size=size)
+        return maps.detach()
+
+    def ours(size):
+        return interpreters.integrated_gradients(model, x, y[:, None], steps=steps, internal_batch_size=size)[:, 0]
+
+    best = {}
+    for function in (ours, theirs):
+        trial, _ = in_turns({size: lambda size=size, f=function: f(size) for size in sizes}, 1)
+        best[function] = min(sizes, key=lambda size: trial[size][0])
+    names = [f"interp_lib, {best[ours]} points at once", f"captum {captum.__version__}, {best[theirs]} points at once"]
+    functions = dict(zip(names, (lambda: ours(best[ours]), lambda: theirs(best[theirs])), strict=True))
+    seconds, maps = in_turns(functions, rounds)
+    report(f"integrated gradients, {steps} steps, ms", seconds)
+    ours_, theirs_ = (maps[name] for name in names)
+    difference = float((ours_ - theirs_).abs().sum() / theirs_.abs().sum())
+    # In single precision a rectifier within rounding of 0 may open on one side and not on the other.
+    options = {"n_steps": steps, "method": "riemann_right", "internal_batch_size": 1000}
+    model, x, y = copy.deepcopy(model).double(), x[:10].double(), y[:10]
+    theirs_ = IntegratedGradients(model).attribute(x, target=y, **options)
+    ours_ = interpreters.integrated_gradients(model, x, y[:, None], steps=steps)[:, 0]
+    double = float((ours_ - theirs_).abs().sum() / theirs_.abs().sum())
+    print(f"difference of the maps, relative: {difference:.1e}; ten images in double precision: {double:.1e}")
+    return difference < 1e-3 and double < 1e-6
+
+
+def speed_of_gradcam_pp(model, x, y, rounds):
+    """Ours against pytorch-grad-cam: raw maps against what it gives, ReLU, up-sampling and scaling included."""
+    name = f"pytorch-grad-cam {version('grad-cam')}"
+    targets = [pytorch_grad_cam.utils.model_targets.ClassifierOutputTarget(int(c)) for c in y]
+    with pytorch_grad_cam.GradCAMPlusPlus(model, [model.conv3]) as peer:
+
+        def finished():  # the same as theirs: ReLU, each map scaled to [0, 1], up-sampled
+            maps = interpreters.gradcam_pp(model, x, y[:, None]).relu()
+            low, high = maps.flatten(2).aminmax(dim=2)
+            maps = (maps - low[..., None, None]) / (1e-7 + (high - low)[..., None, None])
+            return interpreters.upsample(maps, x.shape[2:])[:, 0]
+
+        functions = {
+            "interp_lib, finished alike": finished,
+            "interp_lib, raw maps": lambda: interpreters.gradcam_pp(model, x, y[:, None]),
+            name: lambda: torch.from_numpy(np.ascontiguousarray(peer(x, targets))),
+        }
+        seconds, maps = in_turns(functions, rounds)
+    report("GradCAM++, ms", seconds)
+    difference = (maps["interp_lib, finished alike"] - maps[name]).abs().flatten(1).amax(1)
+    print(f"median over images of the largest difference of the finished maps in [0, 1]: {difference.median():.2f};")
+    denominator = 2 + model.classifier.weight[y] * model.features(x).mean((2, 3))
+    print(
+        f"features are signed, and theirs adds 1e-6 to g^2 (2 + g sum A): g^2 has median "
+        f"{float((model.classifier.weight / model.features(x[:1])[0, 0].numel()).square().median()):.0e} here, "
+        f"and 2 + g sum A is below 0.1 for {float((denominator < 0.1).double().mean()):.0%} of weights"
+    )
+
+
+# Gradients ---------------------------------------------------------------------------------------------------------
+
+
+def captum_ig(activation):
+    def maps(model, x, classes):
+        method = IntegratedGradients(model)
+        options = {"n_steps": 20, "method": "riemann_right"}
+        with ReplacedRelu(ACTIVATIONS[activation]):
+            return torch.stack([method.attribute(x, target=c, **options) for c in classes.T], 1)
+
+    return maps
+
+
+def torchcam_map(method):
+    """torch-cam's map before it is scaled; its ReLU is part of it."""
+
+    def maps(model, x, classes):
+        made = []
+        for c in classes.T:
+            with method(model, target_layer=model.conv3, input_shape=model.input_shape) as extractor:
+                scores = model(x)
+                made += extractor(c.tolist(), scores, normalized=False)
+        return torch.stack(made, 1)
+
+    return maps
+
+
+def ours(name, **options):
+    def maps(model, x, classes):
+        more = {"generator": torch.Generator().manual_seed(0)} if name in ("smoothgrad", "rise") else {}
+        return interpreters.INTERPRETERS[name].function(model, x, classes, create_graph=True, **more, **options)
+
+    return maps
+
+
+# Name -> (maps, the one of ours that it should equal, through a ReLU where it ends in one).
+TORCHCAM, CAPTUM = f"torch-cam {torchcam.__version__}", f"captum {captum.__version__}"
+GRADIENTS = {
+    "cam": (ours("cam"), None),
+    "gradcam": (ours("gradcam"), None),
+    f"  {TORCHCAM} GradCAM": (torchcam_map(TorchcamGradCAM), "gradcam"),
+    "gradcam_pp": (ours("gradcam_pp"), None),
+    f"  {TORCHCAM} GradCAMpp": (torchcam_map(TorchcamGradCAMpp), "gradcam_pp"),
+    "gradcam_pp_release": (ours("gradcam_pp_release"), None),
+    "integrated_gradients": (ours("integrated_gradients", steps=20), None),
+    f"  {CAPTUM} IntegratedGradients": (captum_ig("relu"), "integrated_gradients"),
+    "integrated_gradients, softplus": (ours("integrated_gradients", steps=20, activation="softplus"), None),
+    f"  {CAPTUM} the same": (captum_ig("softplus"), "integrated_gradients, softplus"),
+    "representation": (ours("representation"), None),
+    "vanilla_gradient": (ours("vanilla_gradient"), None),
+    "smoothgrad": (ours("smoothgrad", samples=10), None),
+    "guided_backpropagation": (ours("guided_backpropagation"), None),
+    "deconvolution": (ours("deconvolution"), None),
+    "rise": (ours("rise", masks=20), None),
+}
+
+
+def gradient_error(maps, model, x, classes, directions=9, step=1e-7):
+    """Relative error of directional derivatives with respect to x and to the weights; NaN where there is none.
+
+    Over random directions, the median of |analytic - central difference|, over the root mean square of the latter: a
+    ReLU that switches between the two ends makes an integrated gradient jump, and that one difference meaningless.
+    """
+    generator = torch.Generator().manual_seed(1)
+    x = x.clone().requires_grad_()
+    weights = list(model.parameters())
+    probe = None
+
+    def value():
+        nonlocal probe
+        made = maps(model, x, classes)
+        probe = torch.randn(made.shape, generator=generator, dtype=made.dtype) if probe is None else probe
+        return (made * probe).sum()
+
+    total = value()
+    try:
+        every = torch.autograd.grad(total, [x, *weights], allow_unused=True)
+    except RuntimeError:  # the map has no graph
+        every = [None] * (1 + len(weights))
+    errors = []
+    for tensors, gradients in (([x], every[:1]), (weights, every[1:])):
+        pairs = []
+        for _ in range(directions):
+            moves = [torch.randn(t.shape, generator=generator, dtype=t.dtype) * t.detach().std() for t in tensors]
+            ends = []
+            for sign in (1, -2, 1):  # forth, back, and home
+                with torch.no_grad():
+                    for tensor, move in zip(tensors, moves, strict=True):
+                        tensor.add_(move, alpha=sign * step)
+                if len(ends) < 2:
+                    ends.append(value().item())
+            numeric = (ends[0] - ends[1]) / (2 * step)
+            known = [(g * m).sum() for g, m in zip(gradients, moves, strict=True) if g is not None]
+            pairs.append((float(sum(known)) if known else float("nan"), numeric))
+        analytic, numeric = np.array(pairs).T
+        size = np.sqrt((numeric**2).mean())
+        # A map that is piecewise constant in x has the derivative 0, and both must say so.
+        errors.append(np.median(np.abs(analytic - numeric)) / size if size else np.abs(analytic).max())
+    return errors
+
+
+def gradients(model, x, y):
+    """The table; whether all of ours are right."""
+    model, x = model.double(), x.double() * 0.98 + 0.01  # off the corners of the box: finite differences step outside
+    classes = torch.stack([y, (y + 1) % model.num_classes], 1)
+    print(f"\ngradient of the map against central differences, {len(x)} images, double precision; relative error,")
+    print("and how far, relative to ours, a library's map is from the formula")
+    print(f"{'':36}{'at x':>10}{'at weights':>12}{'map':>10}")
+    right = True
+    for name, (maps, reference) in GRADIENTS.items():
+        errors = gradient_error(maps, model, x, classes)
+        shown = ["none" if np.isnan(e) else f"{e:.1e}" for e in errors]
+        off = ""
+        if reference:
+            own, theirs = GRADIENTS[reference][0](model, x, classes), maps(model, x, classes)
+            own = own.relu() if name.strip().startswith("torch-cam") else own
+            off = f"{float((theirs - own).abs().sum() / own.abs().sum()):.1e}"
+        print(f"{name:36}{shown[0]:>10}{shown[1]:>12}{off:>10}")
+        right = right and (reference is not None or max(errors) < 1e-4)
+    print("none: autograd gives no gradient where finite differences show one")
+    return right
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=100, help="of integrated gradients")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--method", default="Int", choices=released.METHODS, help="of the released network")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore", category=UserWarning)
+
+    model, x, y, what = subject(args.method)
+    print(what)
+    print(
+        f"{len(x)} images {tuple(x.shape[1:])}, one class each; torch {torch.__version__}, threads: {args.threads}, "
+        f"rounds: {args.rounds}"
+    )
+    agree = speed_of_integrated_gradients(model, x, y, args.steps, args.rounds)
+    speed_of_gradcam_pp(model, x, y, args.rounds)
+    right = gradients(model, x[:4], y[:4])
+    if not (agree and right):
+        sys.exit("integrated gradients differ from captum's" if right else "a gradient of ours is off")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""How far apart two interpretations are: eqs. (3), (4) and (8), NDS and NSL, rank correlation, and Proposition 1.
+
+Every function takes maps (N, k, ...), k classes an image and any number of axes after them, as `interpreters` returns
+them, and gives one number an image. Nothing is detached. The l1 and l2 norms have the subgradient 0 where the maps
+agree.
+
+A CAM in units of eq. (1) sums to the logit. The released code leaves its factor 1/u out, which multiplies every
+discrepancy by the number of pixels u (squared l2: by u^2): `scale=u` says so where its numbers are wanted.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .checks import check_labels
+
+
+def check_maps(maps: Tensor, maps_adv: Tensor) -> None:
+    """Refuse two sets of maps of different shapes, or without an axis of classes and one of pixels.
+
+    Raises:
+        ValueError: with both shapes.
+    """
+    if maps.shape != maps_adv.shape or maps.dim() < 3:
+        raise ValueError(
+            f"maps must have one shape (N, k, h, w), k the number of classes; got {tuple(maps.shape)} "
+            f"and {tuple(maps_adv.shape)}. Write maps[:, None] where the axis of classes is missing."
+        )
+
+
+def distances(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False, *, scale: float = 1.0) -> Tensor:
+    """||L(x, i) - L(x', i)||_p of every class: the terms of eq. (3).
+
+    Args:
+        maps, maps_adv: L(x, .) and L(x', .), (N, k, ...), of the same k classes.
+        p: 1 or 2.
+        squared: the square of the norm, as the released code trains its l2 attacks.
+        scale: multiplies both maps; u, the number of pixels, gives the released code's units of CAM.
+
+    Returns:
+        (N, k).
+
+    Raises:
+        ValueError: for other p, or maps of different shapes.
+
+    Source: eq. (3).
+    """
+    check_maps(maps, maps_adv)
+    if p not in (1, 2):
+        raise ValueError(f"p must be 1 or 2; got {p}.")
+    norm = torch.linalg.vector_norm((maps_adv - maps).flatten(2), p, dim=2) * scale
+    return norm.square() if squared else norm
+
+
+def discrepancy(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False, *, scale: float = 1.0) -> Tensor:
+    """The interpretability discrepancy for any set of classes.
+
+        D(x, x') = 1/|C| sum_{i in C} ||L(x, i) - L(x', i)||_p                                        (eq. 3)
+
+    C is whatever classes the maps were made for: k = 1 the true class, 2 the pair (t, t'), all for all. For
+    `interpreters.representation` it is the mean over channels.
+
+    Args, Raises: as `distances`.
+
+    Returns:
+        (N,).
+
+    Source: eq. (3); section 3.1 has l2 "or its square".
+    """
+    return distances(maps, maps_adv, p, squared, scale=scale).mean(1)
+
+
+def two_class_discrepancy(maps: Tensor, maps_adv: Tensor, *, scale: float = 1.0) -> Tensor:
+    """The l1 2-class discrepancy, which Proposition 1 bounds from below.
+
+        D_{2,l1}(x, x') = 1/2 (||L(x, t) - L(x', t)||_1 + ||L(x, t') - L(x', t')||_1)                 (eq. 4)
+
+    Args:
+        maps, maps_adv: (N, 2, ...), of the true label t and the target t'.
+        scale: see `distances`.
+
+    Returns:
+        (N,).
+
+    Raises:
+        ValueError: for any other number of classes.
+
+    Source: eq. (4).
+    """
+    check_maps(maps, maps_adv)
+    if maps.shape[1] != 2:
+        raise ValueError(f"eq. (4) is about two classes, t and t'; got maps of {maps.shape[1]}.")
+    return discrepancy(maps, maps_adv, scale=scale)
+
+
+def target_free_discrepancy(
+    maps: Tensor, maps_adv: Tensor, y: Tensor, logits_adv: Tensor, *, renormalise: bool = True, scale: float = 1.0
+) -> Tensor:
+    """The discrepancy that knows no target: all other classes, weighted by what the network makes of x'.
+
+        D~(x, x') = 1/2 ||L(x, t) - L(x', t)||_1 + 1/2 sum_{i != t} p_i ||L(x, i) - L(x', i)||_1,
+        p_i = e^{f(x')_i} / sum_{i'} e^{f(x')_i'}                                                     (eq. 8)
+
+    As printed, the sum in p goes over all classes, so that the weights add up to 1 - p_t. The released code takes the
+    softmax over the classes other than t, so that they add up to 1: this is the default. Neither detaches p: the
+    derivative with respect to x' and to the weights goes through it.
+
+    The released training code has no factor 1/2 and a CAM without 1/u: `scale=2 * u` gives its value.
+
+    Args:
+        maps, maps_adv: maps of all classes, (N, classes, ...).
+        y: the true labels t, int64 (N,).
+        logits_adv: f(x'), (N, classes).
+        renormalise: p over the classes other than t (the release); else p as printed.
+        scale: see `distances`.
+
+    Returns:
+        (N,).
+
+    Raises:
+        TypeError, ValueError: see `checks`; also maps of fewer classes than logits.
+
+    Source: eq. (8).
+    """
+    each = distances(maps, maps_adv, scale=scale)
+    check_labels(y, *each.shape)
+    if logits_adv.shape != each.shape:
+        raise ValueError(
+            f"eq. (8) needs the maps of all classes; got maps of {each.shape[1]} classes for {len(each)} images "
+            f"and logits of shape {tuple(logits_adv.shape)}."
+        )
+    true = torch.zeros_like(each, dtype=torch.bool).scatter_(1, y[:, None], True)
+    if renormalise:
+        p = logits_adv.masked_fill(true, -torch.inf).softmax(1)
+    else:
+        p = logits_adv.softmax(1).masked_fill(true, 0)
+    return (each.gather(1, y[:, None]).squeeze(1) + (p * each).sum(1)) / 2
+
+
+def normalised_discrepancy(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False) -> Tensor:
+    """The normalised discrepancy score (NDS) of every image: eq. (3) in units of the natural map's range.
+
+        D_norm = 1/|C| sum_{i in C} || (L(x, i) - L(x', i)) / (max_j L(x, i)_j - min_j L(x, i)_j) ||_p
+
+    Args:
+        maps: L(x, .) of the natural images, (N, k, ...): the range is theirs alone, so that order matters.
+        maps_adv: L(x', .), same shape. A scale common to both drops out.
+        p: 1 or 2.
+        squared: the square of each norm. The paper and the released code have the norm itself; only the two cells
+            `l2, 1-class` of CAM and GradCAM++ in Table 1 come out with the square.
+
+    Returns:
+        (N,); infinite or NaN where a natural map is constant.
+
+    Raises:
+        ValueError: see `distances`.
+
+    Source: Appendix D. For `interpreters.representation`, whose channels take the place of classes, it is the mean
+    over channels, as in the released code.
+    """
+    each = distances(maps, maps_adv, p)
+    low, high = maps.flatten(2).aminmax(dim=2)
+    each = each / (high - low)
+    return (each.square() if squared else each).mean(1)
+
+
+def normalised_slope(scores: Tensor, eps: Tensor) -> Tensor:
+    """The normalised slope (NSL): the relative change of NDS over the relative change of the perturbation size.
+
+        S_norm = ( |D(eps_last) - D(eps_first)| / D(eps_first) ) / ( (eps_last - eps_first) / eps_first )
+
+    Args:
+        scores: D_norm of ISAs, (..., E), in the order of eps.
+        eps: perturbation sizes, same shape, first < last; Appendix D has eps* and 1.6 eps*.
+
+    Returns:
+        (...,); infinite or NaN where D(eps_first) is 0.
+
+    Source: Appendix D.
+    """
+    first, last = scores[..., 0], scores[..., -1]
+    return (last - first).abs() / first * eps[..., 0] / (eps[..., -1] - eps[..., 0])
+
+
+class IsaScores(NamedTuple):
+    """NDS and NSL of many images, see `isa_scores`.
+
+    nds, nds_se: mean over points, and its standard error with images as the sampling unit.
+    nsl, nsl_se: sum of slopes over the number of points, as the released code divides.
+    nsl_per_image, nsl_per_image_se: mean of slopes over images, as Appendix D says.
+    images, points: how many were kept.
+    """
+
+    nds: float
+    nds_se: float
+    nsl: float
+    nsl_se: float
+    nsl_per_image: float
+    nsl_per_image_se: float
+    images: int
+    points: int
+
+
+def isa_scores(scores: Tensor, eps: Tensor, counts: Tensor) -> IsaScores:
+    """NDS and NSL of Table 1 from the scores of ISAs at several perturbation sizes.
+
+    Of each image the points that count are put in the order of eps and replaced by their running minimum: an attack
+    stays available in a larger ball. Images whose score never falls are dropped, and with them those of fewer than
+    two points. Appendix D says none of this; it is what the released code does. NDS is the mean over all points of
+    all kept images. NSL of an image is `normalised_slope` of its first and last point; the released code divides
+    their sum by the number of points, where Appendix D averages over images: both are returned.
+
+    Args:
+        scores: D_norm, (N, E); the first column is the plain attack at eps*, then rising eps.
+        eps: perturbation sizes, (N, E), rising along each row. The released code takes the largest change of a pixel
+            that the attack made, not the radius that it was allowed.
+        counts: bool (N, E): f_t'(x') >= f_t(x') and not f_t'(x) > f_t(x).
+
+    Returns:
+        An `IsaScores`; its numbers are NaN where no image is kept.
+
+    Raises:
+        ValueError: for other shapes.
+
+    Source: Appendix D and Table 1.
+    """
+    if not scores.shape == eps.shape == counts.shape or scores.dim() != 2:
+        raise ValueError(
+            "scores, eps and counts must have one shape (N, E); got "
+            f"{tuple(scores.shape)}, {tuple(eps.shape)} and {tuple(counts.shape)}."
+        )
+    scores, eps = scores.detach().double(), eps.detach().double()
+    lowest = torch.where(counts, scores, torch.inf).cummin(1).values
+    order = torch.arange(counts.shape[1], device=counts.device).expand_as(counts)
+    first = torch.where(counts, order, counts.shape[1] - 1).amin(1, keepdim=True)
+    last = torch.where(counts, order, 0).amax(1, keepdim=True)
+    ends = torch.cat([first, last], 1)
+    drop = lowest.gather(1, ends)
+    kept = counts.any(1) & (drop[:, 0] > drop[:, 1])
+    points = counts.sum(1).double()[kept]
+    totals = torch.where(counts, lowest, 0).sum(1)[kept]
+    slopes = normalised_slope(drop, eps.gather(1, ends))[kept]
+    return IsaScores(
+        *_ratio(totals, points),
+        *_ratio(slopes, points),
+        *_ratio(slopes, torch.ones_like(slopes)),
+        images=len(points),
+        points=int(points.sum()),
+    )
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> tuple[float, float]:
+    """sum(numerator) / sum(denominator) and its standard error, both (n,) with one entry a sampled image."""
+    ratio, n = numerator.sum() / denominator.sum(), len(numerator)
+    residual = (numerator - ratio * denominator).square().sum()
+    return float(ratio), float((residual * n / max(n - 1, 1)).sqrt() / denominator.sum())
+
+
+def kendall_tau(map_a: Tensor, map_b: Tensor) -> Tensor:
+    """Kendall's rank correlation tau-b of two maps.
+
+        tau_b = (P - Q) / sqrt((P + Q + T_a) (P + Q + T_b)),
+
+    P concordant pairs of pixels, Q discordant ones, T those tied in one map only.
+
+    Args:
+        map_a, map_b: (N, ...); everything after the first axis is one map. Write maps[:, i] for class i.
+
+    Returns:
+        (N,) float64 on the CPU, in [-1, 1]; NaN where a map is constant.
+
+    Raises:
+        ValueError: maps of different shapes.
+
+    Source: Figures 1 and 2, Tables 2, A4 and A5, of maps that are not up-sampled; `scipy.stats.kendalltau`.
+    """
+    from scipy.stats import kendalltau  # a training run does not need it
+
+    if map_a.shape != map_b.shape or map_a.dim() < 2:
+        raise ValueError(f"maps must have one shape (N, ...); got {tuple(map_a.shape)} and {tuple(map_b.shape)}.")
+    arrays = (m.detach().flatten(1).cpu().numpy() for m in (map_a, map_b))
+    taus = [float(kendalltau(a, b).statistic) for a, b in zip(*arrays, strict=True)]
+    return torch.tensor(taus, dtype=torch.float64)
+
+
+def topk_intersection(map_a: Tensor, map_b: Tensor, k: int) -> Tensor:
+    """The share of the k largest pixels of one map that are among the k largest of the other.
+
+    Args:
+        map_a, map_b: (N, ...); everything after the first axis is one map.
+        k: 1 .. number of pixels; the tables of attacks against interpretability have 8.
+
+    Returns:
+        (N,) in [0, 1].
+
+    Raises:
+        ValueError: maps of different shapes, or k out of range.
+
+    Source: section 3.2 (top-k pixel difference), after Ghorbani et al. (2019).
+    """
+    if map_a.shape != map_b.shape or map_a.dim() < 2:
+        raise ValueError(f"maps must have one shape (N, ...); got {tuple(map_a.shape)} and {tuple(map_b.shape)}.")
+    if not 1 <= k <= map_a[0].numel():
+        raise ValueError(f"k must lie in 1 .. {map_a[0].numel()}, the number of pixels; got {k}.")
+    a, b = (m.detach().flatten(1).topk(k).indices for m in (map_a, map_b))
+    return (a[:, :, None] == b[:, None, :]).any(2).double().mean(1)
+
+
+def proposition1_bound(logits: Tensor, t: Tensor, t_prime: Tensor) -> Tensor:
+    """What the l1 2-class discrepancy of a successful attack cannot fall below, for an interpreter that is complete.
+
+        D_{2,l1}(x, x') >= 1/2 (f_t(x) - f_t'(x))      wherever      f_t'(x') >= f_t(x')              (eq. 5)
+
+    Args:
+        logits: f(x) of the natural example, (N, classes).
+        t, t_prime: the true label and the target, int64 (N,).
+
+    Returns:
+        (N,); negative where x itself is misclassified as t'.
+
+    Raises:
+        TypeError, ValueError: see `checks`.
+
+    Source: Proposition 1.
+    """
+    check_labels(t, *logits.shape, name="t")
+    check_labels(t_prime, *logits.shape, name="t_prime")
+    return (logits.gather(1, t[:, None]) - logits.gather(1, t_prime[:, None])).squeeze(1) / 2

@@ -1,0 +1,283 @@
+"""Interpreters L(x, c): where in x a network finds its evidence for class c.
+
+One contract: `L(model, x, classes, *, create_graph=False) -> (N, k, h, w)`, classes int64 (N, k); k = 1 for the true
+class, 2 for (t, t'), all for all. Maps are raw and signed; `upsample` and `normalise_for_display` are for the eye.
+Maps of pixels (`sensitivity.py`) have an axis of colours more, (N, k, C, H, W); `sum_colours` removes it.
+
+With `create_graph=True` a map can be differentiated, with respect to x and to the weights, and the derivative is
+that of the map. Without it, maps that take a gradient to make carry no graph, rather than one with a part missing;
+CAM and Repr are functions like any other and keep theirs. Nothing else is left behind: no flags, no `.grad`, no
+hooks, and the network stays in the mode that it is in.
+
+`INTERPRETERS` says of each whether it is complete, `completeness_gap` by how much it is not.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checks import check_classes, check_images
+from .fold import pool_share
+from .sensitivity import (
+    deconvolution,
+    guided_backpropagation,
+    integrated_gradients,
+    rise,
+    smoothgrad,
+    vanilla_gradient,
+)
+
+Head = Callable[[Tensor], Tensor]
+
+
+def _check(model: nn.Module, x: Tensor, classes: Tensor) -> None:
+    check_images(x)
+    check_classes(classes, len(x), model.classifier.out_features)
+    if hasattr(model, "check_input"):
+        model.check_input(x)
+
+
+def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
+    """sum_k w_k^c A_{k,i}: weights (N, k, K) and features (N, K, h, w) -> (N, k, h, w)."""
+    return (weights @ features.flatten(2)).unflatten(2, features.shape[2:])
+
+
+def cam(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Class activation map.
+
+        [L_CAM(x, c)]_i = (1/u) sum_k w_k^c A_{k,i},        i = 1 .. u                                 (eq. 1)
+
+    Complete: sum_i L_i = f_c(x). The released code leaves the factor 1/u out, so that its mean is the logit; the
+    functions of `discrepancy` take `scale=u` for that.
+
+    Args:
+        model: a network with `features` and `classifier`; see `models`.
+        x: images (N, C, H, W) in [0, 1].
+        classes: int64 (N, k), k classes an image.
+        create_graph: makes no difference; the map always keeps its graph.
+
+    Returns:
+        (N, k, h, w), signed.
+
+    Raises:
+        TypeError, ValueError: see `checks`.
+
+    Source: eq. (1); Zhou et al. (2016). `fold.fold_cam` is the same for all classes and fixed weights, and faster.
+    """
+    _check(model, x, classes)
+    features = model.features(x)
+    return pool_share(_weighted_sum(model.classifier.weight[classes], features))
+
+
+def gradcam_pp_release(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
+    """What the released code calls GradCAM++: CAM with the negative weights of the last layer set to zero.
+
+        [L(x, c)]_i = (1/u) sum_k max(w_k^c, 0) A_{k,i}
+
+    It is not the GradCAM++ of its paper, `gradcam_pp`, and not complete: Proposition 1 does not bound it. The
+    numbers in the paper's rows "GradCAM++" are of this map. The released code leaves the factor 1/u out.
+
+    Arguments, Returns, Raises: as `cam`.
+
+    Source: the released code; Tables 1 and A5.
+    """
+    _check(model, x, classes)
+    features = model.features(x)
+    return pool_share(_weighted_sum(model.classifier.weight[classes].clamp(min=0), features))
+
+
+def representation(model: nn.Module, x: Tensor, classes: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
+    """Repr: the feature maps before the pool, the internal representation at the penultimate layer.
+
+        [L(x, k)]_i = A_{k,i},        k = 1 .. K
+
+    It does not depend on a class: its K channels stand where other maps have classes, so that eq. (3) is a mean over
+    channels, and `classes` is ignored.
+
+    Arguments, Raises: as `cam`.
+
+    Returns:
+        (N, K, h, w), signed: no activation follows the last convolution.
+
+    Source: section 5, Table 1.
+    """
+    check_images(x)
+    if hasattr(model, "check_input"):
+        model.check_input(x)
+    return model.features(x)
+
+
+def _head_gradients(
+    model: nn.Module, x: Tensor, classes: Tensor, head: Head | None, create_graph: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features A (N, K, h, w), df_c/dA (N, k, K, h, w) and f_c (N, k)."""
+    _check(model, x, classes)
+    head = head or (lambda features: model.classifier(features.mean((2, 3))))
+    with torch.set_grad_enabled(create_graph):
+        features = model.features(x)
+    with torch.enable_grad():
+        if not features.requires_grad:
+            features = features.detach().requires_grad_()
+        scores = head(features).gather(1, classes)
+        gradients = [
+            torch.autograd.grad(scores[:, j].sum(), features, create_graph=create_graph, retain_graph=True)[0]
+            for j in range(classes.shape[1])
+        ]
+    if not create_graph:
+        features, scores = features.detach(), scores.detach()
+    return features, torch.stack(gradients, 1), scores
+
+
+def gradcam(
+    model: nn.Module, x: Tensor, classes: Tensor, *, head: Head | None = None, create_graph: bool = False
+) -> Tensor:
+    """GradCAM: the weights are mean gradients, so that any network will do.
+
+        [L(x, c)]_i = sum_k w_k^c A_{k,i},        w_k^c = (1/u) sum_i df_c(x) / dA_{k,i}
+
+    On a network that ends in global average pool and linear layer the gradient is w_k^c / u, and GradCAM is the CAM
+    of eq. (1), its factor 1/u included, and complete; on others it is not. Section 2 puts this weight into eq. (1),
+    which has 1/u already: read to the letter, that divides the map by u once more. This follows Selvaraju et al.
+    Their final ReLU, for the eye, is left out.
+
+    Args:
+        model, x, classes: as `cam`.
+        head: features (N, K, h, w) -> logits, for a network without that architecture; pool and `classifier` where
+            none is given.
+        create_graph: whether the map can be differentiated, with respect to x and the weights.
+
+    Returns:
+        (N, k, h, w), signed.
+
+    Raises:
+        TypeError, ValueError: see `checks`.
+
+    Source: section 2; Selvaraju et al. (2017).
+    """
+    features, gradients, _ = _head_gradients(model, x, classes, head, create_graph)
+    return _weighted_sum(gradients.mean((3, 4)), features)
+
+
+def gradcam_pp(
+    model: nn.Module,
+    x: Tensor,
+    classes: Tensor,
+    *,
+    head: Head | None = None,
+    exponential: bool = False,
+    create_graph: bool = False,
+) -> Tensor:
+    """GradCAM++ of its own paper: positive gradients, weighted pixel by pixel.
+
+        [L(x, c)]_i = sum_k w_k^c A_{k,i},        w_k^c = sum_j alpha_j max(dY/dA_{k,j}, 0),
+        alpha_j = (d2Y/dA_{k,j}^2) / (2 d2Y/dA_{k,j}^2 + sum_a A_{k,a} d3Y/dA_{k,j}^3)
+
+    With Y = exp(f_c), and f_c piecewise linear in A, the n-th derivative is exp(f_c) g^n, g_j = df_c/dA_{k,j}. The
+    exponential cancels in alpha, and so does g^2 where it is not 0, which leaves
+
+        w_k^c = sum_j max(g_j, 0) / (2 + g_j sum_a A_{k,a}).
+
+    The factor exp(f_c) that remains in dY is common to the whole map and left out, as in the libraries in use;
+    `exponential` puts it back. Where other implementations add a small number to the denominator, this does not.
+    The formula was made for A >= 0. The networks here have signed features, so that the denominator can vanish and
+    change sign: with global average pool it is 2 + w_k^c mean(A_k).
+
+    There is no 1/u in it: with global average pool and small features the map is about u/2 times that of positive
+    weights in eq. (1). Not complete, and not what the paper's tables call GradCAM++: that is `gradcam_pp_release`.
+
+    Args:
+        model, x, classes, head, create_graph: as `gradcam`.
+        exponential: multiply by exp(f_c), as with Y = exp(f_c) to the letter.
+
+    Returns:
+        (N, k, h, w), signed; the final ReLU, for the eye, is left out.
+
+    Raises:
+        TypeError, ValueError: see `checks`.
+
+    Source: section 2; Chattopadhay et al. (2018), eqs. 5, 9 and 19 there.
+    """
+    features, gradients, scores = _head_gradients(model, x, classes, head, create_graph)
+    mass = features.sum((2, 3))[:, None, :, None, None]
+    positive = gradients > 0
+    # Two `where`s: a gradient through the branch not taken would be NaN where its denominator is 0.
+    denominator = torch.where(positive, 2 + gradients * mass, 1)
+    weights = torch.where(positive, gradients / denominator, 0).sum((3, 4))
+    maps = _weighted_sum(weights, features)
+    return maps * scores.exp()[..., None, None] if exponential else maps
+
+
+class Interpreter(NamedTuple):
+    """What is known of an interpreter.
+
+    kind: 'CAM', 'PSM' (pixel sensitivity map), 'representation' or 'black box'.
+    complete: whether the sum over pixels is a difference of logits, as Proposition 1 assumes.
+    total: what the sum over pixels is, in words; None where it is nothing in particular.
+    """
+
+    function: Callable[..., Tensor]
+    kind: str
+    complete: bool
+    total: str | None = None
+
+
+INTERPRETERS = {
+    "cam": Interpreter(cam, "CAM", True, "f_c(x)"),
+    "gradcam": Interpreter(gradcam, "CAM", True, "f_c(x), where pool and linear layer end the network"),
+    "gradcam_pp": Interpreter(gradcam_pp, "CAM", False),
+    "gradcam_pp_release": Interpreter(gradcam_pp_release, "CAM", False, "f_c(x) without its negative weights"),
+    "integrated_gradients": Interpreter(
+        integrated_gradients, "PSM", True, "f_c(x) - f_c(baseline), up to the error of the sum over steps"
+    ),
+    "vanilla_gradient": Interpreter(vanilla_gradient, "PSM", False),
+    "smoothgrad": Interpreter(smoothgrad, "PSM", False),
+    "guided_backpropagation": Interpreter(guided_backpropagation, "PSM", False),
+    "deconvolution": Interpreter(deconvolution, "PSM", False),
+    "rise": Interpreter(rise, "black box", False),
+    "representation": Interpreter(representation, "representation", False, "u times the pooled feature"),
+}
+
+
+def completeness_gap(maps: Tensor, logits: Tensor, classes: Tensor, logits_baseline: Tensor | None = None) -> Tensor:
+    """By how much a map misses completeness.
+
+        sum_i [L(x, c)]_i - (f_c(x) - f_c(a))
+
+    Args:
+        maps: (N, k, ...).
+        logits: f(x), (N, classes).
+        classes: int64 (N, k), those of the maps.
+        logits_baseline: f(a), (N, classes) or (1, classes), for integrated gradients; 0 where none is given.
+
+    Returns:
+        (N, k), signed; 0 for a complete interpreter.
+
+    Raises:
+        TypeError, ValueError: see `checks`; also where maps and classes do not belong together.
+
+    Source: Proposition 1; Sundararajan et al. (2017), their Proposition 1.
+    """
+    check_classes(classes, *logits.shape)
+    if maps.shape[:2] != classes.shape:
+        raise ValueError(f"maps of shape {tuple(maps.shape)} are not of {tuple(classes.shape)} classes.")
+    target = logits if logits_baseline is None else logits - logits_baseline
+    return maps.flatten(2).sum(2) - target.gather(1, classes)
+
+
+def sum_colours(maps: Tensor) -> Tensor:
+    """Maps of pixels (N, k, C, H, W) -> (N, k, H, W), their sum kept; others are returned as they are."""
+    return maps.sum(2) if maps.dim() == 5 else maps
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (N, k, h, w) -> (N, k, *size) by bilinear interpolation, for the eye. Source: section 2."""
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+def normalise_for_display(maps: Tensor) -> Tensor:
+    """Each map over its largest absolute value: (N, k, ...) in [-1, 1], 0 stays 0. Source: Figures 1 and 2."""
+    largest = maps.flatten(2).abs().amax(2).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
+    return maps / torch.where(largest > 0, largest, 1)
