@@ -78,6 +78,12 @@ def train(name, path: Path, *, data_dir=None, resume: bool = True, device: str |
 def command_measure(args) -> None:
     from .measure import measure
 
+    if args.table.lower() == "rounding":
+        from .rounding import measure_rounding
+
+        path = measure_rounding(args.data_dir, args.released_dir, args.results_dir)
+        print(f"{path}: {len(records.read(path).rows)} rows")
+        return
     folder = args.released_dir if args.networks == "released" else args.networks_dir
     for path in measure(args.table, args.networks, data_dir=args.data_dir, networks_dir=folder,
                         folder=args.results_dir, device=args.device):  # fmt: skip
@@ -150,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     device(p)
 
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
-    p.add_argument("table", help="table3, table4, A1, A2, A3; fgsm (one full step), rounding, digits")
+    p.add_argument("table", help="table1 to table4, A1 to A5; fgsm (one full step), rounding, digits")
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")
     p.add_argument("--networks-dir", help="folder of our networks (default: networks)")

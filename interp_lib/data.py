@@ -11,7 +11,7 @@ leaves out.
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -86,6 +86,11 @@ class EvaluationSubset:
     y: Tensor
     target: Tensor
     _generator_state: tuple = field(repr=False)
+
+    def to(self, device: str | torch.device) -> "EvaluationSubset":
+        """The same subset on another device."""
+        tensors = {name: getattr(self, name).to(device) for name in ("index", "x", "y", "target")}
+        return replace(self, **tensors)
 
     def random_start(self, eps: float) -> Tensor:
         """The draw that follows the targets: uniform in (-eps, eps), float32 (N, C, H, W).

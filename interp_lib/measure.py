@@ -4,21 +4,19 @@ A record grows network by network and is written after each, so that an interrup
 and a second run of the same settings does only what is missing.
 """
 
-import copy
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from . import compare, data, networks, records, released
-from .attacks.pgd import pgd_iterates
-from .evaluation import count_correct, pgd_accuracy, proportion
-from .models import GlobalPoolNetwork, SameConv2d
+from . import data, networks, records, released
+from .evaluation import pgd_accuracy
+from .evaluation_interpretation import AAI, CLASS_SETS, INTERPRETERS, PENALTIES, aai_rows, isa_rows
+from .models import GlobalPoolNetwork
 
 MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
 CIFAR_EPS = (0, 2 / 255, 4 / 255, 6 / 255, 8 / 255)
@@ -35,7 +33,11 @@ APPENDIX = (("mnist", "pool"), ("cifar10", "small"))
 TABLES = {
     "table3": MAIN, "table4": MAIN, "A1": APPENDIX, "A2": APPENDIX, "A3": APPENDIX,
     "fgsm": (("mnist", "small"),), "digits": (("digits", "small"),),
+    "table2": MAIN, "A4": APPENDIX, "A5": APPENDIX, "table1": (("mnist", "small"), ("cifar10", "small")),
 }  # fmt: skip
+# What a table is measured with, other than PGD: the record's family and its arguments.
+INTERPRETATION = {"table2": ("aai", "CAM"), "A4": ("aai", "CAM"), "A5": ("aai", "GradCAM++"), "table1": ("isa", None)}
+ISA_IMAGES = 100
 
 
 @dataclass(frozen=True)
@@ -81,73 +83,6 @@ def fgsm_accuracy(model: GlobalPoolNetwork, x, y, *, eps: Sequence[float], progr
     return [row for e in eps for row in pgd_accuracy(model, x, y, eps=[e], steps=[1], alpha=e, progress=progress)]
 
 
-@contextmanager
-def rounded_differently(model: GlobalPoolNetwork, generator: torch.Generator, scale: float) -> Iterator[None]:
-    """Convolutions of `model` with noise of `scale` times their mean magnitude: another processor's rounding.
-
-    Where an image is flat so are its feature maps, and a max-pool sees exactly equal maxima. Which of them gets the
-    gradient is then the library's choice, and on hardware that rounds differently it is chance.
-    """
-
-    def hook(_, __, h):
-        return h + scale * h.detach().abs().mean() * torch.randn(h.shape, generator=generator)
-
-    handles = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, SameConv2d)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def rounding_record(
-    dataset: data.Dataset,
-    model: str,
-    found: Sequence[Network],
-    cells: Iterable[tuple[str, float]],
-    *,
-    folder: str | Path = records.RESULTS,
-    draws: int = 3,
-    scale: float = 1e-6,
-    n: int = 200,
-) -> Path:
-    """How much rounding alone moves an accuracy under PGD: the attack again, `draws` times, with other rounding.
-
-    Args:
-        cells: (method, eps) to measure; of each the accuracy after 10, 100 and 200 steps.
-        scale: of the noise, relative to a layer's mean magnitude; float32 rounds at 6e-8 a multiplication.
-
-    Returns:
-        The record's path; a row has method, eps, steps, draw, correct, n, accuracy, se.
-    """
-    settings = {
-        "measurement": "rounding", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
-        "subset": {"n": n, "seed": 99}, "model": model, "networks": "released",
-        "attack": {"name": "pgd", "alpha": 0.01, "steps": list(STEPS[1:])}, "draws": draws, "scale": scale,
-    }  # fmt: skip
-    record = records.Record(f"rounding-{dataset.name}-{model}-released", settings)
-    path = Path(folder) / f"{record.name}.json"
-    if path.exists():
-        record = records.read(path)
-    subset = dataset.evaluation_subset(n)
-    by_method = {network.labels["method"]: network for network in found}
-    held = {(row["method"], row["eps"], row["draw"]) for row in record.rows}
-    wanted = [(method, eps, draw) for method, eps in cells for draw in range(draws)]
-    began, before = time.perf_counter(), record.provenance.get("seconds", 0.0)
-    for method, eps, draw in tqdm([w for w in wanted if w not in held], desc="rounding", unit="run", disable=None):
-        plain = by_method[method].load()
-        noisy, generator = copy.deepcopy(plain), torch.Generator().manual_seed(draw)
-        with rounded_differently(noisy, generator, scale):
-            run = pgd_iterates(noisy, subset.x, subset.y, eps=eps, alpha=0.01, steps=max(STEPS))
-            stops = {k: x_adv for k, x_adv in enumerate(run, 1) if k in STEPS[1:]}
-        for k, x_adv in stops.items():
-            correct = count_correct(plain, x_adv, subset.y)
-            record.rows.append({"method": method, "eps": eps, "steps": k, "draw": draw, **proportion(correct, n)})
-        record.provenance = records.provenance(before + time.perf_counter() - began)
-        records.write(record, folder)
-    return path
-
-
 def accuracy_record(
     dataset: data.Dataset,
     model: str,
@@ -175,26 +110,101 @@ def accuracy_record(
         "attack": {"name": attack, "loss": "cross-entropy", "norm": "linf", "random_start": False, "eps": list(eps),
                    **({"alpha": 0.01, "steps": list(STEPS)} if attack == "pgd" else {"alpha": "eps", "steps": [1]})},
     }  # fmt: skip
-    record = records.Record(f"{attack}-{dataset.name}-{model}-{source}", settings)
+    subset = dataset.evaluation_subset(n)
+    x, y = subset.x.to(device), subset.y.to(device)
+
+    def rows(network: GlobalPoolNetwork, progress) -> list[dict]:
+        if attack == "pgd":
+            return pgd_accuracy(network, x, y, eps=eps, steps=STEPS, progress=progress)
+        return fgsm_accuracy(network, x, y, eps=eps, progress=progress)
+
+    total = len([e for e in eps if e]) * (max(STEPS) if attack == "pgd" else 1)
+    return grow(settings, found, rows, total, folder=folder, device=device)
+
+
+def aai_record(
+    dataset: data.Dataset,
+    model: str,
+    found: Sequence[Network],
+    source: str,
+    *,
+    interpreter: str = "CAM",
+    folder: str | Path = records.RESULTS,
+    n: int = 200,
+    device: str = "cpu",
+) -> Path:
+    """Measures rank correlations under AAI, `evaluation_interpretation.aai_rows`; arguments as `accuracy_record`."""
+    eps = [e for e in PGD_EPS[dataset.name, model] if e]
+    settings = {
+        "measurement": "aai", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
+        "subset": {"n": n, "seed": 99}, "model": model, "networks": source, "interpreter": interpreter,
+        "attack": {"name": "aai", "norm": "linf", "random_start": "evaluation subset", "eps": eps, **AAI},
+        "score": "Kendall's tau-b of the true class's map, images of unchanged prediction",
+    }  # fmt: skip
+    subset = dataset.evaluation_subset(n).to(device)
+    rows = lambda network, progress: aai_rows(network, subset, eps=eps, interpreter=interpreter, progress=progress)
+    return grow(settings, found, rows, len(eps) * AAI["steps"], folder=folder, device=device)
+
+
+def isa_record(
+    dataset: data.Dataset,
+    model: str,
+    found: Sequence[Network],
+    source: str,
+    *,
+    interpreters: Sequence[str] = tuple(INTERPRETERS),
+    folder: str | Path = records.RESULTS,
+    n: int = ISA_IMAGES,
+    device: str = "cpu",
+) -> Path:
+    """Measures NDS and NSL of ISAs, see `evaluation_interpretation.isa_rows`; arguments as `accuracy_record`."""
+    settings = {
+        "measurement": "isa", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
+        "subset": {"n": n, "seed": 99}, "model": model, "networks": source, "interpreters": list(interpreters),
+        "attack": {"name": "isa", "norm": "linf", "targeted": True, "settings": "released", "steps": 10, "tau": 0.1,
+                   "penalties": list(PENALTIES)},
+        "score": "NDS and NSL as the released code averages them",
+    }  # fmt: skip
+    subset = dataset.evaluation_subset(n).to(device)
+    rows = lambda network, progress: isa_rows(network, subset, interpreters=interpreters, progress=progress)
+    total = sum(2 * (1 if name == "Repr" else len(CLASS_SETS)) for name in interpreters)
+    return grow(settings, found, rows, total, folder=folder, device=device)
+
+
+def grow(
+    settings: dict,
+    found: Sequence[Network],
+    rows_of: Callable[[GlobalPoolNetwork, Callable[[int], object]], list[dict]],
+    total: int,
+    *,
+    folder: str | Path,
+    device: str,
+) -> Path:
+    """Measures every network that the record of these settings does not hold yet, and writes it after each.
+
+    Args:
+        settings: of the record; `measurement`, `dataset`, `model` and `networks` name its family.
+        rows_of: (network, progress) -> its rows, without labels; calls progress with the number of steps done.
+        total: steps of one network.
+
+    Returns:
+        The record's path.
+    """
+    measurement, dataset, model, source = (settings[key] for key in ("measurement", "dataset", "model", "networks"))
+    record = records.Record(f"{measurement}-{dataset}-{model}-{source}", settings)
     path = Path(folder) / f"{record.name}.json"
     if path.exists():
         record = records.read(path)
-    subset = dataset.evaluation_subset(n)
-    x, y = subset.x.to(device), subset.y.to(device)
     for network in found:
         loaded = network.load().to(device)
         weights = released.fingerprint(loaded)
         held = [row for row in record.rows if all(row[key] == value for key, value in network.labels.items())]
         if held and all(row["weights"] == weights for row in held):
             continue
-        description = f"{attack.upper()}  {dataset.name} {model} {network.labels['method']}"
-        total = len([e for e in eps if e]) * (max(STEPS) if attack == "pgd" else 1)
+        description = f"{measurement.upper()}  {dataset} {model} {network.labels['method']}"
         began = time.perf_counter()
         with tqdm(total=total, desc=f"{description:36}", unit="step", disable=None, file=sys.stderr) as bar:
-            if attack == "pgd":
-                rows = pgd_accuracy(loaded, x, y, eps=eps, steps=STEPS, progress=bar.update)
-            else:
-                rows = fgsm_accuracy(loaded, x, y, eps=eps, progress=bar.update)
+            rows = rows_of(loaded, bar.update)
         seconds = record.provenance.get("seconds", 0.0) + time.perf_counter() - began
         record.rows = [row for row in record.rows if row not in held]
         record.rows += [{**network.labels, "weights": weights, **row} for row in rows]
@@ -213,11 +223,11 @@ def measure(
     folder: str | Path = records.RESULTS,
     device: str | None = None,
 ) -> list[Path]:
-    """Measures one of the paper's tables, `table3`, `table4`, `A1`, `A2` or `A3`, or what it leaves out.
+    """Measures one of the paper's tables, `table1` to `table4` or `A1` to `A5`, or what it leaves out.
 
     Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is
-    one step of the full size on the networks of Table 3, `digits` the same experiment as Table 3 on digits, `rounding`
-    the Pool values of Tables A1 to A3 that did not come out as printed, under other rounding.
+    one step of the full size on the networks of Table 3, `digits` the same experiment as Table 3 on digits. Table 1 is
+    measured on the Small networks, whose numbers it prints.
 
     Returns:
         The paths of the records that the table needs.
@@ -227,31 +237,26 @@ def measure(
         FileNotFoundError: none of the networks that the table needs is there.
         data.DataError: the dataset is missing or wrong.
     """
-    if table.lower() == "rounding":
-        return [_rounding(data_dir, networks_dir, folder)]
     by_lower = {name.lower(): name for name in TABLES}
     if table.lower() not in by_lower:
         raise ValueError(f"unknown table {table!r}; known are {', '.join(TABLES)}.")
+    name = by_lower[table.lower()]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     everything, paths = list(find_networks(source, networks_dir)), []
-    for dataset, model in TABLES[by_lower[table.lower()]]:
+    for dataset, model in TABLES[name]:
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
+        kind, interpreter = INTERPRETATION.get(name, ("fgsm" if name == "fgsm" else "pgd", None))
+        if kind == "isa":  # Table 1 has no other
+            found = [network for network in found if network.labels["method"] == "Normal"]
         if found:
-            attack = "fgsm" if table.lower() == "fgsm" else "pgd"
             loaded = data.load(dataset, data_dir)
-            paths.append(accuracy_record(loaded, model, found, source, attack=attack, folder=folder, device=device))
+            where = {"folder": folder, "device": device}
+            if kind == "aai":
+                paths.append(aai_record(loaded, model, found, source, interpreter=interpreter, **where))
+            elif kind == "isa":
+                paths.append(isa_record(loaded, model, found, source, **where))
+            else:
+                paths.append(accuracy_record(loaded, model, found, source, attack=kind, **where))
     if not paths:
-        raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, TABLES[by_lower[table.lower()]]))}.")
+        raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, TABLES[name]))}.")
     return paths
-
-
-def _rounding(data_dir, networks_dir, folder) -> Path:
-    """`rounding_record` of the Pool cells that the records in `folder` have and that are not as printed."""
-    off = [
-        c for c in compare.compare(records.read_all(folder)) if c.model == "Pool" and c.verdict() not in ("", "exact")
-    ]
-    if not off:
-        raise FileNotFoundError(f"No Pool value in {folder} differs from print; measure A1 first.")
-    found = [n for n in find_networks("released", networks_dir) if (n.dataset, n.model) == ("mnist", "pool")]
-    cells = sorted({(c.method, compare.eps_of(c.level)) for c in off if c.table in ("A1", "A2", "A3")})
-    return rounding_record(data.load("mnist", data_dir), "pool", found, cells, folder=folder)

@@ -116,6 +116,35 @@ def test_other_settings_are_another_record(bench, monkeypatch):
     assert len(list(bench.results.iterdir())) == 2
 
 
+@pytest.mark.parametrize("table, attack", [("table2", "aai"), ("A5", "aai"), ("table1", "isa")])
+def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset, monkeypatch, table, attack):
+    runs = []
+
+    def rows(model, subset, progress=None, **settings):
+        runs.append(bench.methods[released.fingerprint(model)])
+        progress(1)
+        return [
+            {"n": len(subset.x), "tau": None, **{key: list(v) if key == "eps" else v for key, v in settings.items()}}
+        ]
+
+    monkeypatch.setattr(measure, "TABLES", {table: (("digits", "small"),)})
+    monkeypatch.setattr(measure, "aai_rows", rows)
+    monkeypatch.setattr(measure, "isa_rows", rows)
+    for _ in range(2):
+        (path,) = measure.measure(table, "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
+    record = records.read(path)
+    assert (
+        runs == [row["method"] for row in record.rows] == (["Normal"] if attack == "isa" else ["Normal", "Adv", "Int"])
+    )
+    assert record.settings["measurement"] == attack and record.settings["data"] == tiny_dataset.fingerprint
+    if attack == "aai":
+        assert record.settings["attack"] | {"eps": [0.1, 0.3], "top_k": 8, "hinge": 0.0} == record.settings["attack"]
+        assert record.rows[0]["interpreter"] == {"table2": "CAM", "A5": "GradCAM++"}[table]
+        assert record.rows[0]["eps"] == [0.1, 0.3] and record.rows[0]["n"] == 200
+    else:
+        assert record.settings["attack"]["penalties"] == [1.1, 1.2, 1.4, 1.6] and record.rows[0]["n"] == 100
+
+
 def test_unknown_tables_and_sources_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unknown table 'table9'; known are table3, table4, A1, A2, A3"):
         measure.measure("table9")

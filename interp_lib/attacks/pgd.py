@@ -1,5 +1,6 @@
-"""Projected gradient ascent in an l-infinity ball, for any per-example objective; and PGD, its best-known use."""
+"""Projected gradient ascent in a ball, for any per-example objective; and PGD, its best-known use."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from ..checks import check_images, check_labels, check_step_sizes
 from ..fold import fold_logits
+from .balls import largest_radius, per_example, project
 
 Objective = Callable[[Tensor], Tensor]
+Direction = Callable[[Tensor], Tensor]
 
 
 @contextmanager
@@ -41,23 +44,27 @@ def uniform_start(x: Tensor, eps: float | Tensor, generator: torch.Generator) ->
     return (x + (2 * noise - 1) * per_example(eps, x)).clamp_(0, 1)
 
 
-def per_example(eps: float | Tensor, x: Tensor) -> float | Tensor:
-    """A perturbation size for every image as (N, 1, 1, 1); a number stays a number.
-
-    Raises:
-        ValueError: a tensor of any shape but () or (N,).
-    """
-    if not isinstance(eps, Tensor) or eps.dim() == 0:
-        return float(eps)
-    if eps.shape != x.shape[:1]:
-        raise ValueError(f"eps must be a number or a tensor of shape ({len(x)},); got {tuple(eps.shape)}.")
-    return eps.to(x)[:, None, None, None]
-
-
 def ball(x: Tensor, eps: float | Tensor) -> tuple[Tensor, Tensor]:
     """The l-infinity ball around x, cut by the box: its lowest and its highest corner, each (N, C, H, W)."""
     eps = per_example(eps, x)
     return (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
+
+
+def unit_length(gradient: Tensor) -> Tensor:
+    """g / ||g||_2, image by image; 0 where g is 0."""
+    length = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
+    return gradient / torch.where(length > 0, length, 1)
+
+
+def clipped(scale: float) -> Direction:
+    """g -> clip(scale * g, -1, 1): between the sign, for a large scale, and the gradient itself.
+
+    The released ISA has 1000 times the gradient of a batch mean: for N images in its batch, scale = 1000 / N. Given
+    as a number, it does not depend on who shares the batch.
+
+    Source: the released code of Table 1.
+    """
+    return lambda gradient: gradient.mul_(scale).clamp_(-1, 1)
 
 
 def projected_ascent(
@@ -65,13 +72,18 @@ def projected_ascent(
     x: Tensor,
     *,
     eps: float | Tensor,
-    alpha: float,
+    alpha: float | Tensor,
     steps: int,
     start: Tensor | None = None,
+    direction: Direction | None = None,
+    norm: str = "linf",
 ) -> Iterator[Tensor]:
     """Climbs an objective inside the ball and the box, and yields every iterate.
 
-        x^{k+1} = clip( x^k + alpha * sign(grad objective(x^k)),  max(x - eps, 0),  min(x + eps, 1) )
+        x^{k+1} = P( x^k + alpha * s(grad objective(x^k)) )
+
+    P is the projection on ball and box. In l-infinity s is the sign and P = clip(., max(x - eps, 0), min(x + eps, 1));
+    in l2 and l1 s is the gradient at unit Euclidean length, see `balls.project` for P.
 
     Each image is its own problem: the objectives are summed, so no image sees another's gradient.
 
@@ -79,29 +91,44 @@ def projected_ascent(
         objective: images (N, C, H, W) -> what to climb, (N,).
         x: the centre of the ball, (N, C, H, W) in [0, 1].
         eps: radius in the unit of the pixels, a number or (N,).
-        alpha: step size, same unit.
+        alpha: step size, same unit, a number or (N,).
         steps: number of steps.
         start: the first iterate, of the shape and dtype of x, projected to ball and box; x itself where none is
             given.
+        direction: another s: gradients (N, C, H, W) -> steps of the same shape; may work in place.
+        norm: 'linf', 'l2' or 'l1'.
 
     Yields:
         x^1, ..., x^steps, each (N, C, H, W), detached.
 
     Raises:
-        TypeError, ValueError: see `checks`; also a start of another shape or dtype.
+        TypeError, ValueError: see `checks`; also a start of another shape or dtype, or another norm.
     """
     check_images(x)
-    check_step_sizes(eps=eps, alpha=alpha, steps=steps)
+    check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
     if start is not None and (start.shape, start.dtype) != (x.shape, x.dtype):
         came = f"{tuple(start.shape)} of {start.dtype}"
         raise ValueError(f"start must be like x, {tuple(x.shape)} of {x.dtype}; got {came}.")
-    x = x.detach()
-    low, high = ball(x, eps)
-    x_adv = x if start is None else start.detach().clamp(low, high)
+    x, alpha = x.detach(), per_example(alpha, x, "alpha")
+    direction = direction or (torch.Tensor.sign_ if norm == "linf" else unit_length)
+    if norm == "linf":
+        low, high = ball(x, eps)
+        onto = lambda moved: moved.clamp_(low, high)
+    else:
+        onto = lambda moved: project(moved, x, eps, norm)
+    x_adv = x if start is None else onto(start.detach().clone())
     for _ in range(int(steps)):
-        step = input_gradient(objective, x_adv).sign_()
-        x_adv = step.mul_(alpha).add_(x_adv).clamp_(low, high)
+        step = direction(input_gradient(objective, x_adv))
+        x_adv = onto(step.mul_(alpha).add_(x_adv))
         yield x_adv
+
+
+def ascend(objective: Objective, x: Tensor, *, alpha: float | Tensor, steps: int, **ascent) -> Tensor:
+    """The last iterate of `projected_ascent`, (N, C, H, W); without steps the start, projected. Arguments as there."""
+    if steps == 0:  # a step that moves nothing
+        alpha, steps = 0.0, 1
+    (x_adv,) = deque(projected_ascent(objective, x, alpha=alpha, steps=steps, **ascent), maxlen=1)
+    return x_adv
 
 
 def cross_entropy(logits: Callable[[Tensor], Tensor], y: Tensor, *, targeted: bool = False) -> Objective:
@@ -116,7 +143,7 @@ def pgd_iterates(
     y: Tensor,
     *,
     eps: float | Tensor,
-    alpha: float,
+    alpha: float | Tensor,
     steps: int,
     targeted: bool = False,
     start: Tensor | None = None,
@@ -142,7 +169,7 @@ def pgd(
     y: Tensor,
     *,
     eps: float | Tensor,
-    alpha: float,
+    alpha: float | Tensor,
     steps: int,
     targeted: bool = False,
     random_start: bool = False,
@@ -159,7 +186,7 @@ def pgd(
         x: images (N, C, H, W) in [0, 1].
         y: int64 (N,): true labels, or targets when `targeted`.
         eps: radius of the l-infinity ball, in the unit of the pixels; a number or (N,).
-        alpha: step size, same unit.
+        alpha: step size, same unit; a number or (N,).
         steps: number of steps.
         targeted: descend the cross-entropy of y in place of climbing it.
         random_start: start from a uniform point of the ball; needs `generator`.

@@ -1,0 +1,51 @@
+"""Logits and maps of one image from one pass, for attacks that look at both."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..fold import FixedConv2d, fold_cam, fold_logits
+from ..interpreters import cam, gradcam_pp_release, representation
+from ..models import GlobalPoolNetwork, SameConv2d
+
+Interpreter = Callable[..., Tensor]
+Explained = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def explain(model: nn.Module, interpreter: Interpreter) -> Explained:
+    """A function (x, classes) -> logits (N, C) and maps L(x, classes) (N, k, ...), with the weights of this moment.
+
+    Equal to (model(x), interpreter(model, x, classes)), with their derivatives with respect to x; weights get none.
+    What the two share is computed once: the logits are the sum of the CAM, and those of Repr come from its features.
+    Any other interpreter of the contract is called as it is, beside the folded logits.
+
+    Args:
+        model: a classifier in evaluation mode.
+        interpreter: L(model, x, classes, create_graph=True).
+    """
+    if isinstance(model, GlobalPoolNetwork) and interpreter in (cam, gradcam_pp_release):
+        weight = model.classifier.weight.detach()
+        wide = copy.deepcopy(model).requires_grad_(False)
+        rows = weight if interpreter is cam else torch.cat([weight, weight.clamp(min=0)])
+        wide.classifier.weight = nn.Parameter(rows, requires_grad=False)
+        all_maps, first = fold_cam(wide), len(rows) - len(weight)
+
+        def both(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+            maps = all_maps(x)
+            index = (classes + first)[:, :, None, None].expand(-1, -1, *maps.shape[2:])
+            return maps[:, : len(weight)].sum((2, 3)), maps.gather(1, index)
+
+        return both
+    if isinstance(model, GlobalPoolNetwork) and interpreter is representation:
+        fixed = {id(m): FixedConv2d(m) for m in model.modules() if isinstance(m, SameConv2d)}
+        frozen = copy.deepcopy(model, fixed).requires_grad_(False)
+
+        def features_first(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+            features = frozen.features(x)
+            return frozen.classifier(features.mean((2, 3))), features
+
+        return features_first
+    logits = fold_logits(model)
+    return lambda x, classes: (logits(x), interpreter(model, x, classes, create_graph=True))

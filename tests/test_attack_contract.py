@@ -1,0 +1,209 @@
+"""What every attack promises: ball and box, nothing left behind, no effect of companions. PGD has its own file."""
+
+import pytest
+import torch
+from test_pgd import assert_same, state
+from torch import nn
+
+from interp_lib.attacks.aai import aai
+from interp_lib.attacks.isa import class_set, isa, margin_attack
+from interp_lib.attacks.minimal import minimal_eps
+from interp_lib.attacks.pgd import clipped, projected_ascent
+from interp_lib.interpreters import gradcam_pp_release, representation
+from interp_lib.models import build
+
+EPS, TARGET = 0.1, torch.tensor([1, 2, 0, 1])
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+class Noisy(nn.Module):
+    """Everything that has a state to disturb, on the plan features -> pool -> linear."""
+
+    num_classes = 3
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
+        self.classifier = nn.Linear(4, 3, bias=False)
+        self.calls, self.fail_at, self.error = 0, None, None
+
+    def features(self, x):
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise self.error
+        return self.body(x)
+
+    def forward(self, x):
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+def generator():
+    return torch.Generator().manual_seed(5)
+
+
+def minimal(model, x, y, target, eps):
+    attack = lambda size: margin_attack(model, x, y, target, eps=size, alpha=0.3 * size, steps=2)
+    return minimal_eps(attack, lambda x_adv: (x_adv - x).flatten(1).sum(1) > 0.1, x, first=eps / 2, high=eps).x_adv
+
+
+STEPS = {"alpha": 0.03, "steps": 3}
+SEARCH = {"gamma_first": 0.5, "gamma_high": 10.0, "rounds": 3}
+ATTACKS = {
+    "margin": lambda m, x, y, t, eps: margin_attack(m, x, y, t, eps=eps, **STEPS),
+    "isa": lambda m, x, y, t, eps: isa(m, x, y, t, eps=eps, **STEPS, **SEARCH),
+    "isa, l2, all classes": lambda m, x, y, t, eps: isa(
+        m, x, y, t, eps=eps, p=2, squared=True, classes=class_set("all-class", y, t, 3), **STEPS, **SEARCH
+    ),
+    "isa, clipped steps": lambda m, x, y, t, eps: isa(m, x, y, t, eps=eps, direction=clipped(10), **STEPS, **SEARCH),
+    "isa, Repr": lambda m, x, y, t, eps: isa(m, x, y, t, eps=eps, interpreter=representation, **STEPS, **SEARCH),
+    "isa, untargeted": lambda m, x, y, t, eps: isa(m, x, y, eps=eps, **STEPS, **SEARCH),
+    "aai": lambda m, x, y, t, eps: aai(m, x, y, eps=eps, random_start=True, generator=generator(), **STEPS),
+    "aai, top-k": lambda m, x, y, t, eps: aai(m, x, y, eps=eps, top_k=2, **STEPS),
+    "aai, top-k, no hinge": lambda m, x, y, t, eps: aai(
+        m, x, y, eps=eps, top_k=2, hinge=0, interpreter=gradcam_pp_release, **STEPS
+    ),
+    "minimal": minimal,
+}  # fmt: skip
+every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+
+
+@pytest.fixture(params=["training", "mixed", "evaluation"])
+def disturbed(request, make_images):
+    """A model in a mode that must survive, with flags, a gradient and a hook of its own."""
+    torch.manual_seed(0)
+    model = Noisy()
+    model.train(request.param != "evaluation")
+    if request.param == "mixed":
+        model.body[1].eval()
+    model.classifier.weight.requires_grad_(False)
+    model.body[0].weight.grad = torch.ones_like(model.body[0].weight)
+    model.body[2].register_forward_hook(lambda *_: None)
+    return model, make_images(4, (1, 5, 5), dtype=torch.float32)
+
+
+@every_attack
+@pytest.mark.parametrize("eps", [0.0, 0.02, 0.1, torch.tensor([0.0, 0.01, 0.1, 0.05])], ids=str)
+@pytest.mark.parametrize("architecture", ["small", "pool"])
+def test_stays_in_ball_and_box(attack, eps, architecture, make_images):
+    if attack is minimal and (isinstance(eps, torch.Tensor) or eps == 0):
+        pytest.skip("it looks for eps")
+    model, x = build(architecture, (1, 8, 8), 3, seed=0), make_images(4, (1, 8, 8), dtype=torch.float32)
+    x_adv = attack(model, x, LABELS, TARGET, eps)
+    assert x_adv.shape == x.shape and x_adv.dtype == x.dtype and not x_adv.requires_grad
+    assert x_adv.min() >= 0 and x_adv.max() <= 1
+    size = (x_adv - x).abs().flatten(1).amax(1)
+    assert (size <= torch.as_tensor(eps) + 1e-6).all()
+    assert torch.equal(x_adv[size == 0], x[size == 0]) and ((size == 0) | (torch.as_tensor(eps) > 0)).all()
+    x_adv += 1  # a copy, not the images themselves
+    assert x.max() <= 1
+
+
+@every_attack
+@pytest.mark.parametrize("outer", [torch.enable_grad, torch.no_grad])
+def test_leaves_everything_as_it_was(attack, disturbed, outer):
+    model, x = disturbed
+    with outer():
+        before = state(model, x)
+        first = attack(model, x, LABELS, TARGET, EPS)
+        assert_same(before, state(model, x))
+    torch.manual_seed(123)  # neither dropout nor batch statistics take part
+    model.eval()
+    assert torch.equal(first, attack(model, x, LABELS, TARGET, EPS))
+
+
+@every_attack
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
+def test_leaves_everything_as_it_was_when_it_fails_half_way(attack, disturbed, error):
+    model, x = disturbed
+    before = state(model, x)
+    model.fail_at, model.error = 3, error
+    with pytest.raises(type(error)):
+        attack(model, x, LABELS, TARGET, EPS)
+    assert_same(before, state(model, x))
+
+
+@every_attack
+def test_companions_change_nothing(attack, make_images):
+    """Within rounding, in double precision; also alone."""
+    model, x = build("small", (1, 8, 8), 3, seed=0).double(), make_images(4, (1, 8, 8))
+    together = attack(model, x, LABELS, TARGET, EPS)
+    for i in (slice(0, 3), slice(0, 1)):
+        assert (attack(model, x[i], LABELS[i], TARGET[i], EPS) - together[i]).abs().max() < 1e-9
+
+
+@every_attack
+def test_weights_get_no_gradient(attack, make_images):
+    model, x = build("small", (1, 8, 8), 3, seed=0).train(), make_images(4, (1, 8, 8), dtype=torch.float32)
+    attack(model, x, LABELS, TARGET, EPS)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(m.training for m in model.modules())
+
+
+@every_attack
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"x": 255 * torch.ones(4, 1, 8, 8)}, "Divide bytes by 255"),
+        ({"x": torch.ones(4, 3, 8, 8)}, "takes images of shape"),
+        ({"y": torch.tensor([0, 1, 2, 3])}, r"0 \.\. 2"),
+    ],
+)
+def test_bad_input_is_refused(attack, change, words, make_images):
+    model = build("small", (1, 8, 8), 3, seed=0)
+    arguments = {"x": make_images(4, (1, 8, 8), dtype=torch.float32), "y": LABELS} | change
+    with pytest.raises(ValueError, match=words):
+        attack(model, arguments["x"], arguments["y"], TARGET, EPS)
+
+
+# Balls other than l-infinity
+
+
+def linear_objective(weight):
+    return lambda x: (weight * x).sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("norm, p", [("l2", 2), ("l1", 1)])
+@pytest.mark.parametrize("eps", [0.0, 0.3, 1.5, 3.9])
+def test_climbs_a_linear_function_to_the_optimum_of_ball_and_box(norm, p, eps, make_images):
+    """The optimum from its conditions: x + clip(s w) in l2; in l1 the best pixels are filled up in turn."""
+    x = make_images(3, (1, 4, 4), seed=2)
+    weight = torch.randn(1, 4, 4, generator=generator(), dtype=torch.float64)
+    *_, x_adv = projected_ascent(linear_objective(weight), x, eps=eps, alpha=10.0, steps=400, norm=norm)
+    size = torch.linalg.vector_norm((x_adv - x).flatten(1), p, dim=1)
+    assert (size <= eps + 1e-9).all() and x_adv.min() >= 0 and x_adv.max() <= 1
+    room = torch.where(weight > 0, 1 - x, x)
+    if norm == "l1":
+        order = weight.abs().flatten().argsort(descending=True)
+        left = room.flatten(1)[:, order]
+        filled = torch.minimum(left, (eps - (left.cumsum(1) - left)).clamp(min=0))
+        best = (filled * weight.abs().flatten()[order]).sum(1)
+    else:
+        low, high = torch.zeros(3, 1, 1, 1, dtype=torch.float64), torch.full((3, 1, 1, 1), 1e6, dtype=torch.float64)
+        for _ in range(200):
+            s = (low + high) / 2
+            fits = torch.minimum(room, s * weight.abs()).flatten(1).norm(dim=1)[:, None, None, None] <= eps
+            low, high = torch.where(fits, s, low), torch.where(fits, high, s)
+        best = (torch.minimum(room, low * weight.abs()) * weight.abs()).sum((1, 2, 3))
+    gained = linear_objective(weight)(x_adv) - linear_objective(weight)(x)
+    assert gained == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("attack", ["isa", "aai"])
+def test_other_balls_hold_for_the_attacks(norm, attack, make_images):
+    model, x = build("small", (1, 8, 8), 3, seed=0).double(), make_images(4, (1, 8, 8))
+    eps = torch.tensor([0.0, 0.1, 0.5, 2.0], dtype=torch.float64)
+    arguments = {"eps": eps, "alpha": 0.5 * eps, "steps": 4, "norm": norm}
+    if attack == "isa":
+        x_adv = isa(model, x, LABELS, TARGET, rounds=2, **arguments)
+    else:
+        x_adv = aai(model, x, LABELS, top_k=2, **arguments)
+    size = torch.linalg.vector_norm((x_adv - x).flatten(1), 2 if norm == "l2" else 1, dim=1)
+    assert (size <= eps + 1e-9).all() and (size[1:] > 0.9 * eps[1:]).any()
+
+
+def test_another_norm_is_refused(make_images):
+    with pytest.raises(ValueError, match="linf, l2, l1; got 'l3'"):
+        list(projected_ascent(linear_objective(1), make_images(2), eps=0.1, alpha=0.1, steps=1, norm="l3"))
+    with pytest.raises(ValueError, match="alpha must be a number or a tensor of shape"):
+        list(projected_ascent(linear_objective(1), make_images(2), eps=0.1, alpha=torch.ones(3), steps=1))

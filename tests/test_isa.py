@@ -1,0 +1,247 @@
+"""The sneaking attack against a plain loop, against Proposition 1, and against Table 1."""
+
+import pytest
+import torch
+from torch import nn
+
+from interp_lib import compare
+from interp_lib.attacks.isa import (
+    class_set,
+    isa,
+    isa_over_eps,
+    margin,
+    margin_attack,
+    released_settings,
+    search_isa,
+)
+from interp_lib.attacks.pgd import clipped
+from interp_lib.discrepancy import discrepancy, proposition1_bound, two_class_discrepancy
+from interp_lib.evaluation_interpretation import isa_rows
+from interp_lib.interpreters import cam, gradcam_pp_release, representation
+from interp_lib.models import build
+from interp_lib.records import Record
+from interp_lib.released import find, read_network
+
+SETTINGS = {"eps": 0.1, "alpha": 0.02, "steps": 6}
+
+
+@pytest.fixture
+def case(small, make_images):
+    """Images with the network's own predictions as labels, and other classes as targets."""
+    x = make_images(5)
+    y = small(x).argmax(1).detach()
+    return small, x, y, (y + torch.tensor([1, 2, 3, 4, 5])) % 10
+
+
+class Independent(nn.Module):
+    """CAMs that are pixels of their own: class c sees row c of the image. Its logits are the means of the rows."""
+
+    num_classes = 3
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(3, 3, bias=False)
+        self.classifier.weight = nn.Parameter(torch.eye(3, dtype=torch.float64))
+
+    def features(self, x):
+        return x.transpose(1, 2)  # row c is channel c
+
+    def forward(self, x):
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+# The parts
+
+
+def test_the_margin_is_negative_where_the_target_leads():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [1.0, 1.0, 0.0]])
+    assert margin(logits, torch.tensor([0, 2, 1])).tolist() == [-1, 1, 0]
+    logits = torch.randn(100, 7, generator=torch.Generator().manual_seed(0))
+    target = torch.arange(100) % 7
+    assert torch.equal(margin(logits, target) < 0, logits.argmax(1) == target)
+
+
+def test_sets_of_classes():
+    y, target = torch.tensor([3, 1]), torch.tensor([0, 2])
+    assert class_set("1-class", y, target).tolist() == [[3], [1]]
+    assert class_set("2-class", y, target).tolist() == [[3, 0], [1, 2]]
+    assert class_set("all-class", y, target, 4).tolist() == [[0, 1, 2, 3]] * 2
+    with pytest.raises(ValueError, match="'3-class'"):
+        class_set("3-class", y, target)
+
+
+def plain_loop(model, x, y, target, *, interpreter, classes, p, eps, batch, scale):
+    """The released code's search, written once more: one image at a time, no fold, eq. (6) by hand."""
+    images, gammas = [], []
+    for i in range(len(x)):
+        image, label, of = x[i : i + 1], target[i], classes[i : i + 1]
+        clean = interpreter(model, image, of).detach()
+
+        def attack(gamma, image=image, label=label, of=of, clean=clean, size=eps[i]):
+            x_adv = image.clone()
+            for _ in range(10):
+                x_adv.requires_grad_()
+                f, maps = model(x_adv)[0], interpreter(model, x_adv, of)
+                others = torch.cat([f[:label], f[label + 1 :]])
+                lead = others.max() - f[label]
+                difference = ((maps - clean) * scale).flatten(2)
+                terms = difference.abs().sum(2) if p == 1 else difference.square().sum(2)
+                (gradient,) = torch.autograd.grad(torch.clamp(lead, min=-0.1) + gamma * terms.mean(), x_adv)
+                x_adv = x_adv.detach() - 0.2 * size * (1000 / batch * gradient).clamp(-1, 1)
+                x_adv = torch.minimum(torch.maximum(x_adv, image - size), image + size).clamp(0, 1)
+            return x_adv, bool(model(x_adv)[0].argmax() == label)
+
+        low, high, gamma = 0.0, 1.0, 5e-5
+        for _ in range(10):
+            if attack(gamma)[1]:
+                low, gamma = gamma, min(2 * gamma, (gamma + high) / 2)
+            else:
+                high, gamma = gamma, (low + gamma) / 2
+        images.append(attack(low)[0])
+        gammas.append(low)
+    return torch.cat(images), torch.tensor(gammas, dtype=x.dtype)
+
+
+@pytest.mark.parametrize(
+    "interpreter, name, p",
+    [(cam, "1-class", 1), (cam, "2-class", 2), (gradcam_pp_release, "all-class", 1), (representation, "2-class", 2)],
+)
+def test_equals_a_plain_loop_over_images_and_rounds(case, interpreter, name, p):
+    model, x, y, target = case
+    eps = torch.tensor([0.02, 0.1, 0.2, 0.4, 0.05], dtype=x.dtype)
+    classes = class_set(name, y, target)
+    settings = released_settings(eps, p=p, batch=5, scale=49.0)
+    found = search_isa(model, x, y, target, interpreter=interpreter, classes=classes, **settings)
+    expected, gamma = plain_loop(
+        model, x, y, target, interpreter=interpreter, classes=classes, p=p, eps=eps, batch=5, scale=49.0
+    )
+    assert found.gamma == pytest.approx(gamma) and (found.gamma > 0).any()
+    assert (found.x_adv - expected).abs().max() < 1e-8
+
+
+# The search
+
+
+def test_without_rounds_and_with_a_vanishing_weight_it_is_the_plain_attack(case):
+    """lambda -> infinity. With a floor that is never reached the margin always decides the sign."""
+    model, x, y, target = case
+    plain = margin_attack(model, x, y, target, tau=1e9, **SETTINGS)
+    assert torch.equal(plain, isa(model, x, y, target, tau=1e9, rounds=0, **SETTINGS))
+    vanishing = isa(model, x, y, target, tau=1e9, rounds=1, gamma_first=1e-13, **SETTINGS)
+    assert ((vanishing - plain).abs() < 1e-12).double().mean() > 0.999
+    found = search_isa(model, x, y, target, rounds=0, **SETTINGS)
+    assert (found.gamma == 0).all()
+    assert torch.equal(found.success, model(found.x_adv).argmax(1) == target)
+
+
+def test_success_is_success_and_the_weight_is_the_one_that_succeeded(case):
+    model, x, y, target = case
+    found = search_isa(model, x, y, target, **SETTINGS | {"eps": 0.3, "alpha": 0.1})
+    assert found.success.any() and torch.equal(found.success, model(found.x_adv).argmax(1) == target)
+    assert ((found.gamma == 0) | found.success).all() and (found.gamma > 0).any()
+    for i in (found.gamma > 0).nonzero()[:, 0].tolist():
+        once = search_isa(
+            model, x[i : i + 1], y[i : i + 1], target[i : i + 1], rounds=1, gamma_first=float(found.gamma[i]),
+            **SETTINGS | {"eps": 0.3, "alpha": 0.1},
+        )  # fmt: skip
+        assert once.success.all() and (once.x_adv - found.x_adv[i]).abs().max() < 1e-9
+
+
+def test_more_rounds_never_lose_a_success_nor_lower_the_weight(case):
+    model, x, y, target = case
+    before = None
+    for rounds in (0, 2, 5, 8):
+        found = search_isa(model, x, y, target, rounds=rounds, **SETTINGS | {"eps": 0.2, "alpha": 0.06})
+        if before:
+            assert (found.success | ~before.success).all() and (found.gamma >= before.gamma).all()
+        before = found
+
+
+def test_one_class_hides_and_two_classes_cannot(make_images):
+    """On maps without a pixel in common L(x, t) can stay as it is; by Proposition 1 the pair (t, t') cannot."""
+    model = Independent()
+    x = torch.tensor([[0.6, 0.5], [0.4, 0.3], [0.1, 0.2]], dtype=torch.float64).reshape(1, 1, 3, 2)
+    y, target = torch.tensor([0]), torch.tensor([1])
+    settings = {"eps": 0.5, "alpha": 0.005, "steps": 200, "rounds": 12, "tau": 0.0}
+    bound = float(proposition1_bound(model(x).detach(), y, target))
+    assert bound == pytest.approx(0.1)
+    pair, apart = class_set("2-class", y, target), {}
+    for name in ("1-class", "2-class"):
+        found = search_isa(model, x, y, target, classes=class_set(name, y, target), **settings)
+        assert found.success.all()
+        true = discrepancy(cam(model, x, y[:, None]), cam(model, found.x_adv, y[:, None]))
+        both = two_class_discrepancy(cam(model, x, pair), cam(model, found.x_adv, pair))
+        apart[name] = float(true.detach()), float(both.detach())
+    assert apart["1-class"][0] < 0.006  # a step of 0.005
+    assert bound <= apart["2-class"][1] < 1.1 * bound and apart["1-class"][1] >= bound
+    plain = margin_attack(model, x, y, target, **{key: settings[key] for key in ("eps", "alpha", "steps")})
+    assert float(two_class_discrepancy(cam(model, x, pair), cam(model, plain, pair)).detach()) > 1.3 * bound
+
+
+def test_proposition_1_holds_for_every_attack_that_succeeds(make_images):
+    model, x = build("small", seed=2).double().eval(), make_images(12, seed=3)
+    y = model(x).argmax(1).detach()
+    target = (y + 1 + torch.arange(12) % 9) % 10
+    pair = class_set("2-class", y, target)
+    for name in ("1-class", "2-class", "all-class"):
+        found = search_isa(
+            model, x, y, target, classes=class_set(name, y, target), eps=0.3, alpha=0.06, steps=10, rounds=6
+        )
+        apart = two_class_discrepancy(cam(model, x, pair), cam(model, found.x_adv, pair)).detach()
+        assert found.success.any()
+        assert (apart >= proposition1_bound(model(x).detach(), y, target) - 1e-12)[found.success].all()
+
+
+def test_untargeted_leaves_the_label(case):
+    model, x, y, _ = case
+    found = search_isa(model, x, y, eps=0.3, alpha=0.06, steps=10)
+    assert found.success.any() and torch.equal(found.success, model(found.x_adv).argmax(1) != y)
+
+
+def test_several_eps_in_one_batch_equal_separate_runs(case):
+    model, x, y, target = case
+    eps = torch.tensor([[0.1], [0.2], [0.3]], dtype=x.dtype) * torch.linspace(0.5, 1, 5, dtype=x.dtype)
+    settings = {"steps": 5, "rounds": 4, "classes": class_set("1-class", y, target), "direction": clipped(50)}
+    together = isa_over_eps(model, x, y, target, eps=eps, alpha=eps / 4, **settings)
+    assert together.x_adv.shape == (3, *x.shape) and together.gamma.shape == together.success.shape == (3, 5)
+    for row, size in enumerate(eps):
+        separate = search_isa(model, x, y, target, eps=size, alpha=size / 4, **settings)
+        assert (together.x_adv[row] - separate.x_adv).abs().max() < 1e-9
+        assert torch.equal(together.gamma[row], separate.gamma)
+    with pytest.raises(ValueError, match=r"shape \(E, 5\); got \(3, 4\)"):
+        isa_over_eps(model, x, y, target, eps=eps[:, :4], alpha=eps[:, :4], steps=1)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"target": torch.tensor([0, 0])}, "another class than y"),
+        ({"target": torch.tensor([10, 3])}, r"target must lie in 0 \.\. 9"),
+        ({"target": None, "p": 2}, r"eq\. \(8\)"),
+        ({"target": None, "classes": torch.tensor([[0], [1]])}, r"eq\. \(8\)"),
+        ({"tau": -0.1}, "tau >= 0"),
+        ({"gamma_first": 0.0}, "gamma_first"),
+        ({"gamma_first": 2.0, "gamma_high": 1.0}, "gamma_first"),
+        ({"classes": torch.tensor([0, 1])}, "k classes an image"),
+    ],
+)
+def test_bad_settings_are_refused(small, make_images, change, words):
+    arguments = {"target": torch.tensor([3, 4]), **SETTINGS} | change
+    with pytest.raises(ValueError, match=words):
+        isa(small, make_images(2), torch.tensor([0, 1]), **arguments)
+
+
+# Table 1
+
+
+def test_cells_of_table_1_come_out_close(real_mnist, released_folder):
+    """MNIST, CAM: NDS and NSL within 5 % of print for l1 all-class, and for l2 1-class with the squared score."""
+    model = read_network(find("mnist", "small", "Normal", released_folder))
+    subset = real_mnist.evaluation_subset(100)
+    rows = isa_rows(model, subset, interpreters=["CAM"], norms=[1], class_sets=["all-class"])
+    rows += isa_rows(model, subset, interpreters=["CAM"], norms=[2], class_sets=["1-class"])
+    settings = {"measurement": "isa", "dataset": "mnist", "model": "small", "networks": "released", "title": "MNIST"}
+    cells = compare.compare([Record("by-hand", settings, [{"method": "Normal", **row} for row in rows])])
+    found = {(c.level, c.metric): c.verdict() for c in cells if c.released is not None}
+    assert set(found) == {(level, metric) for level in ("l1:all-class", "l2:1-class") for metric in ("NDS", "NSL")}
+    assert set(found.values()) <= {"exact", "close"}
