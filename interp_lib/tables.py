@@ -77,7 +77,9 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str, sources: Sequ
     levels, methods = (list(dict.fromkeys(getattr(c, key) for c in cells)) for key in ("level", "method"))
     at = {(cell.method, cell.level): cell for cell in cells}
 
-    def lines(cell: Cell):
+    def lines(cell: Cell | None):
+        if cell is None:
+            return [("n/a", "printed")]
         shown = [(cell.value, "printed")]
         for source in sources:
             measured, difference = getattr(cell, source), cell.difference(source)
@@ -93,17 +95,19 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str, sources: Sequ
     measured = [(getattr(c, s), c.n) for c in cells for s in sources if getattr(c, s) is not None]
     note = "Nothing measured yet."
     if measured:
-        largest = max(standard_error(p, n) for p, n in measured)
         copies = ", ".join(dict.fromkeys(cell.copy for cell in cells if cell.copy))
+        fewest, most = min(n for _, n in measured), max(n for _, n in measured)
+        images = f"n = {fewest} images" if fewest == most else f"n = {fewest} to {most} images a value"
+        if all(cell.metric.startswith("ATA") for cell in cells):
+            images += f", standard error at most {max(standard_error(*pair) for pair in measured):.3f}"
         note = (
             f"First line: as printed. Second: measured on the {' and '.join(sources)} networks. Third, where they "
-            f"differ: measured minus printed. Data: {copies}; n = {measured[0][1]} images, standard error at most "
-            f"{largest:.3f}."
+            f"differ: measured minus printed. Data: {copies}; {images}."
         )
     heading = {"eps": "ε", "steps": "steps"}.get(cells[0].condition, cells[0].condition)
     # Spelled out once, in the first column; on a phone every character of the others counts.
     columns = [f"Method \\ {heading}", *levels]
-    return Table(columns, [[m, *(lines(at[m, level]) for level in levels)] for m in methods], note)
+    return Table(columns, [[m, *(lines(at.get((m, level))) for level in levels)] for m in methods], note)
 
 
 def curve_rows(cells: Iterable[Cell]) -> pd.DataFrame:
