@@ -10,10 +10,8 @@ where one of our gradients is off.
 
 import argparse
 import copy
-import os
 import statistics
 import sys
-import time
 import warnings
 from importlib.metadata import version
 
@@ -23,40 +21,14 @@ import pytorch_grad_cam
 import torch
 import torchcam
 from captum.attr import IntegratedGradients
+from side_by_side import in_turns, subject
 from torchcam.methods import GradCAM as TorchcamGradCAM
 from torchcam.methods import GradCAMpp as TorchcamGradCAMpp
 
-from interp_lib import data, interpreters, released
+from interp_lib import interpreters, released
 from interp_lib.activations import ACTIVATIONS, ReplacedRelu
-from interp_lib.models import build
 
 IMAGES = 200
-
-
-def subject(method):
-    """Network, images, labels and what they are: the paper's, or else a seeded network on digits."""
-    if os.environ.get("INTERP_RELEASED") and os.environ.get("INTERP_DATA"):
-        subset = data.load("mnist", download=False).evaluation_subset(IMAGES)
-        model = released.read_network(released.find("mnist", "small", method))
-        return model, subset.x, subset.y, f"released network MNIST Small {method}, the paper's images"
-    digits = data.load("digits")
-    subset = digits.evaluation_subset(IMAGES)
-    model = build("small", digits.shape, digits.num_classes, seed=0).eval()
-    note = "INTERP_RELEASED or INTERP_DATA is not set: an UNTRAINED Small of seed 0 on digits; do not quote"
-    return model, subset.x, subset.y, note
-
-
-def in_turns(functions, rounds):
-    """Seconds of every function in every round, and what it returned; another one goes first every round."""
-    names, seconds, results = list(functions), {name: [] for name in functions}, {}
-    for name in names:
-        functions[name]()
-    for r in range(rounds):
-        for name in names[r % len(names) :] + names[: r % len(names)]:
-            before = time.perf_counter()
-            results[name] = functions[name]()
-            seconds[name].append(time.perf_counter() - before)
-    return seconds, results
 
 
 def report(title, seconds):
@@ -261,7 +233,8 @@ def main():
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", category=UserWarning)
 
-    model, x, y, what = subject(args.method)
+    model, subset, what = subject(args.method, IMAGES)
+    x, y = subset.x, subset.y
     print(what)
     print(
         f"{len(x)} images {tuple(x.shape[1:])}, one class each; torch {torch.__version__}, threads: {args.threads}, "

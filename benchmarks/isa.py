@@ -9,33 +9,19 @@ status is 1: a weight is a turn of a bisection, and rounding can decide one.
 """
 
 import argparse
-import os
 import statistics
 import sys
-import time
 
 import torch
+from side_by_side import in_turns, subject
 
-from interp_lib import data, released
+from interp_lib import released
 from interp_lib.attacks.isa import class_set, margin, margin_attack, released_settings, search_isa
 from interp_lib.attacks.minimal import minimal_eps
 from interp_lib.attacks.pgd import clipped
 from interp_lib.interpreters import cam
-from interp_lib.models import build
 
 BATCH, SIZE = 100, 1.4  # the released code's step depends on its batch; eps is this multiple of eps*
-
-
-def subject(method, images):
-    """Network, evaluation subset and what they are: the paper's, or else a seeded network on digits."""
-    if os.environ.get("INTERP_RELEASED") and os.environ.get("INTERP_DATA"):
-        subset = data.load("mnist", download=False).evaluation_subset(images)
-        model = released.read_network(released.find("mnist", "small", method))
-        return model, subset, f"released network MNIST Small {method}, the paper's images"
-    digits = data.load("digits")
-    model = build("small", digits.shape, digits.num_classes, seed=0).eval()
-    note = "INTERP_RELEASED or INTERP_DATA is not set: an UNTRAINED Small of seed 0 on digits; do not quote"
-    return model, digits.evaluation_subset(images), note
 
 
 def straight_loop(model, x, target, classes, eps, scale):
@@ -70,17 +56,6 @@ def one_image(model, image, label, classes, eps, scale):
     return attack(low)[0], low
 
 
-def in_turns(functions, rounds):
-    """Seconds of every function in every round, and what it returned; another one goes first every round."""
-    names, seconds, results = list(functions), {name: [] for name in functions}, {}
-    for r in range(rounds):
-        for name in names[r % len(names) :] + names[: r % len(names)]:
-            before = time.perf_counter()
-            results[name] = functions[name]()
-            seconds[name].append(time.perf_counter() - before)
-    return seconds, results
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=100, help="of ours (%(default)s)")
@@ -113,6 +88,7 @@ def main():
             "straight loop": lambda: straight_loop(model, x[:n], target[:n], classes[:n], eps[:n], scale),
         },
         args.rounds,
+        warm_up=False,
     )
     ms = {
         name: [s / images * 1e3 for s in seconds[name]]

@@ -7,36 +7,22 @@ random start, and must end at the same robust accuracy: where they do not, the e
 """
 
 import argparse
-import os
 import statistics
 import sys
-import time
 
 import foolbox
 import torch
 import torch.nn.functional as F
 import torchattacks
+from side_by_side import in_turns, subject
 
-from interp_lib import data, released
+from interp_lib import released
 from interp_lib.attacks.pgd import pgd
 from interp_lib.evaluation import count_correct
-from interp_lib.models import SameConv2d, build
+from interp_lib.models import SameConv2d
 
 EPS, ALPHA, IMAGES = 0.3, 0.01, 200
 PLAIN = "plain PyTorch loop"
-
-
-def subject(method):
-    """Network, images, labels and what they are: the paper's, or else a seeded network on digits."""
-    if os.environ.get("INTERP_RELEASED") and os.environ.get("INTERP_DATA"):
-        subset = data.load("mnist", download=False).evaluation_subset(IMAGES)
-        model = released.read_network(released.find("mnist", "small", method))
-        return model, subset.x, subset.y, f"released network MNIST Small {method}, the paper's images"
-    digits = data.load("digits")
-    subset = digits.evaluation_subset(IMAGES)
-    model = build("small", digits.shape, digits.num_classes, seed=0).eval()
-    note = "INTERP_RELEASED or INTERP_DATA is not set: an UNTRAINED Small of seed 0 on digits; do not quote"
-    return model, subset.x, subset.y, note
 
 
 def plain_loop(model, x, y, steps):
@@ -90,19 +76,6 @@ def multiplications(model):
     return 2 * (sum(per_layer) + model.num_classes * z.numel())
 
 
-def in_turns(functions, rounds):
-    """Seconds of every function in every round, and what it returned; another one goes first every round."""
-    names, seconds, results = list(functions), {name: [] for name in functions}, {}
-    for name in names:
-        functions[name]()
-    for r in range(rounds):
-        for name in names[r % len(names) :] + names[: r % len(names)]:
-            before = time.perf_counter()
-            results[name] = functions[name]()
-            seconds[name].append(time.perf_counter() - before)
-    return seconds, results
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=40)
@@ -112,7 +85,8 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    model, x, y, what = subject(args.method)
+    model, subset, what = subject(args.method, IMAGES)
+    x, y = subset.x, subset.y
     print(what)
     print(
         f"PGD, eps {EPS}, alpha {ALPHA}, {args.steps} steps, {len(x)} images {tuple(x.shape[1:])}, "

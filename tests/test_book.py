@@ -111,3 +111,5 @@ def test_readme_counts_are_the_records():
     assert "\n".join(rows) in text
     measured = sum(r["values"] for r in compare.counts(cells))
     assert f"These {measured}," in text
+    landing = nbformat.read(ROOT / "book/index.ipynb", 4)
+    assert any(f"{measured} of the {len(cells)} are" in cell.source for cell in landing.cells)
