@@ -20,8 +20,8 @@ STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.i
 ATTACK = ["models", "fold", "data", "data_files", "checks", "attacks/pgd"]
 TRAINING = [*ATTACK, "training", "losses"]
 MEASURING = [*ATTACK, "measure", "evaluation"]
-INTERPRETING = ["activations", "sensitivity", "interpreters", "discrepancy"]
-DRAWING = [*ATTACK, *INTERPRETING, "evaluation", "plots", "widgets", "tables", "compare"]
+INTERPRETING = ["activations", "quadrature", "sensitivity", "interpreters", "discrepancy", "scores"]
+DRAWING = [*ATTACK, *INTERPRETING, "evaluation", "plots", "widgets", "tables", "compare", "claims"]
 
 
 def library(modules):

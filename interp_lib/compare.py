@@ -72,7 +72,7 @@ class Cell:
         if self.copy and self.copy not in DATASETS:
             return self.copy.partition(", ")[2]
         if self.table == "1":
-            return "list of eps unknown"
+            return "images and list of eps unknown" if self.method == "IG" else "list of eps unknown"
         return "rounding at max-pool ties" if self.model == "Pool" and self.metric.startswith("ATA") else "unexplained"
 
     def verdict(self, source: str = "released") -> str:
@@ -162,8 +162,10 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
         cell, run = dict(row), _wanted(row)
         wanted = [("released", row["method"]), ("ours", row["method"]), ("corrected", Cell(**row).owner)]
         for column, method in wanted if run else ():
-            # Table 1 names an interpreter where others have a method, and no network: Normal, and Small.
-            model, method = (row["model"].lower(), method) if row["table"] != "1" else ("small", "Normal")
+            # Table 1 names an interpreter where others have a method, and no network.
+            model = row["model"].lower()
+            if row["table"] == "1":
+                model, method = "wresnet" if row["dataset"] == "R-ImageNet" else "small", "Normal"
             unit = (DATASETS[row["dataset"]], model, "ours" if column == "ours" else "released")
             rows = [r for r in measured.get((*unit, method, *run), []) if _value(row, r) is not None]
             if rows:

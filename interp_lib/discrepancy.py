@@ -8,8 +8,6 @@ A CAM in units of eq. (1) sums to the logit. The released code leaves its factor
 discrepancy by the number of pixels u (squared l2: by u^2): `scale=u` says so where its numbers are wanted.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -181,80 +179,6 @@ def normalised_slope(scores: Tensor, eps: Tensor) -> Tensor:
     """
     first, last = scores[..., 0], scores[..., -1]
     return (last - first).abs() / first * eps[..., 0] / (eps[..., -1] - eps[..., 0])
-
-
-class IsaScores(NamedTuple):
-    """NDS and NSL of many images, see `isa_scores`.
-
-    nds, nds_se: mean over points, and its standard error with images as the sampling unit.
-    nsl, nsl_se: sum of slopes over the number of points, as the released code divides.
-    nsl_per_image, nsl_per_image_se: mean of slopes over images, as Appendix D says.
-    images, points: how many were kept.
-    """
-
-    nds: float
-    nds_se: float
-    nsl: float
-    nsl_se: float
-    nsl_per_image: float
-    nsl_per_image_se: float
-    images: int
-    points: int
-
-
-def isa_scores(scores: Tensor, eps: Tensor, counts: Tensor) -> IsaScores:
-    """NDS and NSL of Table 1 from the scores of ISAs at several perturbation sizes.
-
-    Of each image the points that count are put in the order of eps and replaced by their running minimum: an attack
-    stays available in a larger ball. Images whose score never falls are dropped, and with them those of fewer than
-    two points. Appendix D says none of this; it is what the released code does. NDS is the mean over all points of
-    all kept images. NSL of an image is `normalised_slope` of its first and last point; the released code divides
-    their sum by the number of points, where Appendix D averages over images: both are returned.
-
-    Args:
-        scores: D_norm, (N, E); the first column is the plain attack at eps*, then rising eps.
-        eps: perturbation sizes, (N, E), rising along each row. The released code takes the largest change of a pixel
-            that the attack made, not the radius that it was allowed.
-        counts: bool (N, E): f_t'(x') >= f_t(x') and not f_t'(x) > f_t(x).
-
-    Returns:
-        An `IsaScores`; its numbers are NaN where no image is kept.
-
-    Raises:
-        ValueError: for other shapes.
-
-    Source: Appendix D and Table 1.
-    """
-    if not scores.shape == eps.shape == counts.shape or scores.dim() != 2:
-        raise ValueError(
-            "scores, eps and counts must have one shape (N, E); got "
-            f"{tuple(scores.shape)}, {tuple(eps.shape)} and {tuple(counts.shape)}."
-        )
-    scores, eps = scores.detach().double(), eps.detach().double()
-    lowest = torch.where(counts, scores, torch.inf).cummin(1).values
-    order = torch.arange(counts.shape[1], device=counts.device).expand_as(counts)
-    first = torch.where(counts, order, counts.shape[1] - 1).amin(1, keepdim=True)
-    last = torch.where(counts, order, 0).amax(1, keepdim=True)
-    ends = torch.cat([first, last], 1)
-    drop = lowest.gather(1, ends)
-    kept = counts.any(1) & (drop[:, 0] > drop[:, 1])
-    points = counts.sum(1).double()[kept]
-    totals = torch.where(counts, lowest, 0).sum(1)[kept]
-    slopes = normalised_slope(drop, eps.gather(1, ends))[kept]
-    return IsaScores(
-        *_ratio(totals, points),
-        *_ratio(slopes, points),
-        *_ratio(slopes, torch.ones_like(slopes)),
-        images=len(points),
-        points=int(points.sum()),
-    )
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> tuple[float, float]:
-    """sum(numerator) / sum(denominator) and its standard error, both (n,) with one entry a sampled image."""
-    ratio, n = numerator.sum() / denominator.sum(), len(numerator)
-    residual = (numerator - ratio * denominator).square().sum()
-    return float(ratio), float((residual * n / max(n - 1, 1)).sqrt() / denominator.sum())
 
 
 def kendall_tau(map_a: Tensor, map_b: Tensor) -> Tensor:

@@ -298,6 +298,21 @@ def test_table_1_takes_its_score_from_the_right_row(interpreter, level, squared)
     assert {c.metric: c.released for c in filled} == {"NDS": 3.0, "NSL": pytest.approx(0.3)}
 
 
+@pytest.mark.parametrize("dataset, model, title, printed", [
+    ("mnist", "small", "MNIST", "MNIST"), ("cifar10", "small", "CIFAR-10", "CIFAR-10"),
+    ("restricted_imagenet", "wresnet", "R-ImageNet", "R-ImageNet"), ("cifar10", "wresnet", "CIFAR-10", None),
+])  # fmt: skip
+def test_table_1_takes_its_rows_from_the_network_of_its_dataset(dataset, model, title, printed):
+    """Two records of one network, as IG has one of its own."""
+    rows = lambda name: [{"method": "Normal", "interpreter": name, "measure": "l1:2-class", "squared_score": False,
+                          "n": 9, "nds": 3.0, "nsl": 0.3}]  # fmt: skip
+    settings = {"dataset": dataset, "model": model, "title": title, "measurement": "isa"}
+    made = [record(rows("CAM"), **settings), record(rows("IG"), **settings)]
+    filled = {(c.dataset, c.method, c.metric) for c in compare.compare(made) if c.released is not None}
+    methods = ("CAM",) if dataset == "restricted_imagenet" else ("CAM", "IG")  # the paper has no IG there
+    assert filled == {(printed, name, score) for name in methods for score in ("NDS", "NSL") if printed}
+
+
 def test_a_score_is_close_within_five_per_cent():
     cell = Cell("1", "MNIST", "", "CAM", "NDS", "measure", "l1:1-class", "3.0723", released=3.2)
     assert cell.verdict() == "close"

@@ -1,10 +1,13 @@
 """The sneaking attack against a plain loop, against Proposition 1, and against Table 1."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from interp_lib import compare
+from interp_lib import compare, evaluation_interpretation
+from interp_lib.attacks.explained import explain
 from interp_lib.attacks.isa import (
     class_set,
     isa,
@@ -17,10 +20,11 @@ from interp_lib.attacks.isa import (
 from interp_lib.attacks.pgd import clipped
 from interp_lib.discrepancy import discrepancy, proposition1_bound, two_class_discrepancy
 from interp_lib.evaluation_interpretation import isa_rows
-from interp_lib.interpreters import cam, gradcam_pp_release, representation
+from interp_lib.interpreters import cam, gradcam_pp_release, integrated_gradients_release, representation
 from interp_lib.models import build
 from interp_lib.records import Record
 from interp_lib.released import find, read_network
+from interp_lib.scores import from_record
 
 SETTINGS = {"eps": 0.1, "alpha": 0.02, "steps": 6}
 
@@ -238,10 +242,82 @@ def test_cells_of_table_1_come_out_close(real_mnist, released_folder):
     """MNIST, CAM: NDS and NSL within 5 % of print for l1 all-class, and for l2 1-class with the squared score."""
     model = read_network(find("mnist", "small", "Normal", released_folder))
     subset = real_mnist.evaluation_subset(100)
-    rows = isa_rows(model, subset, interpreters=["CAM"], norms=[1], class_sets=["all-class"])
-    rows += isa_rows(model, subset, interpreters=["CAM"], norms=[2], class_sets=["1-class"])
+    (rows,) = isa_rows(model, subset, interpreters=["CAM"], norms=[1], class_sets=["all-class"])
+    rows += next(isa_rows(model, subset, interpreters=["CAM"], norms=[2], class_sets=["1-class"]))
     settings = {"measurement": "isa", "dataset": "mnist", "model": "small", "networks": "released", "title": "MNIST"}
     cells = compare.compare([Record("by-hand", settings, [{"method": "Normal", **row} for row in rows])])
     found = {(c.level, c.metric): c.verdict() for c in cells if c.released is not None}
     assert set(found) == {(level, metric) for level in ("l1:all-class", "l2:1-class") for metric in ("NDS", "NSL")}
     assert set(found.values()) <= {"exact", "close"}
+
+
+def rows_of(model, subset, **settings):
+    settings = {"interpreters": ["CAM"], "norms": [1], "class_sets": ["2-class"], "penalties": [1.2, 1.6]} | settings
+    (*_, rows) = isa_rows(model, subset, **settings)
+    return rows
+
+
+def test_rows_keep_what_each_image_contributes(tiny_dataset):
+    """Images at once, one at a time, and going on from a part: the same rows; scores are those of `each`."""
+    model, subset = build("small", (1, 8, 8), 3, seed=0), tiny_dataset.evaluation_subset(8)
+    settings = {"norms": [1, 2], "class_sets": ["1-class", "2-class"]}
+    together = rows_of(model, subset, **settings)
+    assert [(row["measure"], row["squared_score"]) for row in together] == [
+        ("l1:1-class", False), ("l1:2-class", False),
+        ("l2:1-class", False), ("l2:1-class", True), ("l2:2-class", False), ("l2:2-class", True),
+    ]  # fmt: skip
+    for row in together:
+        each = from_record(row["each"])
+        assert row["measured"] == len(each) == 8 and row["n"] == int((each[:, 0] > 0).sum())
+        if row["n"] > 1:
+            assert row["nds"] == float(each[:, 1].sum() / each[:, 0].sum()) and row["nds_se"] > 0
+    part = rows_of(model, subset, images=3, **settings)
+    assert {row["measured"] for row in part} == {3}
+    for other in (rows_of(model, subset, at_once=1, **settings), rows_of(model, subset, held=part, **settings)):
+        for a, b in zip(together, other, strict=True):
+            assert from_record(a["each"]).numpy() == pytest.approx(from_record(b["each"]).numpy(), rel=1e-3)
+    assert list(isa_rows(model, subset, interpreters=["CAM"], held=together, **settings)) == []
+
+
+def test_an_image_whose_target_leads_already_is_not_searched(tiny_dataset, monkeypatch):
+    model, subset = build("small", (1, 8, 8), 3, seed=0), tiny_dataset.evaluation_subset(12)
+    logits = model(subset.x)
+    leads = (logits.gather(1, subset.target[:, None]) > logits.gather(1, subset.y[:, None]))[:, 0]
+    assert leads.any() and not leads.all()
+    searched, real = [], evaluation_interpretation.isa_over_eps
+    counted = lambda model, x, *args, **more: searched.append(len(x)) or real(model, x, *args, **more)
+    monkeypatch.setattr(evaluation_interpretation, "isa_over_eps", counted)
+    (row,) = rows_of(model, subset)
+    assert searched == [int((~leads).sum())] and row["measured"] == 12
+    assert all(row["each"][i] is None for i in leads.nonzero()[:, 0])
+    wrong = replace(subset, x=subset.x[leads], y=subset.y[leads], target=subset.target[leads])
+    (row,) = rows_of(model, wrong)
+    assert row["n"] == 0 and row["nds"] is row["nds_se"] is None and len(searched) == 1
+
+
+def test_ig_of_the_attack_is_the_released_codes_ig(released_folder, real_mnist):
+    """Eight points in place of a hundred: map and gradient of the discrepancy agree to float32."""
+    model = read_network(find("mnist", "small", "Normal", released_folder))
+    subset = real_mnist.evaluation_subset(4)
+    pair = class_set("2-class", subset.y, subset.target)
+    x_adv = (subset.x + 0.05).clamp(0, 1)
+
+    def apart(logits_and_maps):
+        x = x_adv.clone().requires_grad_()
+        logits, maps = logits_and_maps(x)
+        clean = integrated_gradients_release(model, subset.x, pair)
+        return logits, maps, torch.autograd.grad(discrepancy(clean, maps, 2, True).sum(), x)[0]
+
+    plain = lambda x: (model(x), integrated_gradients_release(model, x, pair, create_graph=True))
+    both = explain(model, integrated_gradients_release)
+    for fast, slow in zip(apart(lambda x: both(x, pair)), apart(plain), strict=True):
+        assert (fast - slow).abs().max() < 1e-5 * slow.abs().max()
+
+
+def test_the_first_step_of_all_rounds_is_the_plain_one(case):
+    """At x the maps agree, so that no weight shows: with one step every round gives the plain attack."""
+    model, x, y, target = case
+    settings = {"eps": 0.2, "alpha": 0.1, "steps": 1}
+    plain = margin_attack(model, x, y, target, **settings)
+    assert torch.equal(plain, isa(model, x, y, target, gamma_first=1.0, rounds=3, **settings))
+    assert (isa(model, x, y, target, rounds=2, **settings | {"steps": 0}) == x).all()

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from interp_lib import compare, measure, networks, records, released
+from interp_lib import compare, evaluation_interpretation, measure, networks, records, released
 from interp_lib.evaluation import count_correct
 from interp_lib.models import build
 
@@ -127,15 +127,18 @@ def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset
             {"n": len(subset.x), "tau": None, **{key: list(v) if key == "eps" else v for key, v in settings.items()}}
         ]
 
+    def growing(model, subset, held=(), **settings):
+        if not held:
+            yield rows(model, subset, **settings)
+
     monkeypatch.setattr(measure, "TABLES", {table: (("digits", "small"),)})
     monkeypatch.setattr(measure, "aai_rows", rows)
-    monkeypatch.setattr(measure, "isa_rows", rows)
+    monkeypatch.setattr(measure, "isa_rows", growing)
     for _ in range(2):
-        (path,) = measure.measure(table, "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
+        path, *ig = measure.measure(table, "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
     record = records.read(path)
-    assert (
-        runs == [row["method"] for row in record.rows] == (["Normal"] if attack == "isa" else ["Normal", "Adv", "Int"])
-    )
+    assert [row["method"] for row in record.rows] == (["Normal"] if attack == "isa" else ["Normal", "Adv", "Int"])
+    assert runs == [row["method"] for row in record.rows] * (1 + len(ig)) and len(ig) == (attack == "isa")
     assert record.settings["measurement"] == attack and record.settings["data"] == tiny_dataset.fingerprint
     if attack == "aai":
         assert record.settings["attack"] | {"eps": [0.1, 0.3], "top_k": 8, "hinge": 0.0} == record.settings["attack"]
@@ -143,6 +146,79 @@ def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset
         assert record.rows[0]["eps"] == [0.1, 0.3] and record.rows[0]["n"] == 200
     else:
         assert record.settings["attack"]["penalties"] == [1.1, 1.2, 1.4, 1.6] and record.rows[0]["n"] == 100
+        assert record.settings["interpreters"] == ["CAM", "GradCAM++", "Repr"] and "IG" not in record.settings
+        softplus = records.read(ig[0]).settings
+        assert softplus["interpreters"] == ["IG"] and softplus["IG"]["activation"] == "softplus"
+
+
+@pytest.fixture
+def isa_bench(bench, monkeypatch):
+    """The first network, and `isa_rows` with three quick measures of four images, two at a time, in `bench.runs`."""
+    real, searched = evaluation_interpretation._isa_of_images, []
+
+    def counted(model, x, *args, name, p, classes, **more):
+        if len(searched) == bench.stop_at:
+            raise KeyboardInterrupt
+        searched.append((name, classes, len(x)))
+        return real(model, x, *args, name=name, p=p, classes=classes, **more)
+
+    def few(model, subset, **settings):
+        settings |= {"images": bench.images, "at_once": 2, "norms": [2], "penalties": [1.5]}
+        return evaluation_interpretation.isa_rows(model, subset, class_sets=["1-class", "2-class"], **settings)
+
+    monkeypatch.setattr(evaluation_interpretation, "_isa_of_images", counted)
+    monkeypatch.setattr(measure, "isa_rows", few)
+    monkeypatch.setattr(measure, "MAPS", ("CAM", "Repr"))
+    (network,) = (n for n in measure.find_networks("ours", bench.nets) if n.labels["method"] == "Normal")
+    bench.network, bench.searched, bench.images = network, searched, 4
+    return bench
+
+
+def test_a_record_of_isas_goes_on_within_a_network(isa_bench, tiny_dataset):
+    def run(folder):
+        arguments = {"interpreters": ("CAM", "Repr"), "folder": folder}
+        return records.read(measure.isa_record(tiny_dataset, "small", [isa_bench.network], "ours", **arguments))
+
+    whole = run(isa_bench.results / "whole")
+    everything = [("CAM", "1-class", 2), ("CAM", "2-class", 2), ("Repr", "2-class", 2)]
+    assert isa_bench.searched == 2 * everything
+    isa_bench.searched.clear()
+    isa_bench.stop_at = 4  # killed in the second measure of the third and fourth image
+    with pytest.raises(KeyboardInterrupt):
+        run(isa_bench.results / "stopped")
+    (path,) = (isa_bench.results / "stopped").iterdir()
+    measured = {(r["interpreter"], r["measure"]): r["measured"] for r in records.read(path).rows}
+    assert measured == {("CAM", "l2:1-class"): 4, ("CAM", "l2:2-class"): 2, ("Repr", "l2:2-class"): 2}
+    isa_bench.stop_at = None
+    isa_bench.searched.clear()
+    assert run(isa_bench.results / "stopped").rows == whole.rows
+    assert isa_bench.searched == everything[1:]
+    assert run(isa_bench.results / "stopped").rows == whole.rows and isa_bench.searched == everything[1:]
+    isa_bench.images = 5  # one more later
+    longer = run(isa_bench.results / "stopped")
+    assert isa_bench.searched[2:] == [(name, classes, 1) for name, classes, _ in everything]
+    assert [row["each"][:4] for row in longer.rows] == [row["each"] for row in whole.rows]
+    assert {row["measured"] for row in longer.rows} == {5} and longer.name == whole.name
+    assert all(row["weights"] == whole.rows[0]["weights"] and row["method"] == "Normal" for row in longer.rows)
+
+
+def test_r_imagenet_is_left_out_where_its_images_are_not_there(bench, monkeypatch, tiny_dataset, capsys):
+    def load(name, data_dir=None):
+        if name == "restricted_imagenet":
+            raise measure.data.DataError("no images here")
+        return tiny_dataset
+
+    monkeypatch.setattr(measure.data, "load", load)
+    monkeypatch.setattr(measure, "isa_rows", lambda *_, held, **__: iter([] if held else [[{"n": 1}]]))
+    monkeypatch.setattr(measure, "TABLES", {"table1": (("digits", "small"), ("restricted_imagenet", "wresnet"))})
+    real = list(measure.find_networks("ours", bench.nets))
+    other = measure.Network("restricted_imagenet", "wresnet", {"method": "Normal"}, real[0].path)
+    monkeypatch.setattr(measure, "find_networks", lambda *_: [*real, other])
+    assert len(measure.measure("table1", "ours", folder=bench.results, device="cpu")) == 2
+    assert capsys.readouterr().err == "left out: no images here\n"
+    monkeypatch.setattr(measure, "TABLES", {"table1": (("restricted_imagenet", "wresnet"),)})
+    with pytest.raises(measure.data.DataError, match="no images here"):
+        measure.measure("table1", "ours", folder=bench.results, device="cpu")
 
 
 def test_unknown_tables_and_sources_are_refused(tmp_path, monkeypatch):

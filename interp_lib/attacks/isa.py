@@ -161,15 +161,19 @@ def search_isa(
                 apart = discrepancy(clean, maps, p, squared, scale=scale)
             return attack_loss(logits, y, target).clamp(min=-tau) + gamma * apart
 
+        first, low, high = (x.new_full((len(x),), value) for value in (gamma_first, 0.0, gamma_high))
+        # At x the maps agree and D has the subgradient 0: the first step of all rounds is the same.
+        second = ascend(lambda x_adv: -loss(x_adv, low), x, **ascent | {"steps": min(steps, 1)}) if rounds else x
+        ascent["steps"] = max(steps - 1, 0)
+
         def succeeds(gamma: Tensor) -> Tensor:
             nonlocal x_adv, success
-            attempt = ascend(lambda x_adv: -loss(x_adv, gamma), x, **ascent)
+            attempt = ascend(lambda x_adv: -loss(x_adv, gamma), x, start=second, **ascent)
             with torch.no_grad():
                 reached = attack_loss(logits(attempt), y, target) < 0
             x_adv, success = torch.where(reached[:, None, None, None], attempt, x_adv), success | reached
             return reached
 
-        first, low, high = (x.new_full((len(x),), value) for value in (gamma_first, 0.0, gamma_high))
         gamma, _ = bisect(succeeds, first, low, high, rounds)
     return SneakingAttack(x_adv, gamma, success)
 
