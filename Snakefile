@@ -3,6 +3,8 @@
     python -m interp_lib book                            runs it
     python -m snakemake --cores 2                        does the same
     python -m snakemake --cores 2 --config profile=paper
+    python -m snakemake --cores 2 grid --config dataset=mnist model=small schedule=quick seeds=3
+                                                         trains the paper's eight methods into networks/
 """
 
 import os
@@ -10,12 +12,28 @@ import sys
 from pathlib import Path
 
 from interp_lib import chapters, profiles
+from interp_lib.losses import METHODS
+from interp_lib.networks import NetworkName
+from interp_lib.records import GAMMA
+from interp_lib.released import METHODS as METHODS_OF_THE_TABLES
 
 PROFILE = profiles.load(config.get("profile", "digits"))
 RUN = f"{sys.executable} -m interp_lib"
 CHAPTERS = chapters.names()
 TRAINED = [str(name.path("_build/networks")) for name in PROFILE.trained()]
 RECORDS = [str(path) for path in sorted(Path("results").glob("*.json"))]
+# The grid of rule `grid`: dataset x model x methods x seeds, and other gammas of Int where asked.
+WANTED = {"dataset": "mnist", "model": "small", "schedule": "quick", "seeds": 1, "gammas": "", **config}
+WANTED["methods"] = config.get("methods", ",".join(METHODS_OF_THE_TABLES))
+GRID = [
+    NetworkName(WANTED["dataset"], WANTED["model"], method, seed, WANTED["schedule"], gamma)
+    for seed in range(int(WANTED["seeds"]))
+    for method, gamma in (
+        *((method.strip(), GAMMA) for method in WANTED["methods"].split(",")),
+        *(("Int", float(gamma)) for gamma in str(WANTED["gammas"]).split(",") if gamma),
+    )
+]
+MINUTES = {"digits": 30, "quick": 240, "paper": 2880}  # of one network on one core
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
 ATTACK = ["models", "fold", "data", "data_files", "checks", "attacks/pgd"]
 TRAINING = [*ATTACK, "training", "losses"]
@@ -39,28 +57,41 @@ rule networks:
         TRAINED,
 
 
-rule network:
-    """One network that the profile trains; killed, it goes on from its checkpoint."""
+rule grid:
+    """Networks of a grid, see GRID above."""
     input:
-        library(TRAINING),
-        lambda wildcards: f"interp_lib/schedules/{wildcards.schedule}.yml",
+        [str(name.path(config.get("folder", "networks"))) for name in GRID],
+
+
+rule network:
+    """One network; killed, it goes on from its checkpoint.
+
+    What the build trains follows the library; networks that took hours stay until someone deletes them.
+    """
+    input:
+        lambda wildcards: (
+            [*library(TRAINING), f"interp_lib/schedules/{wildcards.schedule}.yml"]
+            if wildcards.folder.startswith("_build") else []
+        ),
     output:
-        "_build/networks/{dataset}-{model}-{method}-s{seed}-{schedule}.safetensors",
+        "{folder}/{dataset}-{model}-{method}-s{seed}-{schedule}{gamma}.safetensors",
     wildcard_constraints:
         dataset="[a-z0-9_]+",
         model="[a-z]+",
         seed="[0-9]+",
         schedule="[a-z0-9_]+",
+        gamma="(-g[0-9.e-]+)?",
     params:
         # File names are lower case, methods are not.
-        method=lambda wildcards: next(m for m in PROFILE.method_names if m.lower() == wildcards.method),
+        method=lambda wildcards: next(m for m in METHODS if m.lower() == wildcards.method),
+        gamma=lambda wildcards: wildcards.gamma.replace("-g", " --gamma ", 1),
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=30,
+        runtime=lambda wildcards: MINUTES.get(wildcards.schedule, 240),
     shell:
         RUN + " train --dataset {wildcards.dataset} --model {wildcards.model} --method {params.method}"
-        " --seed {wildcards.seed} --schedule {wildcards.schedule} --out _build/networks"
+        " --seed {wildcards.seed} --schedule {wildcards.schedule}{params.gamma} --out {wildcards.folder}"
 
 
 rule record:

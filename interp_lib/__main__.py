@@ -40,16 +40,20 @@ def command_train(args) -> None:
         if not names:
             print(f"profile {args.profile} trains nothing: it uses released networks")
     else:
-        names = [NetworkName(args.dataset, args.model, args.method, args.seed, args.schedule)]
+        names = [NetworkName(args.dataset, args.model, args.method, args.seed, args.schedule, args.gamma)]
     for name in names:
         path = name.path(args.out)
         if path.exists() and args.resume:
             print(f"{path} is there already")
         else:
-            train(name, path, data_dir=args.data_dir, resume=args.resume, device=args.device)
+            train(name, path, data_dir=args.data_dir, resume=args.resume, device=args.device, keep=args.keep,
+                  tensorboard=args.tensorboard)  # fmt: skip
 
 
-def train(name, path: Path, *, data_dir=None, resume: bool = True, device: str | None = None) -> None:
+def train(
+    name, path: Path, *, data_dir=None, resume: bool = True, device: str | None = None, keep: str = "last",
+    tensorboard: Path | None = None,
+) -> None:  # fmt: skip
     """Trains one network and stores it, with a checkpoint beside it while it runs."""
     import torch
 
@@ -64,15 +68,35 @@ def train(name, path: Path, *, data_dir=None, resume: bool = True, device: str |
         checkpoint.unlink(missing_ok=True)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    history = fit(model, dataset, name.method, Schedule.load(name.schedule), seed=name.seed, checkpoint=checkpoint)
+    report = scalars(tensorboard / name.slug) if tensorboard else None
+    schedule = Schedule.load(name.schedule, name.dataset)
+    history = fit(model, dataset, name.method, schedule, gamma=name.gamma, seed=name.seed, checkpoint=checkpoint,
+                  keep=keep, report=report)  # fmt: skip
     how = {
         "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
-        "seed": name.seed, "schedule": name.schedule, "history": history[-1:],
+        "gamma": name.gamma, "seed": name.seed, "schedule": name.schedule, "kept": keep, "history": history,
         "provenance": records.provenance(time.perf_counter() - began, device),
     }  # fmt: skip
     networks.save(model, path, how)
     checkpoint.unlink(missing_ok=True)
-    print(f"{path}: validation accuracy {history[-1]['validation_accuracy']:.3f} after {len(history)} epochs")
+    accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
+    print(f"{path}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, after {len(history)} epochs")
+
+
+def scalars(folder: Path):
+    """A function that writes a row of numbers for TensorBoard, which is optional."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard.") from None
+    writer = SummaryWriter(folder)
+
+    def report(row: dict) -> None:
+        for key, value in row.items():
+            writer.add_scalar(key, value, row["epoch"])
+        writer.flush()
+
+    return report
 
 
 def command_measure(args) -> None:
@@ -149,15 +173,27 @@ def parser() -> argparse.ArgumentParser:
     data_dir(p)
 
     p = command("train", command_train, "Train a network, or all networks of a profile; an interrupted run goes on.")
-    p.add_argument("--profile", help="train what this profile needs, e.g. digits; the next five options are ignored")
+    p.add_argument("--profile", help="train what this profile needs, e.g. digits; the next six options are ignored")
     p.add_argument("--dataset", default="digits")
     p.add_argument("--model", default="small", help="small, pool or wresnet")
-    p.add_argument("--method", default="Normal", help="a row of the paper's tables: Normal, Adv")
+    p.add_argument("--method", default="Normal",
+                   help="a row of the paper's tables: Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum, Int-1-class, Int, "
+                   "Int-Adv; or Int2, Int2-Adv")  # fmt: skip
+    p.add_argument(
+        "--gamma",
+        type=float,
+        default=records.GAMMA,
+        help="regularisation parameter of Int and its variants, in the released code's units (%(default)s)",
+    )
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--schedule", default="digits", help="a file of interp_lib/schedules")
+    p.add_argument("--schedule", default="digits", help="paper, quick or digits: a file of interp_lib/schedules")
     p.add_argument("--out", type=Path, default=Path("_build/networks"), help="folder of the networks (%(default)s)")
     p.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
                    help="go on from a checkpoint, and leave a finished network alone (default)")  # fmt: skip
+    p.add_argument("--keep", choices=("last", "best"), default="last",
+                   help="store the weights of the last step (default), or of the epoch with the best robust validation "
+                   "accuracy")  # fmt: skip
+    p.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's logs (default: none)")
     data_dir(p)
     device(p)
 

@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import stdev
 
 from . import records
+from .records import GAMMA
 
 # Tables A1 and A2, CIFAR-10: the name that is printed -> the network whose row it is. The chapter on Appendix E
 # derives it twice, from Table A3 and from the released networks; a test derives it again.
@@ -16,6 +18,7 @@ EXCHANGED_ROWS = {
     "Int-Adv": "IG-Norm",
     "Int-1-class": "IG-Norm-Sum",
 }
+SCHEDULES = ("paper", "quick", "digits")  # of networks that we trained, the ones to be preferred first
 DATASETS = {"MNIST": "mnist", "CIFAR-10": "cifar10", "R-ImageNet": "restricted_imagenet"}
 ONE_IMAGE = 1 / 200
 CLOSE_TAU = 0.01 + 1e-9
@@ -30,6 +33,7 @@ class Cell:
 
     `released` and `ours` are measured on the network that the printed name says. `corrected` is measured on the
     released network that the row really belongs to, `owner`; it differs from `released` in five rows of the paper.
+    `ours` is a mean over seeds, all trained by `schedule`, and `spread` their standard deviation; None for one seed.
     """
 
     table: str
@@ -45,6 +49,8 @@ class Cell:
     corrected: float | None = None
     n: int | None = None
     copy: str | None = None
+    schedule: str | None = None
+    spread: float | None = None
 
     @property
     def owner(self) -> str:
@@ -138,7 +144,9 @@ def _value(printed: dict, row: dict) -> float | None:
 def compare(found: Iterable[records.Record]) -> list[Cell]:
     """Every printed value with the measured ones, in the order of print.
 
-    A value measured on several networks of one method (seeds) is their mean, and n counts all their images.
+    A value measured on several networks of one method (seeds) is their mean, and n counts all their images. Networks
+    that we trained count by one schedule for each dataset and architecture, the first of `SCHEDULES` that is there,
+    and with the paper's gamma only.
 
     Raises:
         ValueError: two records of the same measurement on different copies of the data; say which one to use by
@@ -146,6 +154,7 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
     """
     measured: dict[tuple, list[dict]] = {}
     titles: dict[tuple, str] = {}
+    schedules: dict[tuple, set[str]] = {}
     for record in found:
         s = record.settings
         if s["measurement"] not in ("pgd", "aai", "isa"):
@@ -156,7 +165,12 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
                 f"{' / '.join(unit)} was measured on {titles[unit]!r} and on {s['title']!r}; keep one of the records."
             )
         for row in record.rows:
+            if "gamma" in row and row["gamma"] != GAMMA:
+                continue
+            if "schedule" in row:
+                schedules.setdefault(unit, set()).add(row["schedule"])
             measured.setdefault((*unit, row["method"], *_run(s["measurement"], row)), []).append(row)
+    chosen = {unit: next((s for s in SCHEDULES if s in there), min(there)) for unit, there in schedules.items()}
     cells = []
     for row in records.paper_tables():
         cell, run = dict(row), _wanted(row)
@@ -168,7 +182,11 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
                 model, method = "wresnet" if row["dataset"] == "R-ImageNet" else "small", "Normal"
             unit = (DATASETS[row["dataset"]], model, "ours" if column == "ours" else "released")
             rows = [r for r in measured.get((*unit, method, *run), []) if _value(row, r) is not None]
+            rows = [r for r in rows if r.get("schedule") == chosen.get(unit)]
             if rows:
+                if column == "ours":
+                    values = [_value(row, r) for r in rows]
+                    cell |= {"schedule": chosen.get(unit), "spread": stdev(values) if len(values) > 1 else None}
                 n = sum(r["n"] for r in rows)
                 cell[column] = math.fsum(_value(row, r) * r["n"] for r in rows) / n
                 cell["n"], cell["copy"] = cell.get("n", n), cell.get("copy", titles[unit])

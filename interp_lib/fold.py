@@ -1,7 +1,7 @@
 """The logits as a function of x alone, for fixed weights: what does not depend on x is computed once.
 
-Everything that calls a network many times with the same weights (attacks, the inner maximisation of
-training) uses `fold_logits`. Two steps, both exact up to rounding:
+Everything that calls a network many times with the same weights uses it: attacks `fold_logits` and `fold_cam`, a
+training step `fold_for_training`. Two steps, both exact up to rounding:
 
 1. The tail becomes a matrix. In Small nothing nonlinear follows the last convolution and the pool is a mean.
    With z = trunk(x) the logits are
@@ -17,12 +17,13 @@ training) uses `fold_logits`. Two steps, both exact up to rounding:
 
 import copy
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, same_padding
+from .models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, same_conv2d, same_padding
 
 
 class FixedConv2d(nn.Module):
@@ -94,54 +95,89 @@ class FixedConv2d(nn.Module):
 
 
 class Convolution(torch.autograd.Function):
-    """`FixedConv2d` for autograd. Linear in x and made of differentiable parts: all orders are right."""
+    """`FixedConv2d` for autograd: y = W x + b, or W x alone."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, layer: FixedConv2d) -> Tensor:
+    def forward(ctx, x: Tensor, layer: FixedConv2d, bias: bool = True) -> Tensor:
         ctx.layer, ctx.size, ctx.channels_first = layer, x.shape[2:], x.is_contiguous()
-        return layer.conv(x)
+        conv = layer.conv
+        return same_conv2d(x, conv.weight, conv.bias if bias else None, conv.stride)
 
     @staticmethod
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, None]:
-        dx = ctx.layer.input_gradient(dy, *ctx.size)
-        return dx.contiguous() if ctx.channels_first else dx, None  # an attack's iterates keep their layout
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, None, None]:
+        dx = InputGradient.apply(dy, ctx.layer, ctx.size)
+        return dx.contiguous() if ctx.channels_first else dx, None, None  # an attack's iterates keep their layout
 
 
-def fold_tail(model: GlobalPoolNetwork) -> tuple[Tensor, Tensor]:
-    """M as (classes, c, h, w), and m (classes,)."""
-    like = {"dtype": model.classifier.weight.dtype, "device": model.classifier.weight.device}
-    with torch.no_grad():
-        shape = model.trunk(torch.zeros(1, *model.input_shape, **like)).shape[1:]
-    with torch.enable_grad():
-        # Row c of M is the gradient of logit c at any point, here z = 0: one image a class, one pass back.
-        z = torch.zeros(model.num_classes, *shape, **like, requires_grad=True)
-        logits = model.classifier(model.tail(z).mean((2, 3)))
-        (matrix,) = torch.autograd.grad(logits.diagonal().sum(), z)
-    return matrix, logits[0].detach()
+class InputGradient(torch.autograd.Function):
+    """dy -> W^T dy. It is linear and its own derivative is W, so that all orders are right, and fast."""
+
+    @staticmethod
+    def forward(ctx, dy: Tensor, layer: FixedConv2d, size: torch.Size) -> Tensor:
+        ctx.layer = layer
+        return layer.input_gradient(dy, *size)
+
+    @staticmethod
+    def backward(ctx, dx: Tensor) -> tuple[Tensor, None, None]:
+        return Convolution.apply(dx, ctx.layer, False), None, None
 
 
-def fold_logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A function x -> logits (N, classes) equal to `model`, with the weights of this moment, detached.
+class Folded(NamedTuple):
+    """A network as two functions of x.
 
-    Its derivatives with respect to x, of any order, are those of `model`; weights get none. It costs one
-    forward and one backward pass of the tail over `classes` images. A module that is no `GlobalPoolNetwork`,
-    or has no affine tail, is returned as it is.
+    Attributes:
+        logits: images (N, C, H, W) -> (N, classes).
+        cam: images -> CAMs of all classes in units of eq. (1), (N, classes, h, w), whose sums are the logits.
+    """
 
-    Args:
-        model: any classifier.
+    logits: Callable[[Tensor], Tensor]
+    cam: Callable[[Tensor], Tensor]
+
+
+def has_affine_tail(model: nn.Module) -> bool:
+    """Whether nothing but Small's last convolution, the pool and the linear layer follow the last ReLU."""
+    return getattr(type(model), "tail", None) is Small.tail
+
+
+def compose_tail(model: Small) -> tuple[Tensor, Tensor]:
+    """The last convolution and the linear layer as one convolution with a channel a class in place of K.
+
+        w_c'[j] = sum_k w_k^c v_k[j],        b_c' = sum_k w_k^c b_k
+
+    v_k and b_k are its filters and biases. The output is u times the CAM of eq. (1). The weights keep their graph.
 
     Returns:
-        A function from images (N, C, H, W) in [0, 1] to logits (N, classes).
+        w' (classes, c, k, k) and b' (classes,).
     """
-    if not isinstance(model, GlobalPoolNetwork) or type(model).tail is GlobalPoolNetwork.tail:
-        return model
-    # glibc hands freed memory back to the system once it is twice the largest block freed so far (of 32 MB at
-    # most), and an attack would fault all its pages in again at every step. This block is never touched.
-    torch.empty(28 * 2**20, dtype=torch.uint8)
-    matrix, offset = fold_tail(model)
-    matrix = matrix.permute(0, 2, 3, 1).flatten(1)
-    trunk = fixed_trunk(model)
-    return lambda x: F.linear(trunk(x).permute(0, 2, 3, 1).flatten(1), matrix, offset)
+    weight = model.classifier.weight
+    return torch.einsum("ck,kijl->cijl", weight, model.conv3.weight), weight @ model.conv3.bias
+
+
+def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """M and m of f(x) = M vec(z) + m: the composed convolution, averaged over its output.
+
+    With B[p, j] the share of output pixels whose filter element j meets input pixel p, for each axis,
+
+        M_c[p, p'] = sum_{j, j'} B[p, j] w_c'[j, j'] B'[p', j'],        m_c = b_c'.
+
+    The weights keep their graph.
+
+    Args:
+        composed: what `compose_tail` returns, where the caller has it.
+
+    Returns:
+        M with the channels last, (classes, h * w * c), and m (classes,).
+    """
+    weight, bias = composed or compose_tail(model)
+    shares = []
+    for axis, n in enumerate(model.input_shape[1:]):
+        for conv in (model.conv1, model.conv2):
+            n = -(-n // conv.stride[axis])
+        k, s = model.conv3.kernel_size[axis], model.conv3.stride[axis]
+        p, j, q = torch.arange(n)[:, None, None], torch.arange(k)[:, None], torch.arange(-(-n // s))
+        shares.append((s * q + j - same_padding(n, k, s)[0] == p).to(weight).mean(2))
+    matrix = torch.einsum("pj,cijl,rl->cpri", shares[0], weight, shares[1])
+    return matrix.flatten(1), bias
 
 
 def fixed_trunk(model: GlobalPoolNetwork, **replaced: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -152,16 +188,68 @@ def fixed_trunk(model: GlobalPoolNetwork, **replaced: nn.Module) -> Callable[[Te
     return copy.deepcopy(model, fixed).requires_grad_(False).trunk
 
 
+def _fold(model: nn.Module, trunk: Callable[[Tensor], Tensor] | None, composed, tail) -> Folded:
+    """`Folded` from a trunk, `compose_tail` and `fold_tail`; without them the model as it is."""
+    if trunk is None:
+        weight = model.classifier.weight[:, :, None, None]
+        return Folded(model, lambda x: pool_share(F.conv2d(model.features(x), weight)))
+    stride = model.conv3.stride
+    return Folded(
+        lambda x: F.linear(trunk(x).permute(0, 2, 3, 1).flatten(1), *tail),
+        lambda x: pool_share(same_conv2d(trunk(x), *composed, stride)),
+    )
+
+
+def fold_for_training(model: GlobalPoolNetwork) -> tuple[Folded, Folded]:
+    """A network for one training step, its tail folded once: with a graph to the weights, and without.
+
+    The loss is made of the first. The inner maximisation climbs the second, which has the weights of this moment:
+    their gradients are neither computed nor kept. Both equal the network, with all derivatives that they have.
+    """
+    if not has_affine_tail(model):
+        fixed = copy.deepcopy(model).requires_grad_(False)
+        return _fold(model, None, None, None), _fold(fixed, None, None, None)
+    keep_memory()
+    composed = compose_tail(model)
+    tail = fold_tail(model, composed)
+    detached = ([part.detach() for part in parts] for parts in (composed, tail))
+    return _fold(model, model.trunk, composed, tail), _fold(model, fixed_trunk(model), *detached)
+
+
+def keep_memory() -> None:
+    """Makes glibc keep the memory of a pass for the next one.
+
+    It hands freed memory back to the system once that is twice the largest block freed so far (of 32 MB at most),
+    and an attack would fault all its pages in again at every step. This block is never touched.
+    """
+    torch.empty(28 * 2**20, dtype=torch.uint8)
+
+
+def fold_logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A function x -> logits (N, classes) equal to `model`, with the weights of this moment, detached.
+
+    Its derivatives with respect to x, of any order, are those of `model`; weights get none. A module that is no
+    `GlobalPoolNetwork`, or has no affine tail, is returned as it is.
+
+    Args:
+        model: any classifier.
+
+    Returns:
+        A function from images (N, C, H, W) in [0, 1] to logits (N, classes).
+    """
+    if not has_affine_tail(model):
+        return model
+    keep_memory()
+    with torch.no_grad():
+        return _fold(model, fixed_trunk(model), None, fold_tail(model)).logits
+
+
 def fold_cam(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """A function x -> CAMs of all classes, in units of eq. (1), with the weights of this moment, detached.
 
     It equals `interpreters.cam` for classes 0 .. C - 1; its sum over pixels is the logits, so that an attack on both
-    needs no second pass. In Small the CAM is affine in the trunk's output, and the last convolution and the linear
-    layer become one convolution with a channel a class in place of K,
-
-        w_c'[j] = (1/u) sum_k w_k^c v_k[j],
-
-    v_k its filters. Derivatives with respect to x, of any order, are the network's; weights get none.
+    needs no second pass. In Small the last convolution and the linear layer become one, see `compose_tail`.
+    Derivatives with respect to x, of any order, are the network's; weights get none.
 
     Args:
         model: a network with `features` and `classifier`; see `models`.
@@ -169,16 +257,10 @@ def fold_cam(model: nn.Module) -> Callable[[Tensor], Tensor]:
     Returns:
         A function from images (N, C, H, W) in [0, 1] to maps (N, classes, h, w).
     """
-    weight = model.classifier.weight.detach().clone()
-    if getattr(type(model), "tail", None) is not Small.tail:
-        features = copy.deepcopy(model).requires_grad_(False).features
-        return lambda x: pool_share(F.conv2d(features(x), weight[:, :, None, None]))
-    last = copy.deepcopy(model.conv3).requires_grad_(False)
-    last.weight = nn.Parameter(torch.einsum("ck,kijl->cijl", weight, last.weight), requires_grad=False)
-    last.bias = nn.Parameter(weight @ last.bias, requires_grad=False)
-    last.out_channels = len(weight)
-    trunk = fixed_trunk(model)
-    return lambda x: pool_share(last(trunk(x)))
+    if not has_affine_tail(model):
+        return _fold(copy.deepcopy(model).requires_grad_(False), None, None, None).cam
+    with torch.no_grad():
+        return _fold(model, fixed_trunk(model), compose_tail(model), None).cam
 
 
 def pool_share(maps: Tensor) -> Tensor:
@@ -202,9 +284,7 @@ def fold_after_first(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Te
     if not isinstance(model, GlobalPoolNetwork) or type(model).trunk not in [m.trunk for m in ARCHITECTURES.values()]:
         return nn.Identity(), fold_logits(model)
     first = FixedConv2d(model.conv1)
-    if type(model).tail is GlobalPoolNetwork.tail:
+    if not has_affine_tail(model):
         return first, copy.deepcopy(model, {id(model.conv1): nn.Identity()}).requires_grad_(False)
-    matrix, offset = fold_tail(model)
-    matrix = matrix.permute(0, 2, 3, 1).flatten(1)
-    trunk = fixed_trunk(model, conv1=nn.Identity())
-    return first, lambda h: F.linear(trunk(h).permute(0, 2, 3, 1).flatten(1), matrix, offset)
+    with torch.no_grad():
+        return first, _fold(model, fixed_trunk(model, conv1=nn.Identity()), None, fold_tail(model)).logits

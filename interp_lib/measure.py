@@ -75,11 +75,18 @@ def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Net
             yield Network(dataset, model, {"method": method}, released.find(dataset, model, method, folder))
     elif source == "ours":
         hows = [(networks.load(path)[1], path) for path in networks.available(folder or networks.NETWORKS)]
-        for how, path in sorted(hows, key=lambda pair: (released.METHODS.index(pair[0]["method"]), pair[0]["seed"])):
-            labels = {key: how[key] for key in ("method", "seed", "schedule")}
+        for how, path in sorted(hows, key=lambda pair: row_order(pair[0])):
+            labels = {key: how[key] for key in ("method", "seed", "schedule", "gamma") if key in how}
             yield Network(how["dataset"], how["model"], labels, path)
     else:
         raise ValueError(f"networks are 'released' or 'ours'; got {source!r}.")
+
+
+def row_order(row: dict) -> tuple:
+    """Rows stand in the order of the paper's tables, other methods after them; then by schedule, gamma and seed."""
+    method = row["method"]
+    position = released.METHODS.index(method) if method in released.METHODS else len(released.METHODS)
+    return position, method, row.get("schedule", ""), row.get("gamma", records.GAMMA), row.get("seed", 0)
 
 
 def fgsm_accuracy(model: GlobalPoolNetwork, x, y, *, eps: Sequence[float], progress=None) -> list[dict]:
@@ -221,14 +228,14 @@ def grow(
     for network in found:
         loaded = network.load().to(device)
         labels = {**network.labels, "weights": released.fingerprint(loaded)}
-        ours = lambda row, keys=network.labels: all(row[key] == value for key, value in keys.items())
+        ours = lambda row, keys=network.labels: all(row.get(key) == value for key, value in keys.items())
         held = [row for row in record.rows if ours(row) and row["weights"] == labels["weights"]]
         description = f"{measurement.upper()}  {dataset} {model} {network.labels['method']}"
         began, before = time.perf_counter(), record.provenance.get("seconds", 0.0)
         with tqdm(total=total, desc=f"{description:36}", unit=unit, disable=None, delay=1, file=sys.stderr) as bar:
             for rows in rows_of(loaded, held, bar.update):
                 record.rows = [row for row in record.rows if not ours(row)] + [{**labels, **row} for row in rows]
-                record.rows.sort(key=lambda row: (released.METHODS.index(row["method"]), row.get("seed", 0)))
+                record.rows.sort(key=row_order)
                 record.provenance = records.provenance(before + time.perf_counter() - began, device)
                 records.write(record, folder)
     return path

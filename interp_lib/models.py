@@ -29,16 +29,21 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def same_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> Tensor:
+    """A convolution with TensorFlow's SAME padding, for any input size: (N, C, H, W) -> (N, K, h, w)."""
+    (top, bottom), (left, right) = (
+        same_padding(n, k, s) for n, k, s in zip(x.shape[2:], weight.shape[2:], stride, strict=True)
+    )
+    if top == bottom and left == right:
+        return F.conv2d(x, weight, bias, stride, (top, left))
+    return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride)
+
+
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding, for any input size."""
+    """`same_conv2d` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
-        (top, bottom), (left, right) = (
-            same_padding(n, k, s) for n, k, s in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
-        )
-        if top == bottom and left == right:
-            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left))
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride)
+        return same_conv2d(x, self.weight, self.bias, self.stride)
 
 
 class GlobalPoolNetwork(nn.Module):

@@ -1,7 +1,7 @@
 """Networks that we trained: weights as safetensors, and beside them a small JSON of how they were trained.
 
-`mnist-small-int-s0-paper.safetensors` and `.json` are one network: dataset, architecture, method, seed, schedule.
-Neither file can run code when it is read.
+`mnist-small-int-s0-paper.safetensors` and `.json` are one network: dataset, architecture, method, seed, schedule;
+`mnist-small-int-s0-paper-g0.003` has another gamma than the paper's 0.01. Neither file can run code when it is read.
 """
 
 import json
@@ -14,7 +14,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
 from .models import GlobalPoolNetwork, build
-from .records import write_atomically
+from .records import GAMMA, write_atomically
 
 NETWORKS = Path("networks")
 
@@ -32,10 +32,12 @@ class NetworkName:
     method: str
     seed: int
     schedule: str
+    gamma: float = GAMMA
 
     @property
     def slug(self) -> str:
-        return f"{self.dataset}-{self.model}-{self.method.lower()}-s{self.seed}-{self.schedule}"
+        gamma = "" if self.gamma == GAMMA else f"-g{self.gamma:g}"
+        return f"{self.dataset}-{self.model}-{self.method.lower()}-s{self.seed}-{self.schedule}{gamma}"
 
     def path(self, folder: str | os.PathLike = NETWORKS) -> Path:
         return Path(folder) / f"{self.slug}.safetensors"

@@ -23,6 +23,7 @@ from pathlib import Path
 
 SCHEMA = 1
 RESULTS = Path("results")
+GAMMA = 0.01  # the paper's regularisation parameter, in the released code's units; see `losses`
 
 
 class RecordError(ValueError):

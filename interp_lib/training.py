@@ -20,23 +20,26 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from .attacks.pgd import projected_ascent, uniform_start
+from .attacks.pgd import Objective, ascend, pgd, uniform_start
 from .data import Dataset
 from .evaluation import count_correct
 from .losses import METHODS
 from .models import GlobalPoolNetwork
-from .records import write_atomically
+from .records import GAMMA, write_atomically
+
+WATCHED = 1000  # validation images that are attacked after every epoch
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how hard: one YAML file of plain numbers, `schedules/NAME.yml`.
+    """How long and how hard: plain numbers, one YAML file `schedules/NAME.yml` with a section for every dataset.
 
     Attributes:
         epochs, batch_size, learning_rate: of Adam; the last partial batch of an epoch is dropped.
         eps: radius of the inner maximisation after the ramp, in the unit of the pixels.
         ramp_start, ramp_end: training steps; the radius is 0 before, eps after, linear in between.
         attack_steps, attack_alpha: of the inner maximisation, from a uniform random start.
+        decay: training steps at which the learning rate falls to a tenth.
     """
 
     epochs: int
@@ -47,38 +50,53 @@ class Schedule:
     ramp_end: int
     attack_steps: int
     attack_alpha: float
+    decay: tuple[int, ...] = ()
 
     @classmethod
-    def load(cls, name: str) -> "Schedule":
-        """A schedule of the library by name.
+    def load(cls, name: str, dataset: str) -> "Schedule":
+        """A schedule of the library by name, for a dataset.
 
         Raises:
-            ValueError: an unknown name, an unknown or a missing key, or a value that is no number.
+            ValueError: an unknown name, a dataset that it does not cover, an unknown or a missing key, or a value
+                that is no number.
         """
         folder = resources.files(__package__) / "schedules"
         known = sorted(p.name.removesuffix(".yml") for p in folder.iterdir() if p.name.endswith(".yml"))
         if name not in known:
             raise ValueError(f"unknown schedule {name!r}; known are {', '.join(known)}.")
-        content = yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8"))
+        sections = yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8"))
+        if not isinstance(sections, dict) or dataset not in sections:
+            covered = ", ".join(sections) if isinstance(sections, dict) else "nothing"
+            raise ValueError(f"schedule {name!r} is for {covered}, not for {dataset!r}.")
+        content, where = sections[dataset], f"schedules/{name}.yml, {dataset}"
         expected = {f.name: f.type for f in fields(cls)}
         keys = set(content) if isinstance(content, dict) else set()
         if wrong := sorted(keys ^ set(expected)):
-            raise ValueError(f"schedules/{name}.yml must have the keys {', '.join(expected)}; see {', '.join(wrong)}.")
-        numbers = {}
-        for key, kind in expected.items():
+            raise ValueError(f"{where} must have the keys {', '.join(expected)}; see {', '.join(wrong)}.")
+
+        def number(key: str, value, kind):
             try:
-                numbers[key] = kind(float(content[key]))
-                wrong = numbers[key] != float(content[key])
+                converted = kind(float(value))
+                if converted == float(value):
+                    return converted
             except (TypeError, ValueError, OverflowError):
-                wrong = True
-            if wrong:
-                what = "a whole number" if kind is int else "a number"
-                raise ValueError(f"schedules/{name}.yml: {key} must be {what}; got {content[key]!r}.")
-        return cls(**numbers)
+                pass
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{where}: {key} must be {what}; got {value!r}.")
+
+        decay = content.pop("decay")
+        if not isinstance(decay, list):
+            raise ValueError(f"{where}: decay must be a list of training steps; got {decay!r}.")
+        numbers = {key: number(key, value, expected[key]) for key, value in content.items()}
+        return cls(**numbers, decay=tuple(number("decay", step, int) for step in decay))
 
     def radius(self, step: int) -> float:
         """eps of the inner maximisation at a training step, counted from 0."""
         return self.eps * min(max((step - self.ramp_start) / max(self.ramp_end - self.ramp_start, 1), 0.0), 1.0)
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a training step, counted from 0: a tenth after every step of `decay`."""
+        return self.learning_rate * 0.1 ** sum(step >= at for at in self.decay)
 
 
 class Diverged(RuntimeError):
@@ -92,22 +110,29 @@ def generator(seed: int, purpose: str, counter: int) -> torch.Generator:
 
 
 def inner_maximum(
-    model: GlobalPoolNetwork, x: Tensor, y: Tensor, objective: Callable, *, eps: float, schedule: Schedule,
-    generator: torch.Generator,
-) -> Tensor:  # fmt: skip
+    objective: Objective, x: Tensor, *, eps: float, schedule: Schedule, generator: torch.Generator
+) -> Tensor:
     """x' of the min-max problem (9): ascent on `objective` from a uniform random start. (N, C, H, W)."""
-    x_adv = start = uniform_start(x, eps, generator)
-    climbed = projected_ascent(
-        objective(model, x, y),
-        x,
-        eps=eps,
-        alpha=schedule.attack_alpha,
-        steps=schedule.attack_steps,
-        start=start,
-    )
-    for x_adv in climbed:
-        pass
-    return x_adv
+    start = uniform_start(x, eps, generator)
+    return ascend(objective, x, eps=eps, alpha=schedule.attack_alpha, steps=schedule.attack_steps, start=start)
+
+
+def watch(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -> dict:
+    """What an epoch is judged by: accuracy on the validation images, and on some of them under attack.
+
+    The attack is PGD of the schedule's final radius, ten steps of a quarter of it, whatever the ramp has reached, so
+    that epochs can be compared.
+
+    Returns:
+        validation_accuracy, and validation_robust over the first `WATCHED` images.
+    """
+    images, labels = dataset.validation.x(), dataset.validation.labels
+    x, y, eps = images[:WATCHED], labels[:WATCHED], schedule.eps
+    x_adv = pgd(model, x, y, eps=eps, alpha=eps / 4, steps=10) if eps else x
+    return {
+        "validation_accuracy": count_correct(model, images, labels) / max(len(labels), 1),
+        "validation_robust": count_correct(model, x_adv, y) / max(len(y), 1),
+    }
 
 
 @contextmanager
@@ -142,7 +167,7 @@ def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
     Raises:
         ValueError: a file that is no whole checkpoint.
     """
-    keys = {"run", "model", "optimizer", "step", "losses", "history"}
+    keys = {"run", "model", "optimizer", "step", "losses", "history", "best"}
     try:
         state = torch.load(path, map_location=model.classifier.weight.device, weights_only=True)
         if not isinstance(state, dict) or set(state) != keys:
@@ -161,9 +186,12 @@ def fit(
     method: str,
     schedule: Schedule,
     *,
+    gamma: float = GAMMA,
     seed: int = 0,
     checkpoint: str | os.PathLike | None = None,
     max_steps: int | None = None,
+    keep: str = "last",
+    report: Callable[[dict], object] | None = None,
 ) -> list[dict]:
     """Trains `model` in place.
 
@@ -172,30 +200,36 @@ def fit(
         dataset: its `train` split is learnt, its `validation` split watched after every epoch.
         method: a row of the tables, a key of `losses.METHODS`.
         schedule: how long and how hard.
+        gamma: the regularisation parameter of Int and its variants.
         seed: of the order of the images and of the random starts.
         checkpoint: a file written after every epoch and when the run is interrupted; where it exists, training goes
-            on from it. It must come from the same method, schedule, seed and data.
+            on from it. It must come from the same method, gamma, schedule, seed and data.
         max_steps: stop, with a checkpoint, after this many training steps.
+        keep: 'last' leaves the weights of the last step, as the paper's networks are; 'best' those of the epoch with
+            the highest `validation_robust`, the first of equals.
+        report: called with every row of the history.
 
     Returns:
-        One row an epoch: epoch, loss (mean over the epoch), validation_accuracy, eps.
+        One row an epoch: epoch, loss (mean over the epoch), eps, and what `watch` sees.
 
     Raises:
-        ValueError: an unknown method, a training split smaller than a batch, or a checkpoint of another run.
+        ValueError: an unknown method or `keep`, a negative gamma, a training split smaller than a batch, or a
+            checkpoint of another run.
         Diverged: the loss became NaN or infinite; the checkpoint holds the last good state.
 
     Source: eq. (9), section 5 and Appendix B.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}.")
+    if keep not in ("last", "best") or not gamma >= 0:
+        raise ValueError(f"keep must be 'last' or 'best' and gamma >= 0; got {keep!r}, {gamma}.")
     if len(dataset.train) < schedule.batch_size:
         raise ValueError(
             f"{dataset.title} has {len(dataset.train)} training images; a batch needs {schedule.batch_size}."
         )
-    recipe = METHODS[method]
-    run = {"method": method, "seed": seed, "schedule": asdict(schedule), "data": dataset.fingerprint}
+    run = {"method": method, "gamma": gamma, "seed": seed, "schedule": asdict(schedule), "data": dataset.fingerprint}
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
-    step, losses, history = 0, [], []
+    step, losses, history, best = 0, [], [], None
     checkpoint = Path(checkpoint) if checkpoint else None
     if checkpoint and checkpoint.exists():
         state = load_checkpoint(checkpoint, model)
@@ -206,13 +240,13 @@ def fit(
         except RuntimeError:
             raise ValueError(f"{checkpoint} belongs to another architecture; delete it or name another file.") from None
         optimizer.load_state_dict(state["optimizer"])
-        step, losses, history = state["step"], state["losses"], state["history"]
+        step, losses, history, best = (state[key] for key in ("step", "losses", "history", "best"))
 
     def save():
         if checkpoint and all(torch.isfinite(p).all() for p in model.parameters()):
             save_checkpoint(checkpoint, {
                 "run": run, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                "step": step, "losses": losses, "history": history,
+                "step": step, "losses": losses, "history": history, "best": best,
             })  # fmt: skip
 
     per_epoch = len(dataset.train) // schedule.batch_size
@@ -237,36 +271,38 @@ def fit(
                 order, order_of = order.to(dataset.train.labels.device), epoch
             batch = order[position * schedule.batch_size : (position + 1) * schedule.batch_size]
             x, y, eps = dataset.train.x(batch), dataset.train.labels[batch], schedule.radius(step)
+            problem = METHODS[method](model, x, y, gamma)
             x_adv = x
-            if recipe.objective and eps > 0:
+            if problem.objective and eps > 0:
                 x_adv = inner_maximum(
-                    model,
-                    x,
-                    y,
-                    recipe.objective,
-                    eps=eps,
-                    schedule=schedule,
-                    generator=generator(seed, "start", step),
+                    problem.objective, x, eps=eps, schedule=schedule, generator=generator(seed, "start", step)
                 )
-            loss = recipe.loss(model, x, y, x_adv)
+            loss = problem.loss(x_adv)
             if not torch.isfinite(loss):
                 kept = checkpoint and checkpoint.exists()
                 where = f"{checkpoint} has the last good state" if kept else "there is no checkpoint yet"
                 raise Diverged(f"{method}: the loss is {loss.item()} at step {step}; {where}.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            optimizer.param_groups[0]["lr"] = schedule.rate(step)
             optimizer.step()
             losses.append(loss.item())
             step += 1
             bar.update()
             if position + 1 == per_epoch:
-                correct = count_correct(model, dataset.validation.x(), dataset.validation.labels)
-                accuracy = correct / max(len(dataset.validation), 1)
-                history.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses),
-                                "validation_accuracy": accuracy, "eps": eps})  # fmt: skip
-                losses = []
-                bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", val=f"{accuracy:.3f}", eps=f"{eps:.3f}")
+                history.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), "eps": eps,
+                                **watch(model, dataset, schedule)})  # fmt: skip
+                losses, row = [], history[-1]
+                if best is None or row["validation_robust"] > best["validation_robust"]:
+                    weights = {key: value.clone() for key, value in model.state_dict().items()}
+                    best = {"epoch": epoch + 1, "validation_robust": row["validation_robust"], "model": weights}
+                bar.set_postfix({"loss": f"{row['loss']:.3f}", "val": f"{row['validation_accuracy']:.3f}",
+                                 "robust": f"{row['validation_robust']:.3f}", "eps": f"{eps:.3f}"})  # fmt: skip
+                if report:
+                    report(row)
                 save()
         save()
+    if keep == "best" and best and step == total:
+        model.load_state_dict(best["model"])
     model.eval()
     return history

@@ -54,7 +54,8 @@ def test_every_command_has_help(command, capsys):
         (("data", "mnist", "--data-dir", "typo"), ("typo", "does not exist")),
         (("train", "--method", "Interp"), ("unknown method 'Interp'",)),
         (("train", "--model", "resnet"), ("unknown architecture 'resnet'",)),
-        (("train", "--schedule", "quick"), ("unknown schedule 'quick'", "digits")),
+        (("train", "--schedule", "slow"), ("unknown schedule 'slow'", "digits")),
+        (("train", "--schedule", "paper"), ("schedule 'paper' is for mnist, cifar10", "'digits'")),
         (("train", "--dataset", "cifar100"), ("unknown dataset 'cifar100'",)),
         (("train", "--profile", "quick"), ("unknown profile 'quick'", "digits")),
         (("measure", "table9"), ("unknown table 'table9'", "table3")),
@@ -112,7 +113,7 @@ def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
     from interp_lib import measure, training
 
     short = training.Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
-    monkeypatch.setattr(training.Schedule, "load", classmethod(lambda cls, name: short))
+    monkeypatch.setattr(training.Schedule, "load", classmethod(lambda cls, name, dataset: short))
     monkeypatch.setattr(measure, "PGD_EPS", {("digits", "small"): (0, 0.1)})
     monkeypatch.setattr(measure, "STEPS", (1, 2))
     assert cli.main(["train", "--method", "Adv", "--seed", "3", "--out", "nets", "--device", "cpu"]) == 0

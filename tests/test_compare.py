@@ -115,6 +115,19 @@ def test_seeds_are_averaged_and_their_images_counted():
     assert found.ours == pytest.approx(390 / 500) and found.n == 500 and found.released is None
 
 
+def test_schedules_and_gammas_are_not_mixed():
+    """The paper's schedule before the quick one, for a whole dataset and architecture; other gammas never."""
+    quick = [row(100, seed=0, schedule="quick", gamma=0.01), row(110, seed=1, schedule="quick", gamma=0.01)]
+    found = pick(compare.compare([record(quick, source="ours")]))
+    assert (found.ours, found.schedule) == (210 / 400, "quick") and found.spread == pytest.approx(0.05 / 2**0.5)
+    paper = row(150, method="Int", seed=0, schedule="paper", gamma=0.01)
+    found = compare.compare([record([*quick, paper], source="ours")])
+    assert pick(found).ours is None and pick(found).schedule is None
+    assert (pick(found, method="Int").ours, pick(found, method="Int").spread) == (0.75, None)
+    other = compare.compare([record([row(20, schedule="paper", gamma=0.003), *quick], source="ours")])
+    assert pick(other).ours == 210 / 400
+
+
 def test_released_and_ours_stand_side_by_side():
     both = [record([row(178)]), record([row(170), row(172)], source="ours")]
     found = pick(compare.compare(both))

@@ -71,14 +71,13 @@ def test_networks_without_an_affine_tail_come_back_as_they_are():
         assert fold_logits(model) is model
 
 
-def test_a_tail_of_ones_own_is_folded(make_images):
+def test_a_tail_of_ones_own_comes_back_as_it_is():
     class Scaled(Small):
         def tail(self, z):
             return -2 * super().tail(z)
 
-    model, x = Scaled().double(), make_images(3)
-    model.load_state_dict(biased((1, 28, 28)).state_dict())
-    assert (fold_logits(model)(x) - model(x)).abs().max() < 1e-10
+    model = Scaled()
+    assert fold_logits(model) is model
 
 
 def test_folding_leaves_the_network_as_it_was(small, make_images):

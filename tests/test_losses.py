@@ -1,0 +1,190 @@
+"""Every method against a loss written out here, on the plain network: value, weights' gradient, what x' climbs."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import images
+
+from interp_lib import losses
+from interp_lib.attacks.pgd import input_gradient
+from interp_lib.fold import fold_for_training
+from interp_lib.models import build
+
+SHAPES = {"small": (1, 28, 28), "pool": (1, 8, 8), "wresnet": (3, 8, 8)}
+
+
+def case(architecture="small", classes=5):
+    """A network in double precision with biases, a batch, and a point near it."""
+    model = build(architecture, SHAPES[architecture], classes, seed=1).double()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(0, 0.2, generator=generator)
+        model.classifier.weight.mul_(4)  # logits that differ
+    x = images(6, SHAPES[architecture], seed=3)
+    x_adv = (x + 0.1 * torch.randn(x.shape, generator=generator, dtype=x.dtype)).clamp(0, 1)
+    return model, x, torch.randint(classes, (6,), generator=generator), x_adv
+
+
+# The methods, image by image and class by class, on the plain network
+
+
+def cross_entropy(model, x, t):
+    return -model(x[None])[0].log_softmax(0)[t]
+
+
+def plain_cams(model, x):
+    """The CAMs of the release: plain sums, u times eq. (1)."""
+    return torch.einsum("ck,khw->chw", model.classifier.weight, model.features(x[None])[0])
+
+
+def first_norm(model, x, x_adv, t):
+    return (plain_cams(model, x)[t] - plain_cams(model, x_adv)[t]).abs().sum()
+
+
+def int_norms(model, x, x_adv, t):
+    maps, maps_adv = plain_cams(model, x), plain_cams(model, x_adv)
+    e = model(x_adv[None])[0].exp()
+    others = [i for i in range(len(e)) if i != t]
+    weighted = sum(e[i] / e[others].sum() * (maps[i] - maps_adv[i]).abs().sum() for i in others)
+    return first_norm(model, x, x_adv, t) + weighted
+
+
+def divergence(model, x, x_adv, t):
+    p, q = model(x[None])[0].softmax(0), model(x_adv[None])[0].softmax(0)
+    return (p * (p / q).log()).sum()
+
+
+def ig_norm(model, x, x_adv, t):
+    gradients = []
+    for s in range(1, 6):
+        point = x + s / 5 * (x_adv - x)
+        if not point.requires_grad:
+            point.requires_grad_()
+        gradients.append(torch.autograd.grad(cross_entropy(model, point, t), point, create_graph=True)[0])
+    return ((x_adv - x) * sum(gradients) / 5).abs().sum()
+
+
+GAMMA = 0.03
+# method -> (its loss of one image, what x' climbs of it)
+PLAIN = {
+    "Normal": (lambda m, x, a, t: cross_entropy(m, x, t), None),
+    "Adv": (lambda m, x, a, t: cross_entropy(m, a, t),) * 2,
+    "TRADES": (lambda m, x, a, t: cross_entropy(m, x, t) + divergence(m, x, a, t), divergence),
+    "IG-Norm": (lambda m, x, a, t: cross_entropy(m, x, t) + ig_norm(m, x, a, t), ig_norm),
+    "IG-Norm-Sum": (lambda m, x, a, t: cross_entropy(m, a, t) + ig_norm(m, x, a, t),) * 2,
+    "Int-1-class": (lambda m, x, a, t: cross_entropy(m, x, t) + GAMMA * first_norm(m, x, a, t), first_norm),
+    "Int": (lambda m, x, a, t: cross_entropy(m, x, t) + GAMMA * int_norms(m, x, a, t), int_norms),
+    "Int-Adv": (lambda m, x, a, t: cross_entropy(m, a, t) + GAMMA * int_norms(m, x, a, t),) * 2,
+}
+PLAIN["Int2"] = PLAIN["Int"][0], PLAIN["Adv"][0]
+PLAIN["Int2-Adv"] = PLAIN["Int-Adv"][0], PLAIN["Adv"][0]
+
+
+def test_every_method_is_written_out_here():
+    assert set(PLAIN) == set(losses.METHODS)
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+@pytest.mark.parametrize("method", losses.METHODS)
+def test_loss_and_weights_gradient(method, architecture):
+    model, x, y, x_adv = case(architecture)
+    weights = tuple(model.parameters())
+    loss = losses.METHODS[method](model, x, y, GAMMA).loss(x_adv if PLAIN[method][1] else x)
+    plain = sum(PLAIN[method][0](model, x[n], x_adv[n], y[n]) for n in range(len(x))) / len(x)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-10)
+    ours = torch.autograd.grad(loss, weights, allow_unused=True)
+    theirs = torch.autograd.grad(plain, weights, allow_unused=True)
+    for gradient, expected in zip(ours, theirs, strict=True):
+        if expected is None:  # a last bias does not move IG's cross-entropy by itself
+            assert gradient is None or gradient.abs().max() < 1e-12
+        else:
+            assert (gradient - expected).abs().max() < 1e-9 * max(expected.abs().max().item(), 1)
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+@pytest.mark.parametrize("method", [m for m in losses.METHODS if PLAIN[m][1]])
+def test_objective_and_its_gradient(method, architecture):
+    model, x, y, x_adv = case(architecture)
+    objective = losses.METHODS[method](model, x, y, GAMMA).objective
+    with torch.enable_grad():
+        plain = torch.stack([PLAIN[method][1](model, x[n], x_adv[n], y[n]) for n in range(len(x))])
+    value = objective(x_adv)
+    assert value.shape == (len(x),) and torch.allclose(value, plain, rtol=1e-10)
+    z = x_adv.clone().requires_grad_()
+    total = sum(PLAIN[method][1](model, x[n], z[n], y[n]) for n in range(len(x)))
+    (expected,) = torch.autograd.grad(total, z)
+    assert expected.abs().max() > 1e-6
+    assert (input_gradient(objective, x_adv) - expected).abs().max() < 1e-9 * expected.abs().max()
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+@pytest.mark.parametrize("method", [m for m in losses.METHODS if PLAIN[m][1]])
+def test_objectives_know_no_weights(method, architecture):
+    model, x, y, x_adv = case(architecture)
+    objective = losses.METHODS[method](model, x, y, GAMMA).objective
+    value = objective(x_adv.requires_grad_()).sum()
+    got = torch.autograd.grad(value, tuple(model.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in got)
+
+
+@pytest.mark.parametrize("method, same", [("Int", "Normal"), ("Int-1-class", "Normal"), ("Int-Adv", "Adv")])
+def test_without_gamma_the_discrepancy_is_gone(method, same):
+    model, x, y, x_adv = case()
+    without = losses.METHODS[method](model, x, y, 0.0).loss(x_adv)
+    plain = losses.METHODS[same](model, x, y).loss(x if same == "Normal" else x_adv)
+    assert without.item() == pytest.approx(plain.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("method", losses.METHODS)
+def test_without_a_ball_every_method_is_normal_training(method):
+    model, x, y, _ = case()
+    assert losses.METHODS[method](model, x, y).loss(x).item() == pytest.approx(F.cross_entropy(model(x), y).item())
+
+
+def test_gamma_of_the_release_in_units_of_the_text():
+    """gamma_text D~ of eq. (8) = gamma_release times a plain sum without 1/2: gamma_text = 2 u gamma_release."""
+    from interp_lib.discrepancy import target_free_discrepancy
+    from interp_lib.interpreters import cam
+
+    model, x, y, x_adv = case()
+    u = 49
+    every = torch.arange(5).expand(len(x), -1)
+    text = target_free_discrepancy(cam(model, x, every), cam(model, x_adv, every), y, model(x_adv)).mean()
+    difference = losses.METHODS["Int"](model, x, y, 0.01).loss(x_adv) - F.cross_entropy(model(x), y)
+    assert difference.item() == pytest.approx(2 * u * 0.01 * text.item(), rel=1e-9)
+
+
+def test_a_path_of_many_steps_sums_to_the_difference_of_losses():
+    model, x, y, x_adv = case()
+    integral, logits_adv = losses.path_integral(model, x, x_adv, y, steps=400)
+    gained = F.cross_entropy(model(x_adv), y, reduction="none") - F.cross_entropy(model(x), y, reduction="none")
+    assert gained.abs().max() > 1e-3
+    assert torch.allclose(integral.flatten(1).sum(1), gained, rtol=0.02, atol=1e-4)
+    assert torch.allclose(logits_adv, model(x_adv))
+
+
+def test_gradient_of_ig_norm_is_a_finite_difference():
+    model, x, y, x_adv = case()
+    objective = losses.METHODS["IG-Norm"](model, x, y).objective
+    gradient = input_gradient(objective, x_adv)
+    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(5))
+    h = 1e-7
+    numeric = (objective(x_adv + h * direction) - objective(x_adv - h * direction)).detach() / (2 * h)
+    assert torch.allclose((gradient * direction).flatten(1).sum(1), numeric, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_folds_for_training_are_the_network(architecture):
+    model, x, _, _ = case(architecture)
+    for folded in fold_for_training(model):
+        logits, maps = folded.logits(x), folded.cam(x)
+        assert (logits - model(x)).abs().max() < 1e-10
+        assert (maps.sum((2, 3)) - model(x)).abs().max() < 1e-10
+    free, fixed = fold_for_training(model)
+    weights = tuple(model.parameters())
+    ours = torch.autograd.grad(free.logits(x).logsumexp(1).sum(), weights)
+    theirs = torch.autograd.grad(model(x).logsumexp(1).sum(), weights)
+    assert all((a - b).abs().max() < 1e-9 * b.abs().max() for a, b in zip(ours, theirs, strict=True))
+    assert not fixed.logits(x).requires_grad and not fixed.cam(x).requires_grad
