@@ -1,0 +1,140 @@
+"""A training step of every method here and as a plain PyTorch loop: milliseconds, in one run, in turns.
+
+    python benchmarks/training.py --rounds 5 --write
+
+The plain loop is what one writes in the manner of the public code of TRADES: the network as it is, clean logits computed
+again in every inner step, one backward pass for the weights. Both stop before the optimizer's step, which is the same.
+They start from the same weights, batch and random start and must end at the same loss, within 2 %; where they do not,
+the exit status is 1. With --write the times go into a record of results/, which Figure 3 reads.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from side_by_side import in_turns
+from tqdm import tqdm
+
+from interp_lib import data, losses, records
+from interp_lib.attacks.pgd import uniform_start
+from interp_lib.models import build
+from interp_lib.training import Schedule, generator, inner_maximum
+
+IMAGES = 55000  # of an epoch of MNIST
+GAMMA = records.GAMMA
+
+
+def cams(model, x):
+    return torch.einsum("ck,nkhw->nchw", model.classifier.weight, model.features(x))
+
+
+def int_norms(model, x, x_adv, y, one_class):
+    apart = (cams(model, x) - cams(model, x_adv)).abs().sum((2, 3))
+    true = F.one_hot(y, apart.shape[1]).bool()
+    first = apart[true]
+    if one_class:
+        return first
+    return first + (model(x_adv).masked_fill(true, -torch.inf).softmax(1) * apart).sum(1)
+
+
+def path_norm(model, x, x_adv, y):
+    points = torch.cat([x + s / 5 * (x_adv - x) for s in range(1, 6)])
+    if not points.requires_grad:
+        points.requires_grad_()
+    loss = F.cross_entropy(model(points), y.repeat(5), reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, points, create_graph=True)
+    return ((x_adv - x) * gradient.unflatten(0, (5, -1)).mean(0)).abs().flatten(1).sum(1)
+
+
+def divergence(model, x, x_adv):
+    return F.kl_div(model(x_adv).log_softmax(1), model(x).softmax(1), reduction="none").sum(1)
+
+
+def plain(method, model, x, y):
+    """(what the weights descend, what x' climbs) on the network as it is: images -> (N,)."""
+    at = lambda z: F.cross_entropy(model(z), y, reduction="none")
+    norms = lambda x_adv: GAMMA * int_norms(model, x, x_adv, y, method == "Int-1-class")
+    return {
+        "Normal": (lambda x_adv: at(x), None),
+        "Adv": (at, at),
+        "TRADES": (lambda a: at(x) + divergence(model, x, a), lambda a: divergence(model, x, a)),
+        "IG-Norm": (lambda a: at(x) + path_norm(model, x, a, y), lambda a: path_norm(model, x, a, y)),
+        "IG-Norm-Sum": (lambda a: at(a) + path_norm(model, x, a, y), lambda a: at(a) + path_norm(model, x, a, y)),
+        "Int-1-class": (lambda a: at(x) + norms(a), norms),
+        "Int": (lambda a: at(x) + norms(a), norms),
+        "Int-Adv": (lambda a: at(a) + norms(a), lambda a: at(a) + norms(a)),
+    }[method]
+
+
+def plain_step(method, model, x, y, schedule, start):
+    loss, objective = plain(method, model, x, y)
+    low, high = (x - schedule.eps).clamp(min=0), (x + schedule.eps).clamp(max=1)
+    x_adv = start if objective else x
+    for _ in range(schedule.attack_steps if objective else 0):
+        x_adv.requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(x_adv).sum(), x_adv)
+        x_adv = gradient.sign_().mul_(schedule.attack_alpha).add_(x_adv.detach()).clamp_(low, high)
+    value = loss(x_adv).mean()
+    model.zero_grad(set_to_none=True)
+    value.backward()
+    return value.item()
+
+
+def our_step(method, model, x, y, schedule):
+    problem, x_adv = losses.METHODS[method](model, x, y), x
+    if problem.objective:
+        seeded = generator(0, "start", 0)
+        x_adv = inner_maximum(problem.objective, x, eps=schedule.eps, schedule=schedule, generator=seeded)
+    value = problem.loss(x_adv)
+    model.zero_grad(set_to_none=True)
+    value.backward()
+    return value.item()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--attack-steps", type=int, default=40, help="inner steps (%(default)s, the paper's)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--write", action="store_true", help="write the record that Figure 3 reads")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    schedule = replace(Schedule.load("paper", "mnist"), attack_steps=args.attack_steps)
+    images = data.load("digits")  # the time does not depend on what is on an image of 28 by 28
+    x, y = images.train.x()[: schedule.batch_size], images.train.labels[: schedule.batch_size]
+    model = build("small", images.shape, images.num_classes, seed=0)
+    start = uniform_start(x, schedule.eps, generator(0, "start", 0))
+    print(f"Small, batch {len(x)}, {schedule.attack_steps} inner steps; torch {torch.__version__}, "
+          f"threads: {args.threads}, rounds: {args.rounds}")  # fmt: skip
+    rows, wrong, began = [], [], time.perf_counter()
+    print(f"\n{'ms a training step':18}{'ours':>9}{'plain':>9}{'ratio':>8}{'loss':>9}{'plain':>9}{'s an epoch':>12}")
+    for method in tqdm([m for m in losses.METHODS if not m.startswith("Int2")], disable=None, file=sys.stderr):
+        steps = {
+            "ours": lambda method=method: our_step(method, model, x, y, schedule),
+            "plain": lambda method=method: plain_step(method, model, x, y, schedule, start.clone()),
+        }
+        seconds, loss = in_turns(steps, args.rounds)
+        ms = {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+        epoch = ms["ours"] / 1e3 * (IMAGES // len(x))
+        print(f"{method:18}{ms['ours']:9.1f}{ms['plain']:9.1f}{ms['plain'] / ms['ours']:8.2f}"
+              f"{loss['ours']:9.4f}{loss['plain']:9.4f}{epoch:12.0f}")  # fmt: skip
+        rows.append({"method": method, "ms_a_step": round(ms["ours"], 2), "ms_a_step_plain": round(ms["plain"], 2),
+                     "ratio": round(ms["plain"] / ms["ours"], 3), "seconds_an_epoch": round(epoch, 1)})  # fmt: skip
+        if abs(loss["ours"] - loss["plain"]) > 0.02 * abs(loss["plain"]):
+            wrong.append(method)
+    if args.write:
+        settings = {"measurement": "training-time", "dataset": "mnist", "model": "small", "networks": "ours",
+                    "batch": len(x), "attack_steps": schedule.attack_steps, "threads": args.threads,
+                    "rounds": args.rounds, "images_an_epoch": IMAGES}  # fmt: skip
+        provenance = records.provenance(time.perf_counter() - began)
+        print(records.write(records.Record("training-time-mnist-small", settings, rows, provenance)))
+    if wrong:
+        sys.exit(f"the two losses differ: {', '.join(wrong)}")
+
+
+if __name__ == "__main__":
+    main()
