@@ -2,7 +2,7 @@
 
     python benchmarks/training.py --rounds 5 --write
 
-The plain loop is what one writes in the manner of the public code of TRADES: the network as it is, clean logits computed
+The plain loop is what one writes in the manner of the public code of TRADES: the network as it is, clean logits made
 again in every inner step, one backward pass for the weights. Both stop before the optimizer's step, which is the same.
 They start from the same weights, batch and random start and must end at the same loss, within 2 %; where they do not,
 the exit status is 1. With --write the times go into a record of results/, which Figure 3 reads.
