@@ -9,33 +9,41 @@ import torch
 from torch import Tensor, nn
 
 from . import data, records
+from .attacks.isa import margin_attack
 from .attacks.minimal import minimal_eps
-from .attacks.pgd import evaluating, pgd
+from .attacks.pgd import clipped, evaluating, pgd
 from .discrepancy import proposition1_bound, two_class_discrepancy
 from .evaluation import predictions
+from .evaluation_interpretation import BATCH
 from .interpreters import cam
 from .measure import Network, find_networks, grow, once
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DECILES = tuple(k / 10 for k in range(11))
 IMAGES = {("mnist", "small"): 1000, ("cifar10", "small"): 1000, ("mnist", "pool"): 1000, ("cifar10", "wresnet"): 200}
+ATTACKS = {
+    "pgd": {"name": "pgd", "alpha": "eps / 4"},
+    "isa": {"name": "isa", "targeted": True, "settings": "released", "batch": BATCH, "tau": 0.1},
+}
 ROUNDING = 1e-9  # a ratio this far below 1 is float64, not a violation
 
 
 def tightness(
-    model: nn.Module, x: Tensor, y: Tensor, *, first: float = 0.05, high: float = 1.0, rounds: int = 10
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, **search
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both sides of Proposition 1 on smallest-eps PGD examples.
+    """Both sides of Proposition 1 on smallest-eps adversarial examples.
 
         D_{2,l1}(x, x')  >=  1/2 (f_t(x) - f_t'(x)),        t' the prediction on x'                  (eq. 5)
 
-    CAM in units of eq. (1); untargeted PGD without random start, ten steps of a quarter of eps, the smallest eps of
-    each image by bisection. The attack runs in the network's precision, both sides of the inequality in float64.
+    CAM in units of eq. (1); the smallest eps of each image by bisection. Without a target the attack is PGD, ten
+    steps of a quarter of eps, no random start. With one it is the targeted plain attack of Table 1, whose step shrinks
+    with the gradient. It runs in the network's precision, both sides of the inequality in float64.
 
     Args:
         model: a complete network, in any mode.
         x, y: images (N, C, H, W) and labels (N,), all classified right.
-        first, high, rounds: see `minimal_eps`.
+        target: targets t' other than y, (N,), for the plain attack of ISA; an attack that reaches another class fails.
+        search: first, high, rounds of `minimal_eps`.
 
     Returns:
         D_{2,l1} and its bound, (N,) float64, NaN where no attack succeeded; and eps*, (N,).
@@ -45,26 +53,31 @@ def tightness(
 
     Source: Proposition 1; attack of the released code.
     """
+    if target is None:
+        attack = lambda eps: pgd(model, x, y, eps=eps, alpha=eps / 4, steps=10)
+        succeeded = lambda reached: reached != y
+    else:
+        plain = {"steps": 10, "direction": clipped(1000 / BATCH)}
+        attack = lambda eps: margin_attack(model, x, y, target, eps=eps, alpha=0.2 * eps, **plain)
+        succeeded = lambda reached: reached == target
     with evaluating(model), torch.no_grad():
-        found = minimal_eps(
-            lambda eps: pgd(model, x, y, eps=eps, alpha=eps / 4, steps=10),
-            lambda x_adv: predictions(model, x_adv) != y,
-            x, first=first, high=high, rounds=rounds,
-        )  # fmt: skip
+        found = minimal_eps(attack, lambda x_adv: succeeded(predictions(model, x_adv)), x, **search)
         exact, x, x_adv = copy.deepcopy(model).double(), x.double(), found.x_adv.double()
         reached = predictions(exact, x_adv)
         pair = torch.stack([y, reached], 1)
         apart = two_class_discrepancy(cam(exact, x, pair), cam(exact, x_adv, pair))
         bound = proposition1_bound(exact(x), y, reached)
-    apart, bound = (torch.where(reached != y, value, torch.nan) for value in (apart, bound))
+    apart, bound = (torch.where(succeeded(reached), value, torch.nan) for value in (apart, bound))
     return apart, bound, found.eps
 
 
-def tightness_rows(model: nn.Module, x: Tensor, y: Tensor, *, at_once: int = 250, progress=None) -> list[dict]:
+def tightness_rows(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, *, at_once: int = 250, progress=None
+) -> list[dict]:
     """One row a network: how far D_{2,l1} stands above its bound on the images that are classified right.
 
     Args:
-        x, y: images and labels; those classified wrong are left out.
+        x, y, target: as `tightness`; images that are classified wrong are left out.
         at_once: how many images are attacked together.
         progress: called with the number of images done.
 
@@ -75,15 +88,14 @@ def tightness_rows(model: nn.Module, x: Tensor, y: Tensor, *, at_once: int = 250
     """
     right = predictions(model, x) == y
     ratios, sizes = [torch.empty(0, dtype=torch.float64)], [torch.empty(0)]
-    x_right, y_right = x[right], y[right]
-    for start in range(0, len(x_right), at_once):
-        images, labels = x_right[start : start + at_once], y_right[start : start + at_once]
-        apart, bound, eps = tightness(model, images, labels)
+    index = right.nonzero()[:, 0]
+    for part in index.split(at_once) if len(index) else ():
+        apart, bound, eps = tightness(model, x[part], y[part], None if target is None else target[part])
         success = ~apart.isnan()
         ratios.append((apart / bound)[success].cpu())
         sizes.append(eps[success].cpu())
         if progress:
-            progress(len(images))
+            progress(len(part))
     ratio, eps = torch.cat(ratios), torch.cat(sizes)
     at = lambda values, q: float(torch.quantile(values, q)) if len(values) else None
     return [
@@ -99,11 +111,15 @@ def tightness_record(
     model: str,
     found: Sequence[Network],
     *,
+    attack: str = "pgd",
     folder: str | Path = records.RESULTS,
     n: int | None = None,
     device: str = "cpu",
 ) -> Path:
     """`tightness_rows` of all networks of one dataset and architecture, on the first n of the evaluation permutation.
+
+    Args:
+        attack: 'pgd', or 'isa' for the plain attack of Table 1 at the subset's targets.
 
     Returns:
         The record's path.
@@ -112,12 +128,13 @@ def tightness_record(
     settings = {
         "measurement": "tightness", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
         "subset": {"n": n, "seed": 99}, "model": model, "networks": "released", "interpreter": "CAM",
-        "attack": {"name": "pgd", "norm": "linf", "random_start": False, "steps": 10, "alpha": "eps / 4",
-                   "eps": "smallest, doubling from 0.05 in [0, 1], ten rounds"},
+        "attack": {"norm": "linf", "random_start": False, "steps": 10,
+                   "eps": "smallest, doubling from 0.05 in [0, 1], ten rounds", **ATTACKS[attack]},
         "score": "D_{2,l1} over 1/2 (f_t - f_t') of Proposition 1, t' the prediction on x'",
     }  # fmt: skip
     subset = dataset.evaluation_subset(n).to(device)
-    rows = once(lambda network, progress: tightness_rows(network, subset.x, subset.y, progress=progress))
+    target = subset.target if attack == "isa" else None
+    rows = once(lambda network, progress: tightness_rows(network, subset.x, subset.y, target, progress=progress))
     return grow(settings, found, rows, n, unit="image", folder=folder, device=device)
 
 
@@ -136,5 +153,7 @@ def measure_tightness(
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
         if found:
             print(f"{dataset} {model}: {len(found)} networks", file=sys.stderr)
-            paths.append(tightness_record(data.load(dataset, data_dir), model, found, folder=folder, device=device))
+            loaded, where = data.load(dataset, data_dir), {"folder": folder, "device": device}
+            for attack in ATTACKS if (dataset, model) == ("mnist", "small") else ("pgd",):
+                paths.append(tightness_record(loaded, model, found, attack=attack, **where))
     return paths
