@@ -39,7 +39,8 @@ ATTACK = ["models", "fold", "data", "data_files", "checks", "attacks/pgd"]
 TRAINING = [*ATTACK, "training", "losses"]
 MEASURING = [*ATTACK, "measure", "evaluation"]
 INTERPRETING = ["activations", "quadrature", "sensitivity", "interpreters", "discrepancy", "scores"]
-DRAWING = [*ATTACK, *INTERPRETING, "evaluation", "plots", "widgets", "tables", "compare", "claims"]
+EXPLAINING = ["attacks/isa", "attacks/aai", "evaluation", "evaluation_interpretation", "illustrations"]
+DRAWING = [*ATTACK, *INTERPRETING, *EXPLAINING, "derivatives", "compare", "claims", "plots", "widgets", "tables", "chapters"]
 
 
 def library(modules):

@@ -27,6 +27,7 @@ from torchcam.methods import GradCAMpp as TorchcamGradCAMpp
 
 from interp_lib import interpreters, released
 from interp_lib.activations import ACTIVATIONS, ReplacedRelu
+from interp_lib.derivatives import derivative_errors
 
 IMAGES = 200
 
@@ -157,48 +158,12 @@ GRADIENTS = {
 }
 
 
-def gradient_error(maps, model, x, classes, directions=9, step=1e-7):
-    """Relative error of directional derivatives with respect to x and to the weights; NaN where there is none.
-
-    Over random directions, the median of |analytic - central difference|, over the root mean square of the latter: a
-    ReLU that switches between the two ends makes an integrated gradient jump, and that one difference meaningless.
-    """
-    generator = torch.Generator().manual_seed(1)
-    x = x.clone().requires_grad_()
-    weights = list(model.parameters())
-    probe = None
-
-    def value():
-        nonlocal probe
-        made = maps(model, x, classes)
-        probe = torch.randn(made.shape, generator=generator, dtype=made.dtype) if probe is None else probe
-        return (made * probe).sum()
-
-    total = value()
-    try:
-        every = torch.autograd.grad(total, [x, *weights], allow_unused=True)
-    except RuntimeError:  # the map has no graph
-        every = [None] * (1 + len(weights))
-    errors = []
-    for tensors, gradients in (([x], every[:1]), (weights, every[1:])):
-        pairs = []
-        for _ in range(directions):
-            moves = [torch.randn(t.shape, generator=generator, dtype=t.dtype) * t.detach().std() for t in tensors]
-            ends = []
-            for sign in (1, -2, 1):  # forth, back, and home
-                with torch.no_grad():
-                    for tensor, move in zip(tensors, moves, strict=True):
-                        tensor.add_(move, alpha=sign * step)
-                if len(ends) < 2:
-                    ends.append(value().item())
-            numeric = (ends[0] - ends[1]) / (2 * step)
-            known = [(g * m).sum() for g, m in zip(gradients, moves, strict=True) if g is not None]
-            pairs.append((float(sum(known)) if known else float("nan"), numeric))
-        analytic, numeric = np.array(pairs).T
-        size = np.sqrt((numeric**2).mean())
-        # A map that is piecewise constant in x has the derivative 0, and both must say so.
-        errors.append(np.median(np.abs(analytic - numeric)) / size if size else np.abs(analytic).max())
-    return errors
+def distance(name, model, x, classes):
+    """How far a library's map is from ours, relative; through a ReLU where it ends in one."""
+    maps, reference = GRADIENTS[name]
+    own, theirs = GRADIENTS[reference][0](model, x, classes), maps(model, x, classes)
+    own = own.relu() if name.strip().startswith("torch-cam") else own
+    return float((theirs - own).abs().sum() / own.abs().sum())
 
 
 def gradients(model, x, y):
@@ -210,13 +175,9 @@ def gradients(model, x, y):
     print(f"{'':36}{'at x':>10}{'at weights':>12}{'map':>10}")
     right = True
     for name, (maps, reference) in GRADIENTS.items():
-        errors = gradient_error(maps, model, x, classes)
-        shown = ["none" if np.isnan(e) else f"{e:.1e}" for e in errors]
-        off = ""
-        if reference:
-            own, theirs = GRADIENTS[reference][0](model, x, classes), maps(model, x, classes)
-            own = own.relu() if name.strip().startswith("torch-cam") else own
-            off = f"{float((theirs - own).abs().sum() / own.abs().sum()):.1e}"
+        errors = [error.median for error in derivative_errors(maps, model, x, classes)]
+        shown = ["none" if e is None else f"{e:.1e}" for e in errors]
+        off = "" if reference is None else f"{distance(name, model, x, classes):.1e}"
         print(f"{name:36}{shown[0]:>10}{shown[1]:>12}{off:>10}")
         right = right and (reference is not None or max(errors) < 1e-4)
     print("none: autograd gives no gradient where finite differences show one")

@@ -114,6 +114,13 @@ def command_measure(args) -> None:
         for path in measure_tightness(args.data_dir, args.released_dir, args.results_dir, device=args.device):
             print(f"{path}: {len(records.read(path).rows)} rows")
         return
+    if args.table.lower() in ("figure1", "figure2"):
+        from .illustrations import measure_figure
+
+        for path in measure_figure(args.table.lower(), data_dir=args.data_dir, networks_dir=args.released_dir,
+                                   folder=args.results_dir):  # fmt: skip
+            print(f"{path}: {len(records.read(path).rows)} rows")
+        return
     folder = args.released_dir if args.networks == "released" else args.networks_dir
     for path in measure(args.table, args.networks, data_dir=args.data_dir, networks_dir=folder,
                         folder=args.results_dir, device=args.device):  # fmt: skip
@@ -198,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
     device(p)
 
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
-    p.add_argument("table", help="table1 to table4, A1 to A5; fgsm (one full step), rounding, "
+    p.add_argument("table", help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), rounding, "
                    "tightness (of Proposition 1), digits")  # fmt: skip
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from .profiles import load as load_profile
 from .profiles import project_root
-from .records import write_atomically
+from .records import Record, read_all, write_atomically
 
 
 class ChapterError(RuntimeError):
@@ -22,8 +23,54 @@ def names() -> list[str]:
     return sorted(path.stem for path in (project_root() / "book").glob("*.ipynb"))
 
 
+def records_for(recompute: bool, *measurements: str) -> list[Record]:
+    """The records that a chapter shows: the committed ones, or the same measurements made again.
+
+    Measuring again is `python -m interp_lib measure NAME` into _build/recomputed/. Like every measurement it does
+    only what is missing there: after an interruption it goes on, and for another time the folder has to go.
+
+    Args:
+        recompute: the chapter's parameter of that name.
+        measurements: what the chapter shows, as `measure` calls it: 'table1', 'figure2', ...
+
+    Returns:
+        All records of results/; with `recompute` those measured again stand in the place of theirs.
+
+    Raises:
+        ChapterError: a measurement failed, in its own words: no data, or no released networks.
+    """
+    root = project_root()
+    committed = read_all(root / "results")
+    if not recompute:
+        return committed
+    folder = root / "_build/recomputed"
+    for name in measurements:
+        command = [sys.executable, "-m", "interp_lib", "measure", name, "--results-dir", str(folder)]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
+            raise ChapterError(f"recompute=true needs data and networks, and `measure {name}` said: {reason}")
+    again = read_all(folder)
+    replaced = {_measures(record) for record in again}
+    copies = {record.settings.get("dataset"): record.settings.get("data") for record in again}
+
+    def stays(record: Record) -> bool:
+        # Beside a measurement on another copy of the data a committed one has no place.
+        data = record.settings.get("data")
+        other_copy = data is not None and copies.get(record.settings.get("dataset"), data) != data
+        return _measures(record) not in replaced and not other_copy
+
+    return [record for record in committed if stays(record)] + again
+
+
+def _measures(record: Record) -> str:
+    """What tells a record from the others, whichever copy of the data it was measured on."""
+    settings = {key: value for key, value in record.settings.items() if key not in ("title", "data")}
+    return json.dumps([record.family, settings], sort_keys=True)
+
+
 def parse_parameter(text: str) -> tuple[str, object]:
-    """`NAME=VALUE` as a name and a Python scalar; what is no Python literal is a string.
+    """`NAME=VALUE` as a name and a Python scalar; true and false are booleans, what is no Python literal is a string.
 
     Raises:
         ValueError: there is no equals sign.
@@ -32,7 +79,7 @@ def parse_parameter(text: str) -> tuple[str, object]:
     if not equals or not name.isidentifier():
         raise ValueError(f"a parameter is written NAME=VALUE; got {text!r}.")
     try:
-        return name, ast.literal_eval(value)
+        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
     except (ValueError, SyntaxError):
         return name, value
 

@@ -5,14 +5,17 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
+
+from .illustrations import Explained
 
 # Blues train on adversarial examples, warm colours penalise IG maps, purples are the paper's method, green is
 # both. Every colour has a contrast of 3 or more on white and on the dark page, and every two stay apart for
@@ -26,6 +29,14 @@ METHOD_COLORS = {
     "Int-1-class": {"color": "#A578B4", "marker": "P", "linestyle": "-"},
     "Int": {"color": "#963CB4", "marker": "X", "linestyle": "-"},
     "Int-Adv": {"color": "#00A55A", "marker": "*", "linestyle": "--"},
+}
+
+# The classes that a discrepancy is measured on, and the attack that measures none; held to the same conditions.
+CLASS_SET_COLORS = {
+    "PGD": {"color": "#787878", "marker": "o", "linestyle": ":"},
+    "1-class": {"color": "#C35A00", "marker": "v", "linestyle": "--"},
+    "2-class": {"color": "#963CB4", "marker": "X", "linestyle": "-"},
+    "all-class": {"color": "#1E96FF", "marker": "s", "linestyle": "-."},
 }
 
 # Inches, at 100 CSS pixels an inch: a figure is 560 px wide on a desktop and shrinks to about 350 on a phone.
@@ -274,6 +285,179 @@ def attacked_maps(
     return figure
 
 
+def explained_pair(versions: Mapping[str, Explained], names: Sequence[str], *, title: str | None = None) -> Figure:
+    """Figure 1: an image and its attacked version, with the maps of two classes by every interpreter.
+
+    A row an interpreter; in it the maps of the first class of x and x', then those of the second, over the largest
+    absolute value of the four. Kendall's tau stands under each pair.
+
+    Args:
+        versions: two, the natural image first, with the same interpreters, as of `illustrations.figure1`.
+        names: of the two classes.
+        title: over the figure.
+    """
+    natural, attacked = versions.values()
+    rows = list(natural.maps)
+    figure, axes = _bare_grid(1 + len(rows), 4, row_height=1.13, title=title)
+    for ax, label, image in ((axes[0, 0], "x", natural), (axes[0, 1], "x′", attacked)):
+        _show(ax, image.image)
+        ax.set_title(label, fontsize=12, pad=3)
+    change = (attacked.image - natural.image).mean(0)
+    _show_map(axes[0, 2], change)
+    axes[0, 2].set_title("x′ − x", fontsize=12, pad=3)
+    axes[0, 3].set_visible(False)
+    for row, name in enumerate(rows, 1):
+        maps = [version.maps[name][j] for j in (0, 1) for version in (natural, attacked)]
+        largest = max(one.abs().max().item() for one in maps)
+        for ax, one in zip(axes[row], maps, strict=True):
+            _show_map(ax, one, largest)
+        axes[row, 0].set_ylabel(name, fontsize=12)
+        for j in (0, 1):
+            axes[row, 2 * j].set_xlabel(f"τ = {attacked.tau[name][j]:.2f}", fontsize=11.5, x=1.06, labelpad=3)
+    for j, symbol in enumerate(("t", "t′")):
+        for k, image in enumerate(("x", "x′")):
+            axes[1, 2 * j + k].set_title(f"L({image}, {symbol})", fontsize=12, pad=3)
+    said = f"t = {names[0]}, t′ = {names[1]}"
+    figure.text(0.77, 0.93 if title is None else 0.9, said.replace(", ", "\n"), fontsize=12, va="top")
+    return figure
+
+
+def explained_columns(
+    versions: Mapping[str, Explained], names: Sequence[str], classes: Sequence[str], *, title: str | None = None
+) -> Figure:
+    """Figure 2 (c): versions of an image side by side, each over its CAMs of the classes `names`.
+
+    Every map is over its own largest absolute value, as in the paper. Under a map stands Kendall's tau with that of
+    the natural image, above an image the class that the network sees in it.
+
+    Args:
+        versions: the natural image first, as of `illustrations.sneaking`.
+        names: of the k classes of the maps.
+        classes: of the dataset.
+        title: over the figure.
+    """
+    k, natural = len(names), next(iter(versions.values()))
+    figure, axes = _bare_grid(1 + k, len(versions), row_height=1.27, title=title)
+    for column, (name, version) in enumerate(versions.items()):
+        _show(axes[0, column], version.image)
+        color = CLASS_SET_COLORS.get(name, {"color": "black"})["color"]
+        axes[0, column].set_title(name, fontsize=12.5, pad=4, color=color, fontweight="bold")
+        fooled = version.predicted != natural.predicted
+        axes[0, column].set_xlabel(
+            f"{classes[version.predicted]} {'✗' if fooled else '✓'}", fontsize=11.5, labelpad=3,
+            color="#B43C1E" if fooled else "black",
+        )  # fmt: skip
+        for j in range(k):
+            _show_map(axes[1 + j, column], version.maps["CAM"][j])
+            if version.tau:
+                axes[1 + j, column].set_xlabel(f"τ = {version.tau['CAM'][j]:.2f}", fontsize=11.5, labelpad=3)
+    for j, name in enumerate(names):
+        axes[1 + j, 0].set_ylabel(name, fontsize=12)
+    return figure
+
+
+def moved_grid(rows: Mapping[str, Mapping[str, Explained]], classes: Sequence[str]) -> Figure:
+    """What an attack on interpretation did to one image on several networks: x, x', and the map of each.
+
+    Args:
+        rows: network's name -> the natural image and the attacked one, as of `illustrations.moved_maps`.
+        classes: of the dataset.
+    """
+    figure, axes = _bare_grid(len(rows), 4, row_height=1.22)
+    for row, (name, versions) in enumerate(rows.items()):
+        natural, attacked = versions.values()
+        axes[row, 0].set_ylabel(name, fontsize=12)
+        for column, version in enumerate((natural, attacked)):
+            _show(axes[row, column], version.image)
+            changed = version.predicted != natural.predicted
+            axes[row, column].set_xlabel(
+                f"{classes[version.predicted]} {'✗' if changed else '✓'}", fontsize=11.5, labelpad=3,
+                color="#B43C1E" if changed else "black",
+            )  # fmt: skip
+            _show_map(axes[row, 2 + column], version.maps["CAM"][0])
+        axes[row, 3].set_xlabel(f"τ = {attacked.tau['CAM'][0]:.2f}", fontsize=11.5, labelpad=3)
+    for ax, label in zip(axes[0], ("x", "x′", "L(x, t)", "L(x′, t)"), strict=True):
+        ax.set_title(label, fontsize=12, pad=4)
+    return figure
+
+
+def discrepancy_curves(
+    rows: Sequence[Mapping],
+    *,
+    bound: float | None = None,
+    p: int = 1,
+    xlabel: str = AXIS_LABELS["eps"],
+    ylabel: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Figure 2 (a) and (b): the least discrepancy of a sneaking attack against its perturbation size.
+
+    A line a set of classes, each in its own measure; hollow markers are searches that ended higher than one in a
+    smaller ball.
+
+    Args:
+        rows: of `illustrations.lowest_so_far`.
+        bound: of Proposition 1, for the l1 2-class measure; drawn where p is 1.
+        p: which rows.
+        xlabel, ylabel: of the axes; the measure's name where none is given.
+        title: over the axes.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
+    plt.close(figure)
+    for name, style in CLASS_SET_COLORS.items():
+        line = [row for row in rows if (row["p"], row["attack"]) == (p, name)]
+        if not line:
+            continue
+        eps = [row["eps"] for row in line]
+        ax.plot(eps, [row["lowest"] for row in line], label=f"{name} ISA", **style)
+        worse = [(row["eps"], row[name]) for row in line if row[name] > row["lowest"]]
+        if worse:
+            ax.plot(*zip(*worse, strict=True), **style | {"linestyle": "none", "markerfacecolor": "white"})
+    if bound is not None and p == 1:
+        ax.axhline(bound, color="#404040", linestyle=":", linewidth=1.5, label="Proposition 1, 2-class")
+    ylabel = ylabel or ("ℓ1 discrepancy" if p == 1 else "squared ℓ2 discrepancy")
+    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    if title:
+        ax.set_title(title)
+    figure.legend(loc="outside lower center", ncols=2, columnspacing=1.2, handletextpad=0.5)
+    return figure
+
+
+def quantile_bars(
+    rows: Sequence[Mapping], *, xlabel: str, reference: float | None = None, title: str | None = None
+) -> Figure:
+    """Quantiles by method on a logarithmic axis: whiskers from 5 to 95 %, boxes from 25 to 75 %, a dot at the median.
+
+    Args:
+        rows: `method` (a key of `METHOD_COLORS`), `q05`, `q25`, `median`, `q75`, `q95` > 0, and `n`, which stands
+            beside the name; drawn from the top in their order.
+        xlabel: of the axis.
+        reference: a value with a dotted line, such as that of equality.
+        title: over the axes.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.42 * len(rows) + 1.4))
+    plt.close(figure)
+    for place, row in enumerate(rows):
+        style = METHOD_COLORS[row["method"]]
+        ax.plot([row["q05"], row["q95"]], [place, place], color=style["color"], linewidth=1.5)
+        ax.barh(place, row["q75"] - row["q25"], left=row["q25"], height=0.55, color=style["color"], alpha=0.35)
+        ax.plot(row["median"], place, color=style["color"], marker=style["marker"], markersize=8)
+    if reference is not None:
+        ax.axvline(reference, color="#404040", linestyle=":", linewidth=1.5)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_yticks(range(len(rows)), [f"{row['method']}  n = {row['n']}" for row in rows])
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel(xlabel)
+    if title:
+        ax.set_title(title)
+    return figure
+
+
 def bound_scatter(bound: Mapping[str, Tensor], measured: Mapping[str, Tensor], *, xlabel: str, ylabel: str) -> Figure:
     """Measured discrepancies (n,) against their lower bounds (n,), method by method, with the line of equality."""
     figure, ax = plt.subplots(figsize=(WIDTH, 4.4))
@@ -288,12 +472,27 @@ def bound_scatter(bound: Mapping[str, Tensor], measured: Mapping[str, Tensor], *
     return figure
 
 
+def _bare_grid(rows: int, columns: int, *, row_height: float, title: str | None = None) -> tuple[Figure, np.ndarray]:
+    """A closed figure with axes that show no ticks; a row is `row_height` times as high as a column is wide."""
+    height = rows * WIDTH / columns * row_height + (0.35 if title else 0)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained")
+    plt.close(figure)
+    figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03, hspace=0, wspace=0)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    return figure, axes
+
+
 def _show_map(ax: Axes, one: Tensor, largest: float | None = None) -> None:
     one = one.detach().cpu()
     largest = largest or one.abs().max().item() or 1.0
-    ax.imshow(one, cmap="PuOr", vmin=-largest, vmax=largest)
+    ax.imshow(one.numpy(), cmap="PuOr", vmin=-largest, vmax=largest)
 
 
 def _show(ax: Axes, image: Tensor) -> None:
-    image = image.detach().cpu()
-    ax.imshow(image[0] if len(image) == 1 else image.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+    image = image.detach().cpu().numpy()
+    ax.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)

@@ -85,18 +85,26 @@ def test_every_page_is_quiet_self_contained_and_fits(html, width, mode):
             assert page.errors() == []
             assert page.outside() == []
             assert page.overflow() <= 0, path.stem
+            assert not page.select("mjx-merror"), f"{path.stem}: a formula that cannot be set"
 
 
 @requires_browser
-def test_epsilon_slider_shows_another_attack(html):
-    with open_page(html / "05_robustness.html") as page:
-        (slider,) = page.sliders()
-        seen = [page.frame(slider)]
-        for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ARROW_LEFT):
-            seen.append(page.press(slider, key))
-        assert len({frame["src"] for frame in seen}) == 3
-        assert [frame["alt"] for frame in seen[1:3]] != [seen[0]["alt"]] * 2
-        assert seen[-1] == seen[0]
+@pytest.mark.parametrize("chapter, sliders", [("04_attacks_on_maps", 2), ("05_robustness", 1)])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_slider_shows_another_attack(html, chapter, sliders, width):
+    with open_page(html / f"{chapter}.html", width=width) as page:
+        found = page.sliders()
+        assert len(found) == sliders
+        for slider in found:
+            seen = [page.frame(slider)]
+            for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ARROW_LEFT):
+                seen.append(page.press(slider, key))
+            assert len({frame["src"] for frame in seen}) == len({frame["alt"] for frame in seen}) == 3
+            assert seen[-1] == seen[0] and seen[0]["width"] <= width
+
+
+def test_a_page_with_sliders_stays_small(html):
+    assert (html / "04_attacks_on_maps.html").stat().st_size < 1_500_000
 
 
 def test_readme_counts_are_the_records():

@@ -21,13 +21,16 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from browser import open_page, requires_browser
 from ipywidgets.embed import embed_data
 from matplotlib.colors import to_rgb
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from interp_lib.plots import METHOD_COLORS, accuracy_curves, use_style
+from interp_lib import plots
+from interp_lib.illustrations import Explained
+from interp_lib.plots import CLASS_SET_COLORS, METHOD_COLORS, accuracy_curves, use_style
 from interp_lib.widgets import figure_png, figure_slider
 
 ROOT = Path(__file__).parent.parent
@@ -180,22 +183,133 @@ EYES = {
 }
 
 
+PALETTES = pytest.mark.parametrize("colors", [METHOD_COLORS, CLASS_SET_COLORS], ids=["methods", "class sets"])
+
+
+@PALETTES
 @pytest.mark.parametrize("eyes", EYES)
-def test_method_colors_stay_apart(eyes):
-    seen = [lab(np.array(EYES[eyes]) @ linear(style["color"])) for style in METHOD_COLORS.values()]
+def test_colors_stay_apart(eyes, colors):
+    seen = [lab(np.array(EYES[eyes]) @ linear(style["color"])) for style in colors.values()]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15
 
 
+@PALETTES
 @pytest.mark.parametrize("page", ["#FFFFFF", "#14181E"])
-def test_method_colors_are_legible_on_both_pages(page):
-    light = [
-        linear(color) @ [0.2126, 0.7152, 0.0722] for color in (page, *(s["color"] for s in METHOD_COLORS.values()))
-    ]
+def test_colors_are_legible_on_both_pages(page, colors):
+    light = [linear(color) @ [0.2126, 0.7152, 0.0722] for color in (page, *(s["color"] for s in colors.values()))]
     assert all((max(light[0], y) + 0.05) / (min(light[0], y) + 0.05) >= 3 for y in light[1:])
 
 
-def test_markers_differ():
-    assert len({style["marker"] for style in METHOD_COLORS.values()}) == len(METHOD_COLORS)
+@PALETTES
+def test_markers_differ(colors):
+    assert len({style["marker"] for style in colors.values()}) == len(colors)
+
+
+def explained(seed, names=("x", "PGD", "1-class", "2-class", "all-class"), interpreters=("CAM",), k=2):
+    """Versions of a made-up image: noise, so that no two of them look alike."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: Explained(
+            torch.rand(1, 8, 8, generator=generator),
+            3 if name == "x" else 5,
+            {key: torch.randn(k, 4, 4, generator=generator) for key in interpreters},
+            {} if name == "x" else {key: [0.25, 0.75][:k] for key in interpreters},
+        )
+        for name in names
+    }
+
+
+DIGITS = [str(d) for d in range(10)]
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+def test_columns_of_versions_say_what_the_network_sees_and_tau():
+    figure = plots.explained_columns(explained(0), ["true: 3", "target: 5"], DIGITS, title="eps")
+    assert not plt.get_fignums() and len(figure.axes) == 15
+    said = texts(figure)
+    assert said.count("5 ✗") == 4 and said.count("3 ✓") == 1
+    assert said.count("τ = 0.25") == 4 and said.count("τ = 0.75") == 4
+    heads = {text.get_text(): text.get_color() for text in figure.findobj(matplotlib.text.Text)}
+    assert all(heads[name] == style["color"] for name, style in CLASS_SET_COLORS.items())
+
+
+def test_each_map_of_figure_2_is_over_its_own_largest_value():
+    versions = explained(1)
+    figure = plots.explained_columns(versions, ["t", "t'"], DIGITS)
+    for axes, version in zip(figure.axes[5:10], versions.values(), strict=True):
+        (drawn,) = axes.images
+        assert drawn.get_clim()[1] == pytest.approx(version.maps["CAM"][0].abs().max().item())
+
+
+def test_the_four_maps_of_an_interpreter_share_their_scale_in_figure_1():
+    versions = explained(2, ("x", "PGD"), ("CAM", "IG"))
+    figure = plots.explained_pair(versions, ["3", "5"])
+    for name, row in (("CAM", figure.axes[4:8]), ("IG", figure.axes[8:12])):
+        largest = max(v.maps[name].abs().max().item() for v in versions.values())
+        assert all(axes.images[0].get_clim()[1] == pytest.approx(largest) for axes in row)
+        drawn = [axes.images[0].get_array() for axes in row]
+        expected = [v.maps[name][j] for j in (0, 1) for v in versions.values()]
+        assert all(np.allclose(a, b) for a, b in zip(drawn, expected, strict=True))
+    assert texts(figure).count("τ = 0.25") == 2 and "t = 3\nt′ = 5" in texts(figure)
+
+
+def test_moved_grid_has_a_row_a_network():
+    rows = {name: explained(seed, ("x", "AAI"), k=1) for seed, name in enumerate(("Normal", "Adv"))}
+    figure = plots.moved_grid(rows, DIGITS)
+    assert len(figure.axes) == 8 and {"Normal", "Adv", "L(x′, t)"} <= set(texts(figure))
+
+
+def sneaking_rows(p=1):
+    points = {"1-class": (3.0, 1.0, 2.0), "2-class": (4.0, 3.9, 3.9)}
+    return [
+        {"p": p, "attack": name, "eps": eps, name: value, "lowest": min(values[: i + 1])}
+        for name, values in points.items()
+        for i, (eps, value) in enumerate(zip((0.1, 0.2, 0.3), values, strict=True))
+    ]
+
+
+def test_discrepancy_curves_draw_the_lowest_and_mark_the_worse():
+    figure = plots.discrepancy_curves(sneaking_rows() + sneaking_rows(2), bound=3.5)
+    (axes,) = figure.axes
+    lines = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in axes.lines}
+    assert lines["1-class ISA"] == [3.0, 1.0, 1.0] and lines["2-class ISA"] == [4.0, 3.9, 3.9]
+    assert lines["Proposition 1, 2-class"] == [3.5, 3.5]
+    (worse,) = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert np.column_stack(worse.get_data()).tolist() == [[0.3, 2.0]]
+    squared = plots.discrepancy_curves(sneaking_rows(2), bound=3.5, p=2).axes[0]
+    assert squared.get_ylabel() == "squared ℓ2 discrepancy"
+    assert not any("Proposition" in line.get_label() for line in squared.lines)
+
+
+def test_quantile_bars_put_each_quantile_in_its_place():
+    quantiles = {"q05": 1.0, "q25": 1.5, "median": 2.0, "q75": 3.0, "q95": 8.0, "n": 7}
+    rows = [{"method": method, **quantiles} for method in ("Int", "Adv")]
+    (axes,) = plots.quantile_bars(rows, xlabel="ratio", reference=1).axes
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Int  n = 7", "Adv  n = 7"]
+    assert [(box.get_x(), box.get_width()) for box in axes.patches] == [(1.5, 1.5)] * 2
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() not in ("None", "", None)] == [2.0] * 2
+    assert axes.lines[0].get_color() == METHOD_COLORS["Int"]["color"]
+    assert list(axes.lines[0].get_xdata()) == [1.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda i: plots.explained_columns(explained(i), ["true: 3", "target: 5"], DIGITS),
+        lambda i: plots.moved_grid({"Normal": explained(i, ("x", "AAI"), k=1)}, DIGITS),
+        lambda i: plots.explained_pair(explained(i, ("x", "PGD")), ["3", "5"]),
+    ],
+    ids=["figure 2", "AAI", "figure 1"],
+)
+def test_explained_figures_are_frames_that_differ(draw):
+    stack = figure_slider([draw(i) for i in range(3)], LABELS).children[1]
+    assert len({frame.value for frame in stack.children}) == 3
+    assert len({frame.value.split("src=")[0].split("ε")[0] for frame in stack.children}) == 1
+    assert all(len(frame.value) < 60_000 for frame in stack.children), "noise is the worst case"
 
 
 def test_style_fits_a_phone():
@@ -223,7 +337,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import display
-from interp_lib.plots import METHOD_COLORS, accuracy_curves, use_style
+from interp_lib import plots
+from interp_lib.illustrations import Explained
+from interp_lib.plots import CLASS_SET_COLORS, METHOD_COLORS, accuracy_curves, use_style
 from interp_lib.widgets import figure_slider
 use_style()
 """
