@@ -33,7 +33,8 @@ GRID = [
         *(("Int", float(gamma)) for gamma in str(WANTED["gammas"]).split(",") if gamma),
     )
 ]
-MINUTES = {"digits": 30, "quick": 240, "paper": 2880}  # of one network on one core
+MINUTES = {"digits": 30, "quick": 240, "paper": 2880}  # of a Small or Pool on one core; a WResnet wants a GPU
+GPUS = int(config.get("gpus", 0))  # that each network of a grid asks of a cluster
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
 ATTACK = ["models", "fold", "data", "data_files", "checks", "attacks/pgd"]
 TRAINING = [*ATTACK, "training", "losses"]
@@ -86,13 +87,16 @@ rule network:
         # File names are lower case, methods are not.
         method=lambda wildcards: next(m for m in METHODS if m.lower() == wildcards.method),
         gamma=lambda wildcards: wildcards.gamma.replace("-g", " --gamma ", 1),
-    threads: 1
+    threads: 1  # Snakemake hands it to OMP_NUM_THREADS, here and in a cluster's job
     resources:
-        mem_mb=2000,
+        mem_mb=8000 if GPUS else 4000,
         runtime=lambda wildcards: MINUTES.get(wildcards.schedule, 240),
+        gpu=GPUS,
     shell:
+        # With a GPU asked for, none found is an error and not days on a processor.
         RUN + " train --dataset {wildcards.dataset} --model {wildcards.model} --method {params.method}"
         " --seed {wildcards.seed} --schedule {wildcards.schedule}{params.gamma} --out {wildcards.folder}"
+        " $([ {resources.gpu} = 0 ] || echo --device cuda)"
 
 
 rule record:

@@ -1,0 +1,37 @@
+"""The Snakefile's grid: which networks it trains, and with what. tests/cluster/slurm.sh runs one through Slurm."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from interp_lib.released import METHODS
+
+ROOT = Path(__file__).resolve().parent.parent
+JOB = re.compile(r"^rule network:\n.*? output: (\S+)\n.*? resources: (.*?)$", re.DOTALL | re.MULTILINE)
+
+
+def test_a_grid_is_methods_times_seeds_and_other_gammas_less_what_is_finished(tmp_path):
+    finished = tmp_path / "nets/mnist-small-adv-s0-paper.safetensors"
+    finished.parent.mkdir()
+    finished.touch()
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "--dry-run",
+        "--cores", "1", "grid", "--config", "dataset=mnist", "schedule=paper", "seeds=2", "gammas=0.003,0.03",
+        "folder=nets", "gpus=1",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    jobs = dict(JOB.findall(done.stdout))
+    names = [f"{method.lower()}-s{seed}-paper" for method in METHODS for seed in (0, 1)]
+    names += [f"int-s{seed}-paper-g{gamma}" for gamma in ("0.003", "0.03") for seed in (0, 1)]
+    assert {*jobs, "nets/" + finished.name} == {f"nets/mnist-small-{name}.safetensors" for name in names}
+    assert len(jobs) == len(names) - 1
+    for resources in jobs.values():
+        assert {"runtime=2880", "mem_mb=8000", "gpu=1"} <= set(resources.split(", "))
+
+
+def test_the_cluster_script_is_a_shell_script():
+    subprocess.run(["bash", "-n", ROOT / "tests/cluster/slurm.sh"], check=True)
