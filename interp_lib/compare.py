@@ -75,10 +75,12 @@ class Cell:
             return f"row of {self.owner}" + ("" if self.corrected is None else f": {self.corrected:.3f}")
         if self.metric.startswith("tau") and self.n is not None and self.n < 7:
             return f"{self.n} images left"
+        if (self.table, self.method) == ("1", "IG"):
+            return "images and list of eps unknown"
         if self.copy and self.copy not in DATASETS:
             return self.copy.partition(", ")[2]
         if self.table == "1":
-            return "images and list of eps unknown" if self.method == "IG" else "list of eps unknown"
+            return "list of eps unknown"
         return "rounding at max-pool ties" if self.model == "Pool" and self.metric.startswith("ATA") else "unexplained"
 
     def verdict(self, source: str = "released") -> str:
