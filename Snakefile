@@ -41,7 +41,10 @@ TRAINING = [*ATTACK, "training", "losses"]
 MEASURING = [*ATTACK, "measure", "evaluation"]
 INTERPRETING = ["activations", "quadrature", "sensitivity", "interpreters", "discrepancy", "scores"]
 EXPLAINING = ["attacks/isa", "attacks/aai", "evaluation", "evaluation_interpretation", "illustrations"]
-DRAWING = [*ATTACK, *INTERPRETING, *EXPLAINING, "derivatives", "compare", "claims", "plots", "widgets", "tables", "chapters"]
+DRAWING = [
+    *TRAINING, *INTERPRETING, *EXPLAINING, "derivatives", "compare", "claims", "orderings", "toy", "plots",
+    "plots_training", "widgets", "tables", "chapters",
+]  # fmt: skip
 
 
 def library(modules):

@@ -15,7 +15,7 @@ EXAMPLES = """examples:
   python -m interp_lib train --profile digits          train the networks of the default profile
   python -m interp_lib measure table3                  Table 3 on the released networks
   python -m interp_lib compare                         the paper's values beside the measured ones
-  python -m interp_lib chapter 05_robustness           execute one chapter
+  python -m interp_lib chapter 07_robustness           execute one chapter
   python -m interp_lib book                            everything: train, measure, execute, build
 
 Data come from --data-dir or INTERP_DATA, else ./data; the authors' networks from --released-dir or INTERP_RELEASED.

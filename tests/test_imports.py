@@ -18,11 +18,11 @@ FLOORS = (
     ("attacks",),
     ("losses", "evaluation"),
     ("evaluation_interpretation",),
-    ("training", "compare", "claims", "illustrations"),
-    ("measure", "profiles"),
+    ("training", "compare", "claims", "illustrations", "toy"),
+    ("measure", "profiles", "orderings"),
     ("rounding", "tightness"),
     ("plots", "tables"),
-    ("widgets",),
+    ("widgets", "plots_training"),
     ("chapters",),
     ("__main__",),
 )
@@ -73,7 +73,7 @@ def test_attacks_know_no_datasets(module):
 
 
 TRAINING = {"torch", "numpy", "tqdm", "safetensors", "yaml", *sys.stdlib_module_names}
-BOOK = ("chapters", "plots", "tables", "widgets")  # only a page needs these
+BOOK = ("chapters", "plots", "plots_training", "tables", "widgets")  # only a page needs these
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] not in BOOK], ids=str)
@@ -86,7 +86,7 @@ def test_papermill_executes_chapters_and_nothing_else():
     assert {str(m) for m in MODULES if "papermill" in imports(m)[1]} == {"chapters"}
 
 
-@pytest.mark.parametrize("module", ["plots", "widgets", "tables"])
+@pytest.mark.parametrize("module", ["plots", "plots_training", "widgets", "tables"])
 def test_figures_import_nothing_that_trains(module):
     assert not imports(Path(module))[0] & {"training", "losses", "attacks", "measure"}
 

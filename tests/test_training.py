@@ -460,7 +460,7 @@ def test_numbers_may_be_written_as_powers_of_ten(tmp_path, monkeypatch):
 
 
 def test_unknown_schedules_list_the_known_ones():
-    with pytest.raises(ValueError, match="unknown schedule 'slow'; known are digits, paper, quick"):
+    with pytest.raises(ValueError, match="unknown schedule 'slow'; known are digits, lesson, paper, quick"):
         Schedule.load("slow", "mnist")
     with pytest.raises(ValueError, match="schedule 'paper' is for mnist, cifar10, not for 'digits'"):
         Schedule.load("paper", "digits")

@@ -1,0 +1,175 @@
+"""What section 5 and Appendix C say in words, as statements about numbers: which method is above which.
+
+A statement is held to printed values, to the released networks and to ours alike; see `compare.Cell` for the three.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from .compare import SCHEDULES, Cell
+from .records import GAMMA, Record
+
+SOURCES = ("printed", "released", "ours")
+CERTAIN = 2  # standard errors
+
+
+@dataclass(frozen=True)
+class Statement:
+    """At every one of `levels`, `better` is more accurate under PGD than every one of `worse`."""
+
+    text: str
+    better: str
+    worse: tuple[str, ...]
+    levels: tuple[str, ...]
+
+
+ADVERSARIAL = ("Adv", "TRADES", "IG-Norm-Sum")
+OTHERS = ("Normal", *ADVERSARIAL, "IG-Norm", "Int-1-class", "Int")
+# Section 5, 'Robustness versus efficiency' and the discussion of Table 3. Training used 0.3 and 8/255.
+STATEMENTS = {
+    "MNIST": (
+        Statement("Int is above Adv beyond the training ε", "Int", ("Adv",), ("0.35", "0.4")),
+        Statement("Int is above the adversarially trained, but for Int-Adv", "Int", ADVERSARIAL, ("0.4",)),
+        Statement("Int-Adv is the best at large ε", "Int-Adv", OTHERS, ("0.35", "0.4")),
+        Statement("Int-1-class fails where Int does not", "Int", ("Int-1-class",), ("0.3",)),
+        Statement("IG-Norm fails where Int does not", "Int", ("IG-Norm",), ("0.3",)),
+        Statement("Adv is above Int up to the training ε", "Adv", ("Int",), ("0.2", "0.3")),
+    ),
+    "CIFAR-10": (
+        Statement("Int is above Adv from the training ε on", "Int", ("Adv",), ("8/255", "9/255", "10/255")),
+        Statement("Int-Adv is the best at large ε", "Int-Adv", OTHERS, ("9/255", "10/255")),
+        Statement("Int-1-class fails where Int does not", "Int", ("Int-1-class",), ("8/255",)),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the numbers of one source say of a statement at one level.
+
+    Attributes:
+        accuracy: of the method that should be the better one.
+        rival, rival_accuracy: the most accurate of the others.
+        error: standard error of the difference; 0 for printed values where both are 0 or 1.
+    """
+
+    statement: Statement
+    level: str
+    source: str
+    accuracy: float
+    rival: str
+    rival_accuracy: float
+    error: float
+
+    @property
+    def difference(self) -> float:
+        return self.accuracy - self.rival_accuracy
+
+    @property
+    def verdict(self) -> str:
+        """'yes' or 'no' where the difference is more than two standard errors from 0, else 'open'."""
+        if abs(self.difference) <= CERTAIN * self.error or self.difference == 0:
+            return "open"
+        return "yes" if self.difference > 0 else "no"
+
+    def __str__(self) -> str:
+        sign = "−" if self.difference < 0 else "+"
+        return f"{self.verdict}, {sign}{abs(self.difference):.3f} ± {self.error:.3f}"
+
+
+def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> float:
+    """Standard error of an accuracy of n images, together with the spread between seeds where there are several.
+
+    sqrt(p (1 - p) / n + s^2)
+    """
+    p, spread = getattr(cell, source), cell.spread if source == "ours" else None
+    return math.sqrt(p * (1 - p) / images + (spread or 0.0) ** 2)
+
+
+def findings(
+    cells: Iterable[Cell], *, dataset: str = "MNIST", source: str = "released", images: int = 200
+) -> list[Finding]:
+    """Every statement about a part of Table 3, held to the values of one source.
+
+    The error of a difference is `uncertainty` of both accuracies together, as if they came from different images;
+    they come from the same, which makes it too large rather than too small. The spread between seeds is not divided
+    by their number: the question is whether another pair of networks would show the same.
+
+    Args:
+        cells: of `compare.compare`.
+        dataset: as the paper writes it, 'MNIST' or 'CIFAR-10'.
+        source: 'printed', 'released' or 'ours'.
+        images: n. Networks of several seeds saw the same images, which count once.
+
+    Returns:
+        A finding for every statement and level that has a value of `better` and of at least one of `worse`.
+
+    Raises:
+        ValueError: an unknown source, or a dataset without statements.
+
+    Source: section 5.
+    """
+    if source not in SOURCES or dataset not in STATEMENTS:
+        raise ValueError(
+            f"source is one of {SOURCES}, dataset one of {tuple(STATEMENTS)}; got {source!r}, {dataset!r}."
+        )
+    at = {
+        (cell.method, cell.level): cell
+        for cell in cells
+        if (cell.table, cell.dataset) == ("3", dataset) and getattr(cell, source) is not None
+    }
+
+    found = []
+    for statement in STATEMENTS[dataset]:
+        for level in statement.levels:
+            better = at.get((statement.better, level))
+            worse = [at[method, level] for method in statement.worse if (method, level) in at]
+            if better is None or not worse:
+                continue
+            rival = max(worse, key=lambda cell: getattr(cell, source))
+            error = math.hypot(uncertainty(better, source, images), uncertainty(rival, source, images))
+            found.append(
+                Finding(statement, level, source, getattr(better, source), rival.method, getattr(rival, source), error)
+            )
+    return found
+
+
+def gamma_rows(
+    found: Iterable[Record], *, dataset: str = "mnist", model: str = "small", method: str = "Int", steps: int = 200
+) -> list[dict]:
+    """Accuracy of the networks that we trained with one method and several gammas: the rows of Figure A1.
+
+    gamma = 0 is normal training, and its rows are those of Normal. Schedules are not mixed: the first of
+    `compare.SCHEDULES` under which there is more than one gamma, else the first that is there.
+
+    Returns:
+        A row for every gamma and eps, in this order: gamma, eps, accuracy (mean over seeds), se (of the images),
+        spread (standard deviation between seeds; None for one), seeds, n (images), schedule. Empty without a record.
+
+    Source: Appendix C.
+    """
+    rows = [
+        {**row, "gamma": 0.0 if row["method"] == "Normal" else row.get("gamma", GAMMA)}
+        for record in found
+        if [record.settings.get(key) for key in ("measurement", "dataset", "model", "networks")]
+        == ["pgd", dataset, model, "ours"]
+        for row in record.rows
+        if row["method"] in (method, "Normal") and row["steps"] == steps and "schedule" in row
+    ]
+    gammas = {schedule: {row["gamma"] for row in rows if row["schedule"] == schedule} for schedule in SCHEDULES}
+    chosen = next((s for s in SCHEDULES if len(gammas[s] - {0.0}) > 1), next((s for s in SCHEDULES if gammas[s]), None))
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if row["schedule"] == chosen:
+            groups.setdefault((row["gamma"], row["eps"]), []).append(row)
+    result = []
+    for (gamma, eps), group in sorted(groups.items()):
+        values, n = [row["accuracy"] for row in group], group[0]["n"]
+        p = fmean(values)
+        result.append(
+            {"gamma": gamma, "eps": eps, "accuracy": p, "se": math.sqrt(p * (1 - p) / n),
+             "spread": stdev(values) if len(values) > 1 else None, "seeds": len(values), "n": n, "schedule": chosen}
+        )  # fmt: skip
+    return result
