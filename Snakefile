@@ -3,8 +3,9 @@
     python -m interp_lib book                            runs it
     python -m snakemake --cores 2                        does the same
     python -m snakemake --cores 2 --config profile=paper
-    python -m snakemake --cores 2 grid --config dataset=mnist model=small schedule=quick seeds=3
-                                                         trains the paper's eight methods into networks/
+    python -m snakemake grid --cores 2 --rerun-triggers mtime --config dataset=mnist model=small schedule=quick seeds=3
+                                                         trains the paper's eight methods into networks/; on a
+                                                         cluster see README.md
 """
 
 import os

@@ -109,7 +109,8 @@ env -u OMP_NUM_THREADS "$PYTHON" -m snakemake --profile tests/cluster/profile --
   --default-resources slurm_partition=trial slurm_account=trial \
   --slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 --seconds-between-status-checks 5 \
   grid --config dataset=digits schedule=digits methods=Normal,Adv,Int seeds=1 folder=$GRID 2>&1 |
-  grep --line-buffered -vE '^(Select jobs|Execute |Using |Building |Provided |Cleaning |Both |\[|$)' || fail "the grid did not come out"
+  grep --line-buffered -vE '^(Select jobs|Execute |Using |Building |Provided |Cleaning |Both |\[|$)' ||
+  fail "the grid did not come out"
 
 say "the jobs, as Slurm saw them"
 squeue --states=all --sort=i --format='%5i %10T %5C %11m %6M %k' | tee "$STATE/jobs"
