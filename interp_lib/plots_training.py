@@ -60,11 +60,11 @@ def landscapes(
                 extend="neither",
             )
             ax.contour(*edges, margin.numpy(), levels=[0], colors="white", linestyles="--", linewidths=2)
-        for path in paths:
+        for path in (path.numpy() for path in paths):
             ax.plot(path[:, 0], path[:, 1], color="white", linewidth=1.2, marker=".", markersize=5, clip_on=False)
             ax.plot(*path[0], "o", color="white", markerfacecolor="none", markersize=8, clip_on=False)
             ax.plot(*path[-1], "o", color="#FF7F50", markeredgecolor="black", markersize=9, clip_on=False, zorder=5)
-        ax.plot(*x.flatten(), "+", color="white", markersize=11, markeredgewidth=2.5)
+        ax.plot(*x.flatten().tolist(), "+", color="white", markersize=11, markeredgewidth=2.5)
         ax.set(title=name, xlabel="left pixel of x′", xlim=extent[:2], ylim=extent[2:])
         ax.locator_params(nbins=4)
         ax.grid(visible=False)
