@@ -89,7 +89,9 @@ def test_every_page_is_quiet_self_contained_and_fits(html, width, mode):
 
 
 @requires_browser
-@pytest.mark.parametrize("chapter, sliders", [("04_attacks_on_maps", 2), ("07_robustness", 1)])
+@pytest.mark.parametrize(
+    "chapter, sliders", [("04_attacks_on_maps", 2), ("05_defense", 1), ("07_robustness", 1), ("13_appendix_c", 1)]
+)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_slider_shows_another_attack(html, chapter, sliders, width):
     with open_page(html / f"{chapter}.html", width=width) as page:
