@@ -100,30 +100,26 @@ def scalars(folder: Path):
 
 
 def command_measure(args) -> None:
-    from .measure import measure
-
-    if args.table.lower() == "rounding":
+    table, where = args.table.lower(), (args.data_dir, args.released_dir, args.results_dir)
+    if table == "rounding":
         from .rounding import measure_rounding
 
-        path = measure_rounding(args.data_dir, args.released_dir, args.results_dir)
-        print(f"{path}: {len(records.read(path).rows)} rows")
-        return
-    if args.table.lower() == "tightness":
+        paths = [measure_rounding(*where)]
+    elif table == "tightness":
         from .tightness import measure_tightness
 
-        for path in measure_tightness(args.data_dir, args.released_dir, args.results_dir, device=args.device):
-            print(f"{path}: {len(records.read(path).rows)} rows")
-        return
-    if args.table.lower() in ("figure1", "figure2"):
+        paths = measure_tightness(*where, device=args.device)
+    elif table in ("figure1", "figure2"):
         from .illustrations import measure_figure
 
-        for path in measure_figure(args.table.lower(), data_dir=args.data_dir, networks_dir=args.released_dir,
-                                   folder=args.results_dir):  # fmt: skip
-            print(f"{path}: {len(records.read(path).rows)} rows")
-        return
-    folder = args.released_dir if args.networks == "released" else args.networks_dir
-    for path in measure(args.table, args.networks, data_dir=args.data_dir, networks_dir=folder,
-                        folder=args.results_dir, device=args.device):  # fmt: skip
+        paths = measure_figure(table, data_dir=args.data_dir, networks_dir=args.released_dir, folder=args.results_dir)
+    else:
+        from .measure import measure
+
+        folder = args.released_dir if args.networks == "released" else args.networks_dir
+        paths = measure(args.table, args.networks, data_dir=args.data_dir, networks_dir=folder,
+                        folder=args.results_dir, device=args.device)  # fmt: skip
+    for path in paths:
         print(f"{path}: {len(records.read(path).rows)} rows")
 
 
