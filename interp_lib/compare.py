@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import stdev
+from statistics import fmean, stdev
 
 from . import records
 from .records import GAMMA
@@ -31,9 +31,10 @@ SQUARED = (("CAM", "l2:1-class"), ("GradCAM++", "l2:1-class"))
 class Cell:
     """One printed value and what we have for it; None where nothing was measured.
 
-    `released` and `ours` are measured on the network that the printed name says. `corrected` is measured on the
-    released network that the row really belongs to, `owner`; it differs from `released` in five rows of the paper.
-    `ours` is a mean over seeds, all trained by `schedule`, and `spread` their standard deviation; None for one seed.
+    `released` is measured on the released network that the printed name says, `corrected` on the one that the row
+    really belongs to, `owner`; they differ in five rows of the paper. `ours` is measured on networks that we trained
+    as the owner says: a mean over seeds, all of them by `schedule`, and `spread` their standard deviation; None for
+    one seed.
     """
 
     table: str
@@ -176,7 +177,8 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
     cells = []
     for row in records.paper_tables():
         cell, run = dict(row), _wanted(row)
-        wanted = [("released", row["method"]), ("ours", row["method"]), ("corrected", Cell(**row).owner)]
+        owner = Cell(**row).owner
+        wanted = [("released", row["method"]), ("ours", owner), ("corrected", owner)]
         for column, method in wanted if run else ():
             # Table 1 names an interpreter where others have a method, and no network.
             model = row["model"].lower()
@@ -238,7 +240,8 @@ def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
 
     Args:
         source: 'corrected' (the released networks under their right names), 'released' (under the printed names)
-            or 'ours'.
+            or 'ours', which has two columns more: the mean distance to the released networks' values, under the right
+            names, and the mean standard deviation between seeds; None without either.
     """
     groups: dict[tuple, list[Cell]] = {}
     for cell in cells:
@@ -252,8 +255,15 @@ def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
                 {"table": table, "dataset": dataset, "model": model, "copy": next(c.copy for c in group if c.copy),
                  "values": len(differences), "exact": verdicts.count("exact"), "one image": verdicts.count("one image"),
                  "close": verdicts.count("close"), "other": verdicts.count("other"), "not measured": verdicts.count(""),
-                 "mean |diff|": sum(differences) / len(differences), "max |diff|": max(differences)}
+                 "mean |diff|": fmean(differences), "max |diff|": max(differences)}
             )  # fmt: skip
+            if source == "ours":
+                apart = [abs(c.ours - c.corrected) for c in group if None not in (c.ours, c.corrected)]
+                spreads = [cell.spread for cell in group if cell.spread is not None]
+                rows[-1] |= {
+                    "to released": fmean(apart) if apart else None,
+                    "spread": fmean(spreads) if spreads else None,
+                }
     return rows
 
 
@@ -291,7 +301,8 @@ def as_text(cells: Iterable[Cell], source: str = "released") -> str:
             f"{getattr(c, source):9.3f} {c.difference(source):+7.3f} {c.n:5}  {cause}".rstrip()
         )
     lines += ["", f"{'table':5} {'data':26} {'model':8} {'values':>6} {'exact':>6} {'1 image':>8} "
-                  f"{'close':>6} {'other':>6} {'mean |diff|':>12} {'max |diff|':>11}"]  # fmt: skip
+                  f"{'close':>6} {'other':>6} {'mean |diff|':>12} {'max |diff|':>11}"
+                  f"{'   to released   seeds' if source == 'ours' else ''}"]  # fmt: skip
     total = {"values": 0, "exact": 0, "one image": 0, "close": 0, "other": 0}
     for row in counts(cells, "corrected" if source == "released" else source):
         total = {key: total[key] + row[key] for key in total}
@@ -300,6 +311,9 @@ def as_text(cells: Iterable[Cell], source: str = "released") -> str:
             f"{row['one image']:8} {row['close']:6} {row['other']:6} "
             f"{row['mean |diff|']:12.4f} {row['max |diff|']:11.3f}"
         )
+        if source == "ours":
+            number = lambda value, width: f"{'–' if value is None else f'{value:.4f}':>{width}}"
+            lines[-1] += f"{number(row['to released'], 14)}{number(row['spread'], 8)}"
     lines.append(
         f"{'all':5} {'':26} {'':8} {total['values']:6} {total['exact']:6} {total['one image']:8} "
         f"{total['close']:6} {total['other']:6}"

@@ -58,15 +58,16 @@ def standard_error(p: float, n: int) -> float:
     return math.sqrt(p * (1 - p) / n)
 
 
-def comparison(cells: Iterable[Cell], *, table: str, dataset: str, sources: Sequence[str] = ("released",)) -> Table:
+def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
     """One of the paper's tables with our values under the printed ones.
 
-    Every cell has the printed value, the measured one under it, and, where the two differ, their difference.
+    Every cell has the printed value; under it the one measured on the released network and, where the two differ,
+    their difference; and under these, in a table where there are any, the mean over the networks that we trained and
+    the standard deviation between their seeds.
 
     Args:
         cells: of `compare.compare`.
         table, dataset: as the paper writes them, '3' and 'MNIST'.
-        sources: which measured values to show, 'released', 'ours'.
 
     Raises:
         ValueError: the paper has no such table.
@@ -77,32 +78,40 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str, sources: Sequ
     levels, methods = (list(dict.fromkeys(getattr(c, key) for c in cells)) for key in ("level", "method"))
     at = {(cell.method, cell.level): cell for cell in cells}
 
+    trained = [cell for cell in cells if cell.ours is not None]
+
     def lines(cell: Cell | None):
         if cell is None:
             return [("n/a", "printed")]
+        decimals = len(cell.value.partition(".")[2])
         shown = [(cell.value, "printed")]
-        for source in sources:
-            measured, difference = getattr(cell, source), cell.difference(source)
-            if measured is None:
-                shown.append(("–", "measured"))
-                continue
-            decimals = len(cell.value.partition(".")[2])
-            shown.append((f"{measured:.{decimals}f}", "measured"))
-            if cell.verdict(source) != "exact":
-                shown.append((f"{difference:+.{decimals}f}".replace("-", "−"), "difference"))
+        shown.append(("–" if cell.released is None else f"{cell.released:.{decimals}f}", "measured"))
+        if cell.verdict() not in ("", "exact"):
+            shown.append((f"{cell.difference():+.{decimals}f}".replace("-", "−"), "difference"))
+        if trained:
+            shown.append(("–" if cell.ours is None else f"{cell.ours:.{decimals}f}", "ours"))
+            if cell.spread is not None:
+                shown.append((f"±{cell.spread:.{decimals}f}", "spread"))
         return shown
 
-    measured = [(getattr(c, s), c.n) for c in cells for s in sources if getattr(c, s) is not None]
+    measured = [(c.released, c.n) for c in cells if c.released is not None]
+    copies = ", ".join(dict.fromkeys(cell.copy for cell in cells if cell.copy))
     note = "Nothing measured yet."
     if measured:
-        copies = ", ".join(dict.fromkeys(cell.copy for cell in cells if cell.copy))
         fewest, most = min(n for _, n in measured), max(n for _, n in measured)
         images = f"n = {fewest} images" if fewest == most else f"n = {fewest} to {most} images a value"
         if all(cell.metric.startswith("ATA") for cell in cells):
             images += f", standard error at most {max(standard_error(*pair) for pair in measured):.3f}"
         note = (
-            f"First line: as printed. Second: measured on the {' and '.join(sources)} networks. Third, where they "
+            f"First line: as printed. Second: measured on the released networks. Third, where they "
             f"differ: measured minus printed. Data: {copies}; {images}."
+        )
+    if trained:
+        (schedule,) = {cell.schedule for cell in trained}
+        right = ", under the right names" if any(cell.owner != cell.method for cell in trained) else ""
+        note += (
+            f" Green: networks trained here{right}, schedule {schedule}; mean and, for several seeds, standard"
+            " deviation between them."
         )
     heading = {"eps": "ε", "steps": "steps"}.get(cells[0].condition, cells[0].condition)
     # Spelled out once, in the first column; on a phone every character of the others counts.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from interp_lib import compare, records
+from interp_lib import compare, records, tables
 from interp_lib.compare import Cell
 from interp_lib.records import Record
 
@@ -185,6 +185,45 @@ def test_counts_are_those_of_the_verdicts(cells):
     assert found["max |diff|"] == pytest.approx(max(differences))
     assert found["mean |diff|"] == pytest.approx(sum(differences) / 4)
     assert compare.counts(compare.compare([])) == []
+
+
+def test_our_networks_are_counted_against_print_and_against_the_released_ones():
+    """Two seeds .80 and .90 beside a released .89: .04 from both, and the standard deviation between the seeds."""
+    ours = [row(160, seed=0, schedule="quick"), row(180, seed=1, schedule="quick"), row(190, eps=0.0, schedule="quick")]
+    cells = compare.compare([record([row(178)]), record(ours, source="ours")])
+    three, four = compare.counts(cells, "ours")
+    assert (three["values"], four["values"]) == (2, 1)
+    assert four["mean |diff|"] == pytest.approx(0.04) == four["to released"]
+    assert four["spread"] == pytest.approx(0.1 / 2**0.5) == three["spread"]
+    text = compare.as_text(cells, "ours")
+    (line,) = (
+        x for x in text.splitlines() if x.startswith("4") and "MNIST  " in x and "one" not in x and "200" not in x
+    )
+    assert line.endswith("0.0400  0.0707")
+    assert "to released" not in compare.as_text(cells)
+    alone = compare.counts(compare.compare([record(ours[2:], source="ours")]), "ours")
+    assert [(r["to released"], r["spread"]) for r in alone] == [(None, None)]
+
+
+def test_a_table_shows_ours_only_where_there_are_any():
+    released, ours = record([row(178)]), record([row(160, schedule="quick"), row(180, schedule="quick")], source="ours")
+    shown = tables.comparison(compare.compare([released]), table="3", dataset="MNIST")
+    assert "trained here" not in shown.note and "ours" not in shown._repr_html_()
+    shown = tables.comparison(compare.compare([released, ours]), table="3", dataset="MNIST")
+    (adv,) = (r for r in shown.rows if r[0][0][0] == "Adv")
+    assert adv[5] == [("0.890", "printed"), ("0.890", "measured"), ("0.850", "ours"), ("±0.071", "spread")]
+    assert adv[1] == [("0.980", "printed"), ("–", "measured"), ("–", "ours")]
+    assert "schedule quick" in shown.note and "right names" not in shown.note
+
+
+def test_ours_in_an_exchanged_row_are_of_the_network_it_belongs_to():
+    names = ("IG-Norm", 20, 200), ("IG-Norm", 20, 10), ("Int", 150, 200)
+    rows = [row(k, method=m, eps=0.0, steps=steps, schedule="paper") for m, k, steps in names]
+    found = record(rows, source="ours", dataset="cifar10", title="CIFAR-10")
+    cells = compare.compare([found])
+    assert pick(cells, "A1", "IG-Norm", "0", "CIFAR-10").ours == 0.75
+    assert pick(cells, "A3", "IG-Norm", "0", "CIFAR-10").ours == 0.1
+    assert "under the right names" in tables.comparison(cells, table="A1", dataset="CIFAR-10").note
 
 
 def test_text_has_the_values_and_what_is_missing(cells):
