@@ -256,35 +256,6 @@ def map_grid(image: Tensor, maps: Mapping[str, Tensor], *, columns: int = 4) -> 
     return figure
 
 
-def attacked_maps(
-    x: Tensor, x_adv: Tensor, before: Tensor, after: Tensor, names: Sequence[str], tau: Sequence[float]
-) -> Figure:
-    """Figure 1: an image and its adversarial example, with the maps of some classes of each.
-
-    Args:
-        x, x_adv: (C, H, W) in [0, 1].
-        before, after: maps of x and of x', (k, h, w); each pair shares its scale.
-        names: of the k classes.
-        tau: rank correlation of each pair of maps.
-    """
-    k = len(names)
-    figure, axes = plt.subplots(2, k + 1, figsize=(WIDTH, 2 * WIDTH / (k + 1) * 1.12), squeeze=False)
-    plt.close(figure)
-    for row, (image, maps, label) in enumerate(((x, before, "x"), (x_adv, after, "x′"))):
-        _show(axes[row, 0], image)
-        axes[row, 0].set_ylabel(label, fontsize=13, rotation=0, labelpad=10)
-        for j in range(k):
-            _show_map(axes[row, j + 1], maps[j], max(before[j].abs().max().item(), after[j].abs().max().item()))
-    for j, (name, value) in enumerate(zip(names, tau, strict=True)):
-        axes[0, j + 1].set_title(name, fontsize=12, pad=4)
-        axes[1, j + 1].set_xlabel(f"τ = {value:.2f}", fontsize=12)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(False)
-    return figure
-
-
 def explained_pair(versions: Mapping[str, Explained], names: Sequence[str], *, title: str | None = None) -> Figure:
     """Figure 1: an image and its attacked version, with the maps of two classes by every interpreter.
 
@@ -459,16 +430,22 @@ def quantile_bars(
 
 
 def bound_scatter(bound: Mapping[str, Tensor], measured: Mapping[str, Tensor], *, xlabel: str, ylabel: str) -> Figure:
-    """Measured discrepancies (n,) against their lower bounds (n,), method by method, with the line of equality."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 4.4))
+    """Measured discrepancies (n,) > 0 against their lower bounds (n,) > 0, with the line of equality.
+
+    Both axes are logarithmic: a ratio is a distance from the line, and networks with small and large margins share it.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 5.0), layout="constrained")
     plt.close(figure)
     for method in (m for m in METHOD_COLORS if m in bound):
         style = {key: METHOD_COLORS[method][key] for key in ("color", "marker")}
         ax.scatter(bound[method].cpu(), measured[method].cpu(), s=22, alpha=0.7, label=method, linewidths=0, **style)
-    top = max(float(v.max()) for v in measured.values())
-    ax.plot([0, top], [0, top], color="#404040", linestyle=":", label="bound")
-    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, None), ylim=(0, None))
-    ax.legend(loc="lower right")
+    ends = [edge(float(edge(v)) for v in (*bound.values(), *measured.values())) for edge in (min, max)]
+    ax.plot(ends, ends, color="#404040", linestyle=":", label="bound")
+    ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
+    figure.legend(loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.5)
     return figure
 
 

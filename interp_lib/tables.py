@@ -119,13 +119,23 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
     return Table(columns, [[m, *(lines(at.get((m, level))) for level in levels)] for m in methods], note)
 
 
-def curve_rows(cells: Iterable[Cell]) -> pd.DataFrame:
-    """Cells of a table over eps as tidy rows for `plots.accuracy_curves`: the printed values, and the measured ones."""
+def curve_rows(cells: Iterable[Cell], source: str = "released") -> pd.DataFrame:
+    """Cells of a table over eps as tidy rows for `plots.accuracy_curves`: the printed values, and the measured ones.
+
+    Args:
+        source: 'released', whose error is that of n images, or 'ours', whose error is the standard deviation between
+            seeds; none for one seed.
+    """
     rows = []
     for cell in cells:
         row = {"method": cell.method, "eps": eps_of(cell.level)}
         rows.append({**row, "accuracy": cell.printed, "se": math.nan, "source": "paper"})
-        if cell.released is not None:
-            se = standard_error(cell.released, cell.n)
-            rows.append({**row, "accuracy": cell.released, "se": se, "source": "released, re-measured"})
-    return pd.DataFrame(rows)
+        value = getattr(cell, source)
+        if value is None:
+            continue
+        if source == "ours":
+            rows.append({**row, "accuracy": value, "se": cell.spread, "source": "trained here"})
+        else:
+            se = standard_error(value, cell.n)
+            rows.append({**row, "accuracy": value, "se": se, "source": "released, re-measured"})
+    return pd.DataFrame(rows).astype({"se": float})

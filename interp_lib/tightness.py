@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from . import data, records
-from .attacks.isa import margin_attack
 from .attacks.minimal import minimal_eps
-from .attacks.pgd import clipped, evaluating, pgd
+from .attacks.pgd import evaluating, pgd
 from .discrepancy import proposition1_bound, two_class_discrepancy
 from .evaluation import predictions
-from .evaluation_interpretation import BATCH
+from .evaluation_interpretation import BATCH, plain_attack
 from .interpreters import cam
 from .measure import Network, find_networks, grow, once
 
@@ -57,8 +56,7 @@ def tightness(
         attack = lambda eps: pgd(model, x, y, eps=eps, alpha=eps / 4, steps=10)
         succeeded = lambda reached: reached != y
     else:
-        plain = {"steps": 10, "direction": clipped(1000 / BATCH)}
-        attack = lambda eps: margin_attack(model, x, y, target, eps=eps, alpha=0.2 * eps, **plain)
+        attack = plain_attack(model, x, y, target)
         succeeded = lambda reached: reached == target
     with evaluating(model), torch.no_grad():
         found = minimal_eps(attack, lambda x_adv: succeeded(predictions(model, x_adv)), x, **search)

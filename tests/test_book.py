@@ -113,7 +113,7 @@ def test_readme_counts_are_the_records():
     cells = compare.compare(records.read_all(ROOT / "results"))
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = [
-        f"| {r['table']}, {r['model'] or 'Small'} | {r['copy']} | {r['values']} | {r['exact']} | {r['one image']} "
+        f"| {r['table']}, {r['model']} | {r['copy']} | {r['values']} | {r['exact']} | {r['one image']} "
         f"| {r['close']} | {r['other']} | {r['mean |diff|']:.3f} |"
         for r in compare.counts(cells)
     ]

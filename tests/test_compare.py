@@ -247,6 +247,10 @@ def test_text_has_the_values_and_what_is_missing(cells):
         (cell(released=0.8, copy="MNIST"), "unexplained"),
         (cell(released=0.8, copy="MNIST, unverified copy"), "unverified copy"),
         (
+            Cell("1", "R-ImageNet", "", "CAM", "NDS", "measure", "l1:1-class", "49", released=45, n=1, copy="a, b"),
+            "1 kept",
+        ),
+        (
             Cell("A1", "MNIST", "Pool", "Int", "ATA@steps=200", "eps", "0", "0.5", released=0.6),
             "rounding at max-pool ties",
         ),
@@ -336,16 +340,17 @@ def test_no_image_left_is_not_measured_and_few_are_the_cause():
     assert pick(cells, "2", "Int").cause() == "3 images left"
 
 
-@pytest.mark.parametrize("interpreter, level, squared", [
-    ("CAM", "l1:2-class", False), ("CAM", "l2:1-class", True), ("GradCAM++", "l2:1-class", True),
-    ("CAM", "l2:2-class", False), ("Repr", "l2:2-class", False),
+@pytest.mark.parametrize("interpreter, level, squared, of", [
+    ("CAM", "l1:2-class", False, {}), ("CAM", "l2:1-class", True, {}), ("GradCAM++", "l2:1-class", True, {}),
+    ("CAM", "l2:2-class", False, {}), ("Repr", "l2:2-class", False, {}),
+    ("CAM", "l2:1-class", False, {"dataset": "restricted_imagenet", "model": "wresnet"}),
 ])  # fmt: skip
-def test_table_1_takes_its_score_from_the_right_row(interpreter, level, squared):
+def test_table_1_takes_its_score_from_the_right_row(interpreter, level, squared, of):
     rows = [
         {"method": "Normal", "interpreter": interpreter, "measure": level, "squared_score": score, "n": 90, **values}
         for score, values in ((squared, {"nds": 3.0, "nsl": 0.3}), (not squared, {"nds": 9.0, "nsl": 0.9}))
     ]
-    filled = [c for c in compare.compare([record(rows, measurement="isa")]) if c.released is not None]
+    filled = [c for c in compare.compare([record(rows, measurement="isa", **of)]) if c.released is not None]
     assert {(c.table, c.method, c.level) for c in filled} == {("1", interpreter, level)}
     assert {c.metric: c.released for c in filled} == {"NDS": 3.0, "NSL": pytest.approx(0.3)}
 
