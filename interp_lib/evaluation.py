@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .attacks.pgd import evaluating, pgd_iterates
+from .attacks.pgd import evaluating, pgd, pgd_iterates, uniform_start
 from .checks import check_images, check_labels, check_step_sizes
 
 
@@ -89,3 +89,54 @@ def pgd_accuracy(
         correct.update({(e, k): c for k, c in counts.items()})
     n = len(y)
     return [{"eps": e, "steps": k, **proportion(correct.get((e, k), clean), n)} for e in reversed(eps) for k in steps]
+
+
+def random_start_accuracy(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: Sequence[float],
+    starts: Sequence[int] = (1, 5),
+    steps: int = 200,
+    alpha: float = 0.01,
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
+) -> list[dict]:
+    """Accuracy under PGD from uniform random points of the ball: an image counts that every one of k runs leaves right.
+
+    The paper's evaluation starts at x itself; its training, and Madry et al. (2018), start at random. All radii share
+    their random numbers, and an image that one run has fooled is left out of the next.
+
+    Args:
+        x, y: images (N, C, H, W) in [0, 1] and true labels (N,).
+        eps: perturbation sizes in the unit of the pixels; 0 gives the clean accuracy.
+        starts: the numbers of runs k >= 1 to report; the largest is how many there are.
+        steps, alpha: of each run.
+        seed: of the random points.
+        progress: called with the number of steps done since the last call.
+
+    Returns:
+        A row for every eps and k: eps, steps, starts, correct, n, accuracy, se.
+
+    Raises:
+        TypeError, ValueError: see `checks`; also a k below 1.
+    """
+    if not starts or min(starts) < 1:
+        raise ValueError(f"starts are numbers of runs, 1 or more; got {tuple(starts)}.")
+    check_images(x)
+    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_step_sizes(eps=max(eps), alpha=alpha, steps=steps)
+    rows = []
+    for e in sorted(set(map(float, eps))):
+        generator, right = torch.Generator().manual_seed(seed), predictions(model, x) == y
+        for k in range(1, max(starts) + 1):
+            start, index = uniform_start(x, e, generator), right.nonzero()[:, 0]
+            if e and len(index):
+                x_adv = pgd(model, x[index], y[index], eps=e, alpha=alpha, steps=steps, start=start[index])
+                right[index] = predictions(model, x_adv) == y[index]
+            if e and progress:
+                progress(steps)
+            if k in starts:
+                rows.append({"eps": e, "steps": steps, "starts": k, **proportion(int(right.sum()), len(y))})
+    return rows

@@ -14,13 +14,14 @@ import torch
 from tqdm import tqdm
 
 from . import data, networks, records, released
-from .evaluation import pgd_accuracy
+from .evaluation import pgd_accuracy, random_start_accuracy
 from .evaluation_interpretation import AAI, BATCH, CLASS_SETS, IG_SCALE, MAPS, PENALTIES, aai_rows, isa_rows
 from .models import GlobalPoolNetwork
 
 MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
 CIFAR_EPS = (0, 2 / 255, 4 / 255, 6 / 255, 8 / 255)
 STEPS = (1, 10, 100, 200)
+STARTS = (1, 5)  # numbers of random starts
 PGD_EPS = {
     ("mnist", "small"): (*MNIST_EPS, 0.35, 0.4),
     ("mnist", "pool"): MNIST_EPS,
@@ -33,6 +34,7 @@ APPENDIX = (("mnist", "pool"), ("cifar10", "small"))
 TABLES = {
     "table3": MAIN, "table4": MAIN, "A1": APPENDIX, "A2": APPENDIX, "A3": APPENDIX,
     "fgsm": (("mnist", "small"),), "digits": (("digits", "small"),),
+    "starts": (("mnist", "small"), *APPENDIX),
     "table2": MAIN, "A4": APPENDIX, "A5": APPENDIX,
     "table1": (("mnist", "small"), ("cifar10", "small"), ("restricted_imagenet", "wresnet")),
 }  # fmt: skip
@@ -107,30 +109,32 @@ def accuracy_record(
 ) -> Path:
     """Measures the accuracy of all networks of one dataset and architecture under an attack, and writes the record.
 
-    'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps. Images
-    are those of `Dataset.evaluation_subset`; there is no random start. Rows that the record already holds are kept;
-    those of a network whose weights have changed are measured anew.
+    'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps; 'starts' is
+    'pgd' with 200 steps from random points instead of x itself. Images are those of `Dataset.evaluation_subset`. Rows
+    that the record already holds are kept; those of a network whose weights have changed are measured anew.
 
     Returns:
         The record's path.
     """
     eps = PGD_EPS[dataset.name, model]
+    # The attack as the record says it, its rows, and how many steps it takes at one eps.
+    last = max(STEPS)
+    said, rows_of, steps = {
+        "pgd": ({"random_start": False, "alpha": 0.01, "steps": list(STEPS)},
+                lambda *a, **k: pgd_accuracy(*a, steps=STEPS, **k), last),
+        "fgsm": ({"random_start": False, "alpha": "eps", "steps": [1]}, fgsm_accuracy, 1),
+        "starts": ({"random_start": "uniform, seed 0", "starts": list(STARTS), "alpha": 0.01, "steps": [last]},
+                   lambda *a, **k: random_start_accuracy(*a, starts=STARTS, steps=last, **k), last * max(STARTS)),
+    }[attack]  # fmt: skip
     settings = {
         "measurement": attack, "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
         "subset": {"n": n, "seed": 99}, "model": model, "networks": source,
-        "attack": {"name": attack, "loss": "cross-entropy", "norm": "linf", "random_start": False, "eps": list(eps),
-                   **({"alpha": 0.01, "steps": list(STEPS)} if attack == "pgd" else {"alpha": "eps", "steps": [1]})},
+        "attack": {"name": attack, "loss": "cross-entropy", "norm": "linf", "eps": list(eps), **said},
     }  # fmt: skip
     subset = dataset.evaluation_subset(n)
     x, y = subset.x.to(device), subset.y.to(device)
-
-    def rows(network: GlobalPoolNetwork, progress) -> list[dict]:
-        if attack == "pgd":
-            return pgd_accuracy(network, x, y, eps=eps, steps=STEPS, progress=progress)
-        return fgsm_accuracy(network, x, y, eps=eps, progress=progress)
-
-    total = len([e for e in eps if e]) * (max(STEPS) if attack == "pgd" else 1)
-    return grow(settings, found, once(rows), total, folder=folder, device=device)
+    rows = lambda network, progress: rows_of(network, x, y, eps=eps, progress=progress)
+    return grow(settings, found, once(rows), steps * len([e for e in eps if e]), folder=folder, device=device)
 
 
 def aai_record(
@@ -253,8 +257,9 @@ def measure(
     """Measures one of the paper's tables, `table1` to `table4` or `A1` to `A5`, or what it leaves out.
 
     Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is
-    one step of the full size on the networks of Table 3, `digits` the same experiment as Table 3 on digits. Table 1 is
-    measured on the Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
+    one step of the full size on the networks of Table 3, `starts` the attack of Table 3 from random points on these
+    and on those of Tables A1 to A3, `digits` the same experiment as Table 3 on digits. Table 1 is measured on the
+    Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
 
     Returns:
         The paths of the records that the table needs.
@@ -272,7 +277,7 @@ def measure(
     everything, paths = list(find_networks(source, networks_dir)), []
     for dataset, model in TABLES[name]:
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
-        kind, interpreter = INTERPRETATION.get(name, ("fgsm" if name == "fgsm" else "pgd", None))
+        kind, interpreter = INTERPRETATION.get(name, (name if name in ("fgsm", "starts") else "pgd", None))
         if kind == "isa":  # Table 1 has no other
             found = [network for network in found if network.labels["method"] == "Normal"]
         if found:

@@ -52,6 +52,8 @@ _SOURCES = {
     "paper": {"linestyle": ":", "markerfacecolor": "white", "linewidth": 1.2, "zorder": 3},
     "released, re-measured": {"linestyle": "-"},
     "trained here": {"linestyle": "--"},
+    "from x": {"linestyle": "-"},
+    "five random starts": {"linestyle": "--", "markerfacecolor": "white"},
 }
 
 
@@ -109,7 +111,8 @@ def accuracy_curves(
     """Robust accuracy against perturbation size, one line a method and source, with 95 % bands.
 
     Colour and marker say the method. Where there are several sources the line says the source: dotted with
-    hollow markers is the paper, solid is the released network measured again, dashed is one trained here.
+    hollow markers is the paper, solid is the released network measured again, dashed is one trained here; solid is an
+    attack from x, dashed with hollow markers one from random points.
 
     Args:
         rows: columns ``method`` (a key of ``METHOD_COLORS``), ``x``, ``accuracy`` in [0, 1], ``se`` (its

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from browser import Keys, open_page, requires_browser
 
-from interp_lib import compare, records
+from interp_lib import compare, networks, records
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -109,6 +109,27 @@ def test_a_page_with_sliders_stays_small(html):
     assert (html / "04_attacks_on_maps.html").stat().st_size < 1_500_000
 
 
+def test_readme_says_of_the_start_what_the_records_say():
+    by_family = {record.family: record for record in records.read_all(ROOT / "results")}
+
+    def accuracy(kind, method, **chosen):
+        (row,) = (
+            row
+            for row in by_family[f"{kind}-mnist-small-released"].rows
+            if {"method": method, "eps": 0.35, "steps": 200, **chosen}.items() <= row.items()
+        )
+        return f"{row['accuracy']:.3f}"
+
+    from_x = [accuracy("pgd", method) for method in ("Int", "Int-Adv", "Adv")]
+    random = [accuracy("starts", method, starts=1) for method in ("Int", "Int-Adv")]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (
+        "leaves Int {} and Int-Adv {} of the images at ε = 0.35, where adversarial training has {}".format(*from_x)
+        in text
+    )
+    assert "it leaves them {} and {}".format(*random) in text
+
+
 def test_readme_counts_are_the_records():
     cells = compare.compare(records.read_all(ROOT / "results"))
     text = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -121,5 +142,14 @@ def test_readme_counts_are_the_records():
     assert "\n".join(rows) in text
     measured = sum(r["values"] for r in compare.counts(cells))
     assert f"These {measured}," in text
+    number = lambda value: "–" if value is None else f"{value:.3f}"
+    ours = [
+        f"| {r['table']}, {r['model']} | {r['copy']} | {r['values']} | {r['mean |diff|']:.3f} "
+        f"| {number(r['to released'])} | {number(r['spread'])} |"
+        for r in compare.counts(cells, "ours")
+    ]
+    assert "\n".join(ours) in text
+    count = len(networks.available(ROOT / "networks"))
+    assert f"{count} networks" in text
     landing = nbformat.read(ROOT / "book/index.ipynb", 4)
     assert any(f"{measured} of the {len(cells)} are" in cell.source for cell in landing.cells)

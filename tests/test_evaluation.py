@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp_lib import evaluation, records, released
-from interp_lib.attacks.pgd import pgd
-from interp_lib.evaluation import count_correct, pgd_accuracy, predictions, proportion
+from interp_lib.attacks.pgd import pgd, uniform_start
+from interp_lib.evaluation import count_correct, pgd_accuracy, predictions, proportion, random_start_accuracy
 from interp_lib.models import build
 
 
@@ -176,3 +176,55 @@ def test_released_networks_give_table_3(released_folder, mnist_subset, method):
     network = released.read_network(released.find("mnist", "small", method, released_folder))
     rows = pgd_accuracy(network, mnist_subset.x, mnist_subset.y, eps=(0, 0.1), steps=(200,))
     assert [f"{row['accuracy']:.3f}" for row in rows] == [printed[method, level] for level in ("0", "0.1")]
+
+
+# From random points
+
+
+class Dead(nn.Module):
+    """Class 1 as soon as the mean of the pixels passes .6, behind a ReLU with no gradient below: x = .5 is stuck."""
+
+    num_classes = 2
+
+    def forward(self, x):
+        beyond = (x.mean((1, 2, 3)) - 0.5).clamp(min=0)
+        return torch.stack([torch.full_like(beyond, 0.1), beyond], 1)
+
+
+def test_a_random_start_finds_what_a_dead_gradient_hides():
+    """Of 40 images of two pixels some starts fall above .5, in sight of the other class; none does for x itself."""
+    x, y = torch.full((40, 1, 1, 2), 0.5), torch.zeros(40, dtype=torch.int64)
+    (plain,) = pgd_accuracy(Dead(), x, y, eps=[0.3], steps=[20])
+    one, five = random_start_accuracy(Dead(), x, y, eps=[0.3], steps=20, starts=(1, 5))
+    generator, seen = torch.Generator().manual_seed(0), torch.zeros(40, dtype=torch.bool)
+    expected = []
+    for _ in range(5):
+        seen |= uniform_start(x, 0.3, generator).mean((1, 2, 3)) > 0.5
+        expected.append(int((~seen).sum()))
+    assert plain["correct"] == 40 > one["correct"] == expected[0] > five["correct"] == expected[-1] < 5
+    assert (one["starts"], five["starts"]) == (1, 5) and one["steps"] == five["steps"] == 20
+
+
+def test_starts_are_counted_together_and_the_fooled_left_out():
+    (x, y), model, sizes = batch(12), Edge(0), []
+    rows = random_start_accuracy(
+        model, x, y, eps=(0, 0.1), starts=(1, 2, 3), steps=4, alpha=0.05, progress=sizes.append
+    )
+    generator, right = torch.Generator().manual_seed(0), predictions(model, x) == y
+    clean, left = int(right.sum()), []
+    for _ in range(3):
+        x_adv = pgd(model, x, y, eps=0.1, alpha=0.05, steps=4, random_start=True, generator=generator)
+        right &= predictions(model, x_adv) == y
+        left.append(int(right.sum()))
+    assert [r["correct"] for r in rows] == [clean] * 3 + left and sizes == [4] * 3
+    assert [(r["eps"], r["starts"]) for r in rows] == [(e, k) for e in (0.0, 0.1) for k in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"starts": (0, 1)}, "1 or more"), ({"starts": ()}, "1 or more"), ({"eps": (0, 8)}, "Write 8/255"),
+    ({"x": 255 * batch()[0]}, "Divide bytes by 255"), ({"y": torch.arange(12)}, "0 .. 1; got 0 .. 11"),
+])  # fmt: skip
+def test_bad_input_for_random_starts_is_refused(change, words):
+    x, y = batch()
+    with pytest.raises(ValueError, match=words.replace(".", "[.]")):
+        random_start_accuracy(Edge(0), **({"x": x, "y": y, "eps": (0.1,), "steps": 1} | change))

@@ -3,9 +3,11 @@
 import shutil
 
 import pytest
+import torch
 
 from interp_lib import compare, evaluation_interpretation, measure, networks, records, released
-from interp_lib.evaluation import count_correct
+from interp_lib.attacks.pgd import pgd
+from interp_lib.evaluation import count_correct, predictions
 from interp_lib.models import build
 
 
@@ -114,6 +116,20 @@ def test_other_settings_are_another_record(bench, monkeypatch):
     monkeypatch.setattr(measure, "STEPS", (1, 2))
     assert bench.measure().name != first.name
     assert len(list(bench.results.iterdir())) == 2
+
+
+def test_random_starts_have_a_record_of_their_own(bench, tiny_dataset, monkeypatch):
+    monkeypatch.setattr(measure, "TABLES", {"starts": (("digits", "small"),)})
+    (path,) = measure.measure("starts", "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
+    record, subset = records.read(path), tiny_dataset.evaluation_subset()
+    assert record.family == "starts-digits-small-ours" and record.settings["attack"]["starts"] == [1, 5]
+    assert record.settings["attack"]["random_start"] == "uniform, seed 0" and record.settings["attack"]["steps"] == [3]
+    model, _ = networks.load(bench.nets / "Adv.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    x_adv = pgd(model, subset.x, subset.y, eps=0.3, alpha=0.01, steps=3, random_start=True, generator=generator)
+    right = (predictions(model, subset.x) == subset.y) & (predictions(model, x_adv) == subset.y)
+    (row,) = (r for r in record.rows if (r["method"], r["eps"], r["starts"]) == ("Adv", 0.3, 1))
+    assert row["correct"] == int(right.sum())
 
 
 @pytest.mark.parametrize("table, attack", [("table2", "aai"), ("A5", "aai"), ("table1", "isa")])
