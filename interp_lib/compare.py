@@ -187,10 +187,10 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
     for row in records.paper_tables():
         cell, run = dict(row), _wanted(row)
         printed = Cell(**row)
-        wanted = [("released", row["method"]), ("ours", printed.owner), ("corrected", printed.owner)]
+        # Table 1 names an interpreter where others have a method.
+        method, owner = ("Normal", "Normal") if row["table"] == "1" else (printed.method, printed.owner)
+        wanted = [("released", method), ("ours", owner), ("corrected", owner)]
         for column, method in wanted if run else ():
-            if row["table"] == "1":  # names an interpreter where others have a method
-                method = "Normal"
             unit = (DATASETS[row["dataset"]], printed.architecture.lower(), "ours" if column == "ours" else "released")
             rows = [r for r in measured.get((*unit, method, *run), []) if _value(row, r) is not None]
             rows = [r for r in rows if r.get("schedule") == chosen.get(unit)]

@@ -126,10 +126,11 @@ def random_start_accuracy(
         raise ValueError(f"starts are numbers of runs, 1 or more; got {tuple(starts)}.")
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
-    check_step_sizes(eps=max(eps), alpha=alpha, steps=steps)
-    rows = []
+    for e in eps:
+        check_step_sizes(eps=e, alpha=alpha, steps=steps)
+    rows, clean = [], predictions(model, x) == y
     for e in sorted(set(map(float, eps))):
-        generator, right = torch.Generator().manual_seed(seed), predictions(model, x) == y
+        generator, right = torch.Generator().manual_seed(seed), clean.clone()
         for k in range(1, max(starts) + 1):
             start, index = uniform_start(x, e, generator), right.nonzero()[:, 0]
             if e and len(index):

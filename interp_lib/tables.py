@@ -103,7 +103,7 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
         if all(cell.metric.startswith("ATA") for cell in cells):
             images += f", standard error at most {max(standard_error(*pair) for pair in measured):.3f}"
         note = (
-            f"First line: as printed. Second: measured on the released networks. Third, where they "
+            "First line: as printed. Second: measured on the released networks. Third, where they "
             f"differ: measured minus printed. Data: {copies}; {images}."
         )
     if trained:
