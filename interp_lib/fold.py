@@ -47,8 +47,10 @@ class FixedConv2d(nn.Module):
         super().__init__()
         # With the channels as the fastest axis, neither a convolution nor a block needs a transposition.
         self.conv = copy.deepcopy(conv).requires_grad_(False).to(memory_format=torch.channels_last)
-        # A vector register holds 16 numbers; where a block has fewer, one of twice the size costs less.
-        self.factor = 2 if conv.in_channels * conv.stride[0] * conv.stride[1] < 16 else 1
+        # A vector register holds 16 numbers; where a block has fewer, a larger one costs less.
+        self.factor = 1
+        while self.factor**2 * conv.in_channels * conv.stride[0] * conv.stride[1] < 16:
+            self.factor *= 2
         self.kernels: dict[tuple, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,16 +202,32 @@ def _fold(model: nn.Module, trunk: Callable[[Tensor], Tensor] | None, composed, 
     )
 
 
+def fold_rearranged(model: GlobalPoolNetwork) -> Folded:
+    """A network of no affine tail with the weights of this moment, detached, arranged for many input gradients.
+
+    On a processor a max-pool takes a sixteenth of its time where the channels are the fastest axis, and the first
+    convolution, with its one or three input channels, gains by `FixedConv2d`; wide ones of stride 1 do not. Forward
+    and backward pass together take 0.6 of their time in Pool and 0.85 in WResnet. The rounding is another than the
+    plain network's. The attacks of the tables keep that one: single images of Pool's tables depend on it.
+    """
+    if model.classifier.weight.device.type != "cpu":
+        return _fold(copy.deepcopy(model).requires_grad_(False), None, None, None)
+    fixed = {id(m): FixedConv2d(m) for m in model.modules() if isinstance(m, SameConv2d)}
+    narrow = {key: layer for key, layer in fixed.items() if layer.factor > 1}
+    last = torch.channels_last
+    arranged = _fold(copy.deepcopy(model, narrow).requires_grad_(False).to(memory_format=last), None, None, None)
+    return Folded(*(lambda x, function=function: function(x.contiguous(memory_format=last)) for function in arranged))
+
+
 def fold_for_training(model: GlobalPoolNetwork) -> tuple[Folded, Folded]:
     """A network for one training step, its tail folded once: with a graph to the weights, and without.
 
     The loss is made of the first. The inner maximisation climbs the second, which has the weights of this moment:
     their gradients are neither computed nor kept. Both equal the network, with all derivatives that they have.
     """
-    if not has_affine_tail(model):
-        fixed = copy.deepcopy(model).requires_grad_(False)
-        return _fold(model, None, None, None), _fold(fixed, None, None, None)
     keep_memory()
+    if not has_affine_tail(model):
+        return _fold(model, None, None, None), fold_rearranged(model)
     composed = compose_tail(model)
     tail = fold_tail(model, composed)
     detached = ([part.detach() for part in parts] for parts in (composed, tail))
