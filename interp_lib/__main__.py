@@ -202,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
     p.add_argument("table", help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), starts (random "
-                   "ones), rounding, tightness (of Proposition 1), digits")  # fmt: skip
+                   "ones), many (2,000 images), rounding, tightness (of Proposition 1), digits")  # fmt: skip
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")
     p.add_argument("--networks-dir", help="folder of our networks (default: networks)")

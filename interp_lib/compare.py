@@ -19,6 +19,7 @@ EXCHANGED_ROWS = {
     "Int-1-class": "IG-Norm-Sum",
 }
 SCHEDULES = ("paper", "quick", "digits")  # of networks that we trained, the ones to be preferred first
+STARTS = 5  # random points that count as one attack, where accuracies are after several numbers of them
 DATASETS = {"MNIST": "mnist", "CIFAR-10": "cifar10", "R-ImageNet": "restricted_imagenet"}
 ONE_IMAGE = 1 / 200
 CLOSE_TAU = 0.01 + 1e-9
@@ -153,12 +154,17 @@ def _value(printed: dict, row: dict) -> float | None:
     return row["tau"] if printed["metric"].startswith("tau") else row["correct"] / row["n"]
 
 
-def compare(found: Iterable[records.Record]) -> list[Cell]:
+def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Cell]:
     """Every printed value with the measured ones, in the order of print.
 
     A value measured on several networks of one method (seeds) is their mean, and n counts all their images. Networks
     that we trained count by one schedule for each dataset and architecture, the first of `SCHEDULES` that is there,
     and with the paper's gamma only.
+
+    Args:
+        found: records; those that measure no table are passed over.
+        accuracies: the measurement that robust accuracies are taken from: 'pgd' as in print, 'many' of more images, or
+            'starts' from random points, five of them.
 
     Raises:
         ValueError: two records of the same measurement on different copies of the data; say which one to use by
@@ -169,7 +175,7 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
     schedules: dict[tuple, set[str]] = {}
     for record in found:
         s = record.settings
-        if s["measurement"] not in ("pgd", "aai", "isa"):
+        if s["measurement"] not in (accuracies, "aai", "isa"):
             continue
         unit = (s["dataset"], s["model"], s["networks"])
         if titles.setdefault(unit, s["title"]) != s["title"]:
@@ -177,7 +183,7 @@ def compare(found: Iterable[records.Record]) -> list[Cell]:
                 f"{' / '.join(unit)} was measured on {titles[unit]!r} and on {s['title']!r}; keep one of the records."
             )
         for row in record.rows:
-            if "gamma" in row and row["gamma"] != GAMMA:
+            if row.get("gamma", GAMMA) != GAMMA or row.get("starts", STARTS) != STARTS:
                 continue
             if "schedule" in row:
                 schedules.setdefault(unit, set()).add(row["schedule"])

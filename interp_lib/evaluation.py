@@ -91,6 +91,16 @@ def pgd_accuracy(
     return [{"eps": e, "steps": k, **proportion(correct.get((e, k), clean), n)} for e in reversed(eps) for k in steps]
 
 
+def pgd_accuracy_in_batches(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 200, **attack) -> list[dict]:
+    """`pgd_accuracy` of more images than fit a processor's cache at once; rows and other arguments as there."""
+    correct: dict[tuple, int] = {}
+    for batch in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        for row in pgd_accuracy(model, *batch, **attack):
+            key = row["eps"], row["steps"]
+            correct[key] = correct.get(key, 0) + row["correct"]
+    return [{"eps": e, "steps": k, **proportion(c, len(y))} for (e, k), c in correct.items()]
+
+
 def random_start_accuracy(
     model: nn.Module,
     x: Tensor,

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from . import data, networks, records, released
-from .evaluation import pgd_accuracy, random_start_accuracy
+from . import data, networks, orderings, records, released
+from .evaluation import pgd_accuracy, pgd_accuracy_in_batches, random_start_accuracy
 from .evaluation_interpretation import AAI, BATCH, CLASS_SETS, IG_SCALE, MAPS, PENALTIES, aai_rows, isa_rows
 from .models import GlobalPoolNetwork
 
@@ -22,6 +22,7 @@ MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
 CIFAR_EPS = (0, 2 / 255, 4 / 255, 6 / 255, 8 / 255)
 STEPS = (1, 10, 100, 200)
 STARTS = (1, 5)  # numbers of random starts
+MANY = 2000  # images, where the paper's 200 leave a statement open
 PGD_EPS = {
     ("mnist", "small"): (*MNIST_EPS, 0.35, 0.4),
     ("mnist", "pool"): MNIST_EPS,
@@ -34,7 +35,7 @@ APPENDIX = (("mnist", "pool"), ("cifar10", "small"))
 TABLES = {
     "table3": MAIN, "table4": MAIN, "A1": APPENDIX, "A2": APPENDIX, "A3": APPENDIX,
     "fgsm": (("mnist", "small"),), "digits": (("digits", "small"),),
-    "starts": (("mnist", "small"), *APPENDIX),
+    "starts": (("mnist", "small"), *APPENDIX), "many": (("mnist", "small"), ("cifar10", "small")),
     "table2": MAIN, "A4": APPENDIX, "A5": APPENDIX,
     "table1": (("mnist", "small"), ("cifar10", "small"), ("restricted_imagenet", "wresnet")),
 }  # fmt: skip
@@ -110,13 +111,15 @@ def accuracy_record(
     """Measures the accuracy of all networks of one dataset and architecture under an attack, and writes the record.
 
     'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps; 'starts' is
-    'pgd' with 200 steps from random points instead of x itself. Images are those of `Dataset.evaluation_subset`. Rows
-    that the record already holds are kept; those of a network whose weights have changed are measured anew.
+    'pgd' with 200 steps from random points instead of x itself, 'many' with 200 steps at the eps that the statements of
+    `orderings` are about. Images are those of `Dataset.evaluation_subset`, 200 for the tables; more of them begin with
+    the same 200. Rows that the record already holds are kept; those of a network whose weights have changed are
+    measured anew.
 
     Returns:
         The record's path.
     """
-    eps = PGD_EPS[dataset.name, model]
+    eps = orderings.perturbation_sizes(dataset.name, model) if attack == "many" else PGD_EPS[dataset.name, model]
     # The attack as the record says it, its rows, and how many steps it takes at one eps.
     last = max(STEPS)
     said, rows_of, steps = {
@@ -125,6 +128,8 @@ def accuracy_record(
         "fgsm": ({"random_start": False, "alpha": "eps", "steps": [1]}, fgsm_accuracy, 1),
         "starts": ({"random_start": "uniform, seed 0", "starts": list(STARTS), "alpha": 0.01, "steps": [last]},
                    lambda *a, **k: random_start_accuracy(*a, starts=STARTS, steps=last, **k), last * max(STARTS)),
+        "many": ({"random_start": False, "alpha": 0.01, "steps": [last]},
+                 lambda *a, **k: pgd_accuracy_in_batches(*a, steps=[last], **k), last * -(-n // 200)),
     }[attack]  # fmt: skip
     settings = {
         "measurement": attack, "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
@@ -257,9 +262,10 @@ def measure(
     """Measures one of the paper's tables, `table1` to `table4` or `A1` to `A5`, or what it leaves out.
 
     Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is
-    one step of the full size on the networks of Table 3, `starts` the attack of Table 3 from random points on these
-    and on those of Tables A1 to A3, `digits` the same experiment as Table 3 on digits. Table 1 is measured on the
-    Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
+    one step of the full size on the networks of Table 3; `starts` is the attack of Table 3 from random points on these
+    and on those of Tables A1 to A3; `many` is the same from x on 2,000 images for the Small networks; `digits` is the
+    experiment of Table 3 on digits. Table 1 is measured on the Small networks, whose numbers it prints, and on
+    R-ImageNet where its images are there.
 
     Returns:
         The paths of the records that the table needs.
@@ -277,7 +283,7 @@ def measure(
     everything, paths = list(find_networks(source, networks_dir)), []
     for dataset, model in TABLES[name]:
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
-        kind, interpreter = INTERPRETATION.get(name, (name if name in ("fgsm", "starts") else "pgd", None))
+        kind, interpreter = INTERPRETATION.get(name, (name if name in ("fgsm", "starts", "many") else "pgd", None))
         if kind == "isa":  # Table 1 has no other
             found = [network for network in found if network.labels["method"] == "Normal"]
         if found:
@@ -295,7 +301,8 @@ def measure(
                 for interpreters in (MAPS, ("IG",)) if model == "small" else (MAPS,):
                     paths.append(isa_record(loaded, model, found, source, interpreters=interpreters, **where))
             else:
-                paths.append(accuracy_record(loaded, model, found, source, attack=kind, **where))
+                n = min(MANY, len(loaded.test)) if kind == "many" else 200
+                paths.append(accuracy_record(loaded, model, found, source, attack=kind, n=n, **where))
     if not paths:
         raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, TABLES[name]))}.")
     return paths

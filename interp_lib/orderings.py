@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from .compare import SCHEDULES, Cell
+from .compare import DATASETS, SCHEDULES, Cell, eps_of
+from .models import ARCHITECTURES
 from .records import GAMMA, Record
 
 SOURCES = ("printed", "released", "ours")
@@ -27,9 +28,10 @@ class Statement:
 
 ADVERSARIAL = ("Adv", "TRADES", "IG-Norm-Sum")
 OTHERS = ("Normal", *ADVERSARIAL, "IG-Norm", "Int-1-class", "Int")
+TABLES = ("3", "A1")  # accuracy under 200 steps; no network is in both
 # Section 5, 'Robustness versus efficiency' and the discussion of Table 3. Training used 0.3 and 8/255.
 STATEMENTS = {
-    "MNIST": (
+    "MNIST Small": (
         Statement("Int is above Adv beyond the training ε", "Int", ("Adv",), ("0.35", "0.4")),
         Statement("Int is above the adversarially trained, but for Int-Adv", "Int", ADVERSARIAL, ("0.4",)),
         Statement("Int-Adv is the best at large ε", "Int-Adv", OTHERS, ("0.35", "0.4")),
@@ -37,10 +39,23 @@ STATEMENTS = {
         Statement("IG-Norm fails where Int does not", "Int", ("IG-Norm",), ("0.3",)),
         Statement("Adv is above Int up to the training ε", "Adv", ("Int",), ("0.2", "0.3")),
     ),
-    "CIFAR-10": (
+    "CIFAR-10 WResnet": (
         Statement("Int is above Adv from the training ε on", "Int", ("Adv",), ("8/255", "9/255", "10/255")),
         Statement("Int-Adv is the best at large ε", "Int-Adv", OTHERS, ("9/255", "10/255")),
         Statement("Int-1-class fails where Int does not", "Int", ("Int-1-class",), ("8/255",)),
+    ),
+    # The paper says nothing of these two in words: section 5's sentences again, at the sizes of Table A1.
+    "MNIST Pool": (
+        Statement("Int-Adv is the best at large ε", "Int-Adv", OTHERS, ("0.3",)),
+        Statement("Int-1-class fails where Int does not", "Int", ("Int-1-class",), ("0.3",)),
+        Statement("IG-Norm fails where Int does not", "Int", ("IG-Norm",), ("0.3",)),
+        Statement("Adv is above Int up to the training ε", "Adv", ("Int",), ("0.2", "0.3")),
+    ),
+    "CIFAR-10 Small": (
+        Statement("Int is above Adv from the training ε on", "Int", ("Adv",), ("8/255",)),
+        Statement("Int-Adv is the best at large ε", "Int-Adv", OTHERS, ("8/255",)),
+        Statement("Int-1-class fails where Int does not", "Int", ("Int-1-class",), ("8/255",)),
+        Statement("IG-Norm fails where Int does not", "Int", ("IG-Norm",), ("8/255",)),
     ),
 }
 
@@ -79,19 +94,35 @@ class Finding:
         return f"{self.verdict}, {sign}{abs(self.difference):.3f} ± {self.error:.3f}"
 
 
+def perturbation_sizes(dataset: str, model: str) -> list[float]:
+    """0 and every eps that a statement about a network is about, ascending, in the unit of the pixels.
+
+    Args:
+        dataset, model: as in `data.load` and `models.build`.
+    """
+    names = {dataset: name for name, dataset in DATASETS.items()}
+    spoken = STATEMENTS[f"{names[dataset]} {ARCHITECTURES[model].__name__}"]
+    return sorted({0.0, *(eps_of(level) for statement in spoken for level in statement.levels)})
+
+
+def accuracy(cell: Cell, source: str) -> float | None:
+    """What a source says of the network that a printed row really belongs to, `Cell.owner`; None: not measured."""
+    return cell.corrected if source == "released" and cell.owner != cell.method else getattr(cell, source)
+
+
 def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> float:
     """Standard error of an accuracy of n images, together with the spread between seeds where there are several.
 
     sqrt(p (1 - p) / n + s^2)
     """
-    p, spread = getattr(cell, source), cell.spread if source == "ours" else None
+    p, spread = accuracy(cell, source), cell.spread if source == "ours" else None
     return math.sqrt(p * (1 - p) / images + (spread or 0.0) ** 2)
 
 
 def findings(
-    cells: Iterable[Cell], *, dataset: str = "MNIST", source: str = "released", images: int = 200
+    cells: Iterable[Cell], *, network: str = "MNIST Small", source: str = "released", images: int = 200
 ) -> list[Finding]:
-    """Every statement about a part of Table 3, held to the values of one source.
+    """Every statement about a part of Table 3 or A1, held to the values of one source.
 
     The error of a difference is `uncertainty` of both accuracies together, as if they came from different images;
     they come from the same, which makes it too large rather than too small. The spread between seeds is not divided
@@ -99,7 +130,7 @@ def findings(
 
     Args:
         cells: of `compare.compare`.
-        dataset: as the paper writes it, 'MNIST' or 'CIFAR-10'.
+        network: dataset and architecture as the paper writes them, a key of `STATEMENTS`.
         source: 'printed', 'released' or 'ours'.
         images: n. Networks of several seeds saw the same images, which count once.
 
@@ -107,32 +138,32 @@ def findings(
         A finding for every statement and level that has a value of `better` and of at least one of `worse`.
 
     Raises:
-        ValueError: an unknown source, or a dataset without statements.
+        ValueError: an unknown source, or a network without statements.
 
     Source: section 5.
     """
-    if source not in SOURCES or dataset not in STATEMENTS:
+    if source not in SOURCES or network not in STATEMENTS:
         raise ValueError(
-            f"source is one of {SOURCES}, dataset one of {tuple(STATEMENTS)}; got {source!r}, {dataset!r}."
+            f"source is one of {SOURCES}, network one of {tuple(STATEMENTS)}; got {source!r}, {network!r}."
         )
     at = {
-        (cell.method, cell.level): cell
+        (cell.owner, cell.level): cell
         for cell in cells
-        if (cell.table, cell.dataset) == ("3", dataset) and getattr(cell, source) is not None
+        if cell.table in TABLES
+        and f"{cell.dataset} {cell.architecture}" == network
+        and accuracy(cell, source) is not None
     }
-
     found = []
-    for statement in STATEMENTS[dataset]:
+    for statement in STATEMENTS[network]:
         for level in statement.levels:
             better = at.get((statement.better, level))
             worse = [at[method, level] for method in statement.worse if (method, level) in at]
             if better is None or not worse:
                 continue
-            rival = max(worse, key=lambda cell: getattr(cell, source))
+            rival = max(worse, key=lambda cell: accuracy(cell, source))
             error = math.hypot(uncertainty(better, source, images), uncertainty(rival, source, images))
-            found.append(
-                Finding(statement, level, source, getattr(better, source), rival.method, getattr(rival, source), error)
-            )
+            values = accuracy(better, source), rival.owner, accuracy(rival, source)
+            found.append(Finding(statement, level, source, *values, error))
     return found
 
 

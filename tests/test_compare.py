@@ -148,6 +148,18 @@ def test_other_measurements_are_left_aside():
     assert all(c.released is None for c in compare.compare([other]))
 
 
+def test_accuracies_may_come_from_another_measurement():
+    """Of the random starts the five that the record counts together, not the first by itself."""
+    found = [
+        record([row(178)]),
+        record([row(1500, n=2000)], measurement="many"),
+        record([row(150, starts=1), row(140, starts=5)], measurement="starts"),
+    ]
+    cells = {name: pick(compare.compare(found, name)) for name in ("pgd", "many", "starts")}
+    assert [cell.released for cell in cells.values()] == [0.89, 0.75, 0.7]
+    assert [cell.n for cell in cells.values()] == [200, 2000, 200]
+
+
 # Tables
 
 

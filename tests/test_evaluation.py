@@ -98,6 +98,14 @@ def test_rounding_binds_a_ball_that_does_not_bind_on_paper(monkeypatch):
     assert any(torch.equal(x_adv, s) for s in seen)
 
 
+def test_batches_together_count_what_all_images_count():
+    x, y = batch(12)
+    arguments = {"eps": [0, 0.05, 0.1], "steps": [1, 4], "alpha": 0.03}
+    whole = pgd_accuracy(Edge(3), x, y, **arguments)
+    assert evaluation.pgd_accuracy_in_batches(Edge(3), x, y, batch_size=5, **arguments) == whole
+    assert len({row["correct"] for row in whole}) > 1
+
+
 def test_no_gradient_is_computed_twice():
     """Table 3's grid: six radii, 200 steps, 95 of 1,200 steps shared, as the docstring says."""
     eps, (x, y) = (0, 0.05, 0.1, 0.2, 0.3, 0.35, 0.4), batch(3)

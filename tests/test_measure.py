@@ -132,6 +132,19 @@ def test_random_starts_have_a_record_of_their_own(bench, tiny_dataset, monkeypat
     assert row["correct"] == int(right.sum())
 
 
+def test_many_images_have_a_record_of_their_own_at_the_eps_of_the_statements(bench, tiny_dataset, monkeypatch):
+    monkeypatch.setattr(measure, "TABLES", {"many": (("digits", "small"),)})
+    monkeypatch.setattr(measure.orderings, "perturbation_sizes", lambda dataset, model: [0.0, 0.3])
+    monkeypatch.setattr(measure, "MANY", 205)
+    (path,) = measure.measure("many", "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
+    record, subset = records.read(path), tiny_dataset.evaluation_subset(205)
+    assert record.family == "many-digits-small-ours" and record.settings["subset"]["n"] == 205
+    model, _ = networks.load(bench.nets / "Adv.safetensors")
+    (row,) = (r for r in record.rows if (r["method"], r["eps"]) == ("Adv", 0.3))
+    x_adv = pgd(model, subset.x, subset.y, eps=0.3, alpha=0.01, steps=3)
+    assert (row["correct"], row["n"], row["steps"]) == (count_correct(model, x_adv, subset.y), 205, 3)
+
+
 @pytest.mark.parametrize("table, attack", [("table2", "aai"), ("A5", "aai"), ("table1", "isa")])
 def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset, monkeypatch, table, attack):
     runs = []
