@@ -34,7 +34,8 @@ GRID = [
         *(("Int", float(gamma)) for gamma in str(WANTED["gammas"]).split(",") if gamma),
     )
 ]
-MINUTES = {"digits": 30, "quick": 240, "paper": 2880}  # of a Small or Pool on one core; a WResnet wants a GPU
+# Of a Small on one core. A run that needs longer, Pool with IG-Norm or a WResnet, goes on from its checkpoint.
+MINUTES = {"digits": 30, "quick": 240, "paper": 2880}
 GPUS = int(config.get("gpus", 0))  # that each network of a grid asks of a cluster
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
 ATTACK = ["models", "fold", "data", "data_files", "checks", "attacks/pgd"]

@@ -96,7 +96,7 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
 
     measured = [(c.released, c.n) for c in cells if c.released is not None]
     copies = ", ".join(dict.fromkeys(cell.copy for cell in cells if cell.copy))
-    note = "Nothing measured yet."
+    note = "First line: as printed. Nothing measured on the released networks yet."
     if measured:
         fewest, most = min(n for _, n in measured), max(n for _, n in measured)
         images = f"n = {fewest} images" if fewest == most else f"n = {fewest} to {most} images a value"

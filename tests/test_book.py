@@ -109,7 +109,7 @@ def test_a_page_with_sliders_stays_small(html):
     assert (html / "04_attacks_on_maps.html").stat().st_size < 1_500_000
 
 
-def test_readme_says_of_the_start_what_the_records_say():
+def test_readme_says_of_start_and_images_what_the_records_say():
     by_family = {record.family: record for record in records.read_all(ROOT / "results")}
 
     def accuracy(kind, method, **chosen):
@@ -128,6 +128,8 @@ def test_readme_says_of_the_start_what_the_records_say():
         in text
     )
     assert "it leaves them {} and {}".format(*random) in text
+    many = {r["method"]: r["accuracy"] for r in by_family["many-cifar10-small-released"].rows if r["eps"]}
+    assert "2,000 put Int below, at {:.3f} against {:.3f}".format(many["Int"], many["Adv"]) in text
 
 
 def test_readme_counts_are_the_records():
