@@ -33,7 +33,7 @@ TABLES = ("3", "A1")  # accuracy under 200 steps; no network is in both
 STATEMENTS = {
     "MNIST Small": (
         Statement("Int is above Adv beyond the training ε", "Int", ("Adv",), ("0.35", "0.4")),
-        Statement("Int is above the adversarially trained, but for Int-Adv", "Int", ADVERSARIAL, ("0.4",)),
+        Statement("Int is above TRADES, IG-Norm-Sum and Adv", "Int", ADVERSARIAL, ("0.4",)),
         Statement("Int-Adv is the best at large ε", "Int-Adv", OTHERS, ("0.35", "0.4")),
         Statement("Int-1-class fails where Int does not", "Int", ("Int-1-class",), ("0.3",)),
         Statement("IG-Norm fails where Int does not", "Int", ("IG-Norm",), ("0.3",)),

@@ -39,7 +39,7 @@ def test_equal_accuracies_are_open_also_without_an_error():
 
 def test_the_rival_is_the_best_of_the_others():
     values = {("Int", "0.4"): 0.2, ("Adv", "0.4"): 0.0, ("TRADES", "0.4"): 0.6}
-    found = only(findings(cells(values)), "Int is above the adversarially trained", "0.4")
+    found = only(findings(cells(values)), "Int is above TRADES", "0.4")
     assert (found.rival, found.verdict, str(found)[:11]) == ("TRADES", "no", "no, −0.400 ")
 
 
