@@ -1,6 +1,7 @@
 """A training step of every method here and as a plain PyTorch loop: milliseconds, in one run, in turns.
 
     python benchmarks/training.py --rounds 5 --write
+    python benchmarks/training.py --rounds 5 --attack-steps 10 --model pool --methods Adv,Int
 
 The plain loop is what one writes in the manner of the public code of TRADES: the network as it is, clean logits made
 again in every inner step, one backward pass for the weights. Both stop before the optimizer's step, which is the same.
@@ -21,11 +22,12 @@ from tqdm import tqdm
 
 from interp_lib import data, losses, records
 from interp_lib.attacks.pgd import uniform_start
-from interp_lib.models import build
+from interp_lib.models import ARCHITECTURES, build
 from interp_lib.training import Schedule, generator, inner_maximum
 
 IMAGES = 55000  # of an epoch of MNIST
 GAMMA = records.GAMMA
+METHODS = [method for method in losses.METHODS if not method.startswith("Int2")]
 
 
 def cams(model, x):
@@ -99,20 +101,27 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--attack-steps", type=int, default=40, help="inner steps (%(default)s, the paper's)")
+    parser.add_argument("--model", choices=list(ARCHITECTURES), default="small", help="(%(default)s)")
+    parser.add_argument("--methods", default=",".join(METHODS), help="(all eight)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--write", action="store_true", help="write the record that Figure 3 reads")
     args = parser.parse_args()
+    methods = args.methods.split(",")
+    if unknown := set(methods) - set(METHODS):
+        parser.error(f"unknown methods {', '.join(sorted(unknown))}; known are {', '.join(METHODS)}")
+    if args.write and (args.model != "small" or methods != METHODS):
+        parser.error("--write is for the record of Figure 3: all methods of Small")
     torch.set_num_threads(args.threads)
     schedule = replace(Schedule.load("paper", "mnist"), attack_steps=args.attack_steps)
     images = data.load("digits")  # the time does not depend on what is on an image of 28 by 28
     x, y = images.train.x()[: schedule.batch_size], images.train.labels[: schedule.batch_size]
-    model = build("small", images.shape, images.num_classes, seed=0)
+    model = build(args.model, images.shape, images.num_classes, seed=0)
     start = uniform_start(x, schedule.eps, generator(0, "start", 0))
-    print(f"Small, batch {len(x)}, {schedule.attack_steps} inner steps; torch {torch.__version__}, "
+    print(f"{type(model).__name__}, batch {len(x)}, {schedule.attack_steps} inner steps; torch {torch.__version__}, "
           f"threads: {args.threads}, rounds: {args.rounds}")  # fmt: skip
     rows, wrong, began = [], [], time.perf_counter()
     print(f"\n{'ms a training step':18}{'ours':>9}{'plain':>9}{'ratio':>8}{'loss':>9}{'plain':>9}{'s an epoch':>12}")
-    for method in tqdm([m for m in losses.METHODS if not m.startswith("Int2")], disable=None, file=sys.stderr):
+    for method in tqdm(methods, disable=None, file=sys.stderr):
         steps = {
             "ours": lambda method=method: our_step(method, model, x, y, schedule),
             "plain": lambda method=method: plain_step(method, model, x, y, schedule, start.clone()),

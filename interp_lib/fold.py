@@ -207,7 +207,8 @@ def fold_rearranged(model: GlobalPoolNetwork) -> Folded:
 
     On a processor a max-pool takes a sixteenth of its time where the channels are the fastest axis, and the first
     convolution, with its one or three input channels, gains by `FixedConv2d`; wide ones of stride 1 do not. Forward
-    and backward pass together take 0.6 of their time in Pool and 0.85 in WResnet. The rounding is another than the
+    and backward pass together take 0.6 of their time in Pool and 0.85 in WResnet; `benchmarks/training.py --model pool`
+    measures whole training steps. The rounding is another than the
     plain network's. The attacks of the tables keep that one: single images of Pool's tables depend on it.
     """
     if model.classifier.weight.device.type != "cpu":

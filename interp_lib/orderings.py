@@ -168,12 +168,19 @@ def findings(
 
 
 def gamma_rows(
-    found: Iterable[Record], *, dataset: str = "mnist", model: str = "small", method: str = "Int", steps: int = 200
+    found: Iterable[Record],
+    accuracies: str = "pgd",
+    *,
+    dataset: str = "mnist",
+    model: str = "small",
+    method: str = "Int",
+    steps: int = 200,
 ) -> list[dict]:
     """Accuracy of the networks that we trained with one method and several gammas: the rows of Figure A1.
 
     gamma = 0 is normal training, and its rows are those of Normal. Schedules are not mixed: the first of
-    `compare.SCHEDULES` under which there is more than one gamma, else the first that is there.
+    `compare.SCHEDULES` under which there is more than one gamma, else the first that is there. `accuracies` is the
+    measurement that they are taken from, 'pgd' or 'many'; see `compare.compare`.
 
     Returns:
         A row for every gamma and eps, in this order: gamma, eps, accuracy (mean over seeds), se (of the images),
@@ -185,7 +192,7 @@ def gamma_rows(
         {**row, "gamma": 0.0 if row["method"] == "Normal" else row.get("gamma", GAMMA)}
         for record in found
         if [record.settings.get(key) for key in ("measurement", "dataset", "model", "networks")]
-        == ["pgd", dataset, model, "ours"]
+        == [accuracies, dataset, model, "ours"]
         for row in record.rows
         if row["method"] in (method, "Normal") and row["steps"] == steps and "schedule" in row
     ]

@@ -113,6 +113,11 @@ def test_gammas_in_order_with_normal_training_as_zero():
     assert found[1]["spread"] == pytest.approx(0.05 / math.sqrt(2)) and found[0]["spread"] is None
 
 
+def test_accuracies_of_more_images_are_asked_for_by_name():
+    found = [record([row(80)]), record([row(90)], measurement="many")]
+    assert [gamma_rows(found, *kind)[0]["accuracy"] for kind in ((), ("many",))] == [0.4, 0.45]
+
+
 def test_schedules_are_not_mixed_and_the_one_with_several_gammas_is_taken():
     one = [row(150, schedule="paper"), row(3, method="Normal", schedule="paper")]
     several = [row(100), row(120, 0.03)]
