@@ -77,8 +77,8 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
         raise ValueError(f"the paper's Table {table} has no {dataset} part.")
     levels, methods = (list(dict.fromkeys(getattr(c, key) for c in cells)) for key in ("level", "method"))
     at = {(cell.method, cell.level): cell for cell in cells}
-
     trained = [cell for cell in cells if cell.ours is not None]
+    differ = {cell.method for cell in cells if cell.verdict() not in ("", "exact")}
 
     def lines(cell: Cell | None):
         if cell is None:
@@ -88,6 +88,8 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
         shown.append(("–" if cell.released is None else f"{cell.released:.{decimals}f}", "measured"))
         if cell.verdict() not in ("", "exact"):
             shown.append((f"{cell.difference():+.{decimals}f}".replace("-", "−"), "difference"))
+        elif trained and cell.method in differ:
+            shown.append(("", ""))  # ours on one line across the row
         if trained:
             shown.append(("–" if cell.ours is None else f"{cell.ours:.{decimals}f}", "ours"))
             if cell.spread is not None:

@@ -228,6 +228,18 @@ def test_a_table_shows_ours_only_where_there_are_any():
     assert "schedule quick" in shown.note and "right names" not in shown.note
 
 
+def test_ours_stands_on_one_line_across_a_row():
+    found = [record([row(178), row(185, eps=0.2)]), record([row(160, schedule="quick")], source="ours")]
+    shown = tables.comparison(compare.compare([found[0]]), table="3", dataset="MNIST")
+    assert all(("", "") not in cell for r in shown.rows for cell in r)
+    shown = tables.comparison(
+        compare.compare([record([row(177), row(185, eps=0.2)]), found[1]]), table="3", dataset="MNIST"
+    )
+    (adv,) = (r for r in shown.rows if r[0][0][0] == "Adv")
+    assert [cell.index(("–", "ours")) for cell in adv[1:5]] == [3, 3, 3, 3] and adv[5][3] == ("0.800", "ours")
+    assert repr(shown).count("0.885 −0.005 0.800") == 1
+
+
 def test_ours_in_an_exchanged_row_are_of_the_network_it_belongs_to():
     names = ("IG-Norm", 20, 200), ("IG-Norm", 20, 10), ("Int", 150, 200)
     rows = [row(k, method=m, eps=0.0, steps=steps, schedule="paper") for m, k, steps in names]
