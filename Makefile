@@ -10,8 +10,8 @@ book: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(RUN) interp_lib book --target networks
-	$(RUN) pytest tests
-	$(RUN) pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with book/nbval_sanitize.cfg book
+	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with book/nbval_sanitize.cfg book
 
 # Stores fresh outputs in the committed chapters.
 chapters: $(VENV)/.installed
