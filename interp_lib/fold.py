@@ -26,6 +26,17 @@ from torch import Tensor, nn
 from .models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, same_conv2d, same_padding
 
 
+def block_factor(conv: SameConv2d) -> int:
+    """How many strides a block of `FixedConv2d` has along an axis: 1, and more where there are few input channels.
+
+    A vector register holds 16 numbers; where a block has fewer, a larger one costs less.
+    """
+    factor = 1
+    while factor**2 * conv.in_channels * conv.stride[0] * conv.stride[1] < 16:
+        factor *= 2
+    return factor
+
+
 class FixedConv2d(nn.Module):
     """A `SameConv2d` with the weights of this moment, whose input gradient is a convolution of its own.
 
@@ -47,10 +58,7 @@ class FixedConv2d(nn.Module):
         super().__init__()
         # With the channels as the fastest axis, neither a convolution nor a block needs a transposition.
         self.conv = copy.deepcopy(conv).requires_grad_(False).to(memory_format=torch.channels_last)
-        # A vector register holds 16 numbers; where a block has fewer, a larger one costs less.
-        self.factor = 1
-        while self.factor**2 * conv.in_channels * conv.stride[0] * conv.stride[1] < 16:
-            self.factor *= 2
+        self.factor = block_factor(conv)
         self.kernels: dict[tuple, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,12 +190,18 @@ def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tu
     return matrix.flatten(1), bias
 
 
-def fixed_trunk(model: GlobalPoolNetwork, **replaced: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The trunk with the weights of this moment, on the convolutions above; some modules replaced by name."""
+def fixed_copy(model: GlobalPoolNetwork, *, narrow: bool = False, **replaced: nn.Module) -> GlobalPoolNetwork:
+    """The network with the weights of this moment, detached, on the convolutions above.
+
+    Args:
+        narrow: only those that `block_factor` gives larger blocks.
+        replaced: modules that are replaced by another, by name.
+    """
     # The architecture is written once, in the model: a copy runs its own trunk.
-    fixed = {id(m): FixedConv2d(m) for m in model.modules() if isinstance(m, SameConv2d)}
+    convolutions = (m for m in model.modules() if isinstance(m, SameConv2d))
+    fixed = {id(m): FixedConv2d(m) for m in convolutions if not narrow or block_factor(m) > 1}
     fixed.update((id(getattr(model, name)), module) for name, module in replaced.items())
-    return copy.deepcopy(model, fixed).requires_grad_(False).trunk
+    return copy.deepcopy(model, fixed).requires_grad_(False)
 
 
 def _fold(model: nn.Module, trunk: Callable[[Tensor], Tensor] | None, composed, tail) -> Folded:
@@ -208,15 +222,13 @@ def fold_rearranged(model: GlobalPoolNetwork) -> Folded:
     On a processor a max-pool takes a sixteenth of its time where the channels are the fastest axis, and the first
     convolution, with its one or three input channels, gains by `FixedConv2d`; wide ones of stride 1 do not. Forward
     and backward pass together take 0.6 of their time in Pool and 0.85 in WResnet; `benchmarks/training.py --model pool`
-    measures whole training steps. The rounding is another than the
-    plain network's. The attacks of the tables keep that one: single images of Pool's tables depend on it.
+    measures whole training steps. The rounding is another than the plain network's. The attacks of the tables keep
+    that one: single images of Pool's tables depend on it.
     """
     if model.classifier.weight.device.type != "cpu":
         return _fold(copy.deepcopy(model).requires_grad_(False), None, None, None)
-    fixed = {id(m): FixedConv2d(m) for m in model.modules() if isinstance(m, SameConv2d)}
-    narrow = {key: layer for key, layer in fixed.items() if layer.factor > 1}
     last = torch.channels_last
-    arranged = _fold(copy.deepcopy(model, narrow).requires_grad_(False).to(memory_format=last), None, None, None)
+    arranged = _fold(fixed_copy(model, narrow=True).to(memory_format=last), None, None, None)
     return Folded(*(lambda x, function=function: function(x.contiguous(memory_format=last)) for function in arranged))
 
 
@@ -232,7 +244,7 @@ def fold_for_training(model: GlobalPoolNetwork) -> tuple[Folded, Folded]:
     composed = compose_tail(model)
     tail = fold_tail(model, composed)
     detached = ([part.detach() for part in parts] for parts in (composed, tail))
-    return _fold(model, model.trunk, composed, tail), _fold(model, fixed_trunk(model), *detached)
+    return _fold(model, model.trunk, composed, tail), _fold(model, fixed_copy(model).trunk, *detached)
 
 
 def keep_memory() -> None:
@@ -260,7 +272,7 @@ def fold_logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
         return model
     keep_memory()
     with torch.no_grad():
-        return _fold(model, fixed_trunk(model), None, fold_tail(model)).logits
+        return _fold(model, fixed_copy(model).trunk, None, fold_tail(model)).logits
 
 
 def fold_cam(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -279,7 +291,7 @@ def fold_cam(model: nn.Module) -> Callable[[Tensor], Tensor]:
     if not has_affine_tail(model):
         return _fold(copy.deepcopy(model).requires_grad_(False), None, None, None).cam
     with torch.no_grad():
-        return _fold(model, fixed_trunk(model), compose_tail(model), None).cam
+        return _fold(model, fixed_copy(model).trunk, compose_tail(model), None).cam
 
 
 def pool_share(maps: Tensor) -> Tensor:
@@ -306,4 +318,4 @@ def fold_after_first(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Te
     if not has_affine_tail(model):
         return first, copy.deepcopy(model, {id(model.conv1): nn.Identity()}).requires_grad_(False)
     with torch.no_grad():
-        return first, _fold(model, fixed_trunk(model, conv1=nn.Identity()), None, fold_tail(model)).logits
+        return first, _fold(model, fixed_copy(model, conv1=nn.Identity()).trunk, None, fold_tail(model)).logits

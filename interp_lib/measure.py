@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from . import data, networks, orderings, records, released
+from . import compare, data, networks, orderings, records, released
 from .evaluation import pgd_accuracy, pgd_accuracy_in_batches, random_start_accuracy
 from .evaluation_interpretation import AAI, BATCH, CLASS_SETS, IG_SCALE, MAPS, PENALTIES, aai_rows, isa_rows
 from .models import GlobalPoolNetwork
@@ -21,7 +21,7 @@ from .models import GlobalPoolNetwork
 MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
 CIFAR_EPS = (0, 2 / 255, 4 / 255, 6 / 255, 8 / 255)
 STEPS = (1, 10, 100, 200)
-STARTS = (1, 5)  # numbers of random starts
+STARTS = (1, compare.STARTS)  # numbers of random starts
 MANY = 2000  # images, where the paper's 200 leave a statement open
 PGD_EPS = {
     ("mnist", "small"): (*MNIST_EPS, 0.35, 0.4),
@@ -301,8 +301,8 @@ def measure(
                 for interpreters in (MAPS, ("IG",)) if model == "small" else (MAPS,):
                     paths.append(isa_record(loaded, model, found, source, interpreters=interpreters, **where))
             else:
-                n = min(MANY, len(loaded.test)) if kind == "many" else 200
-                paths.append(accuracy_record(loaded, model, found, source, attack=kind, n=n, **where))
+                images = {"n": MANY} if kind == "many" else {}
+                paths.append(accuracy_record(loaded, model, found, source, attack=kind, **images, **where))
     if not paths:
         raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, TABLES[name]))}.")
     return paths

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from .compare import DATASETS, SCHEDULES, Cell, eps_of
+from .compare import SCHEDULES, Cell, eps_of
+from .data_files import TITLES
 from .models import ARCHITECTURES
 from .records import GAMMA, Record
 
@@ -100,8 +101,7 @@ def perturbation_sizes(dataset: str, model: str) -> list[float]:
     Args:
         dataset, model: as in `data.load` and `models.build`.
     """
-    names = {dataset: name for name, dataset in DATASETS.items()}
-    spoken = STATEMENTS[f"{names[dataset]} {ARCHITECTURES[model].__name__}"]
+    spoken = STATEMENTS[f"{TITLES[dataset]} {ARCHITECTURES[model].__name__}"]
     return sorted({0.0, *(eps_of(level) for statement in spoken for level in statement.levels)})
 
 

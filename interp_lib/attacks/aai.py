@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..checks import check_images, check_labels
 from ..discrepancy import discrepancy
-from ..fold import fixed_trunk
+from ..fold import fixed_copy
 from ..interpreters import cam, gradcam_pp_release
 from ..models import GlobalPoolNetwork
 from .explained import Interpreter, explain
@@ -131,7 +131,7 @@ def _linear_fall(model: GlobalPoolNetwork, x: Tensor, classes: Tensor, largest: 
     """
     weight = model.classifier.weight.detach()
     weight = (weight if interpreter is cam else weight.clamp(min=0))[classes[:, 0]]
-    trunk = fixed_trunk(model)
+    trunk = fixed_copy(model).trunk
     with torch.enable_grad():
         z = trunk(x).detach().requires_grad_()
         features = model.tail(z)

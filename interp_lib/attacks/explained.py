@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..fold import FixedConv2d, fold_after_first, fold_cam, fold_logits
+from ..fold import fixed_copy, fold_after_first, fold_cam, fold_logits
 from ..interpreters import cam, gradcam_pp_release, integrated_gradients_release, representation
-from ..models import GlobalPoolNetwork, SameConv2d
+from ..models import GlobalPoolNetwork
 
 Interpreter = Callable[..., Tensor]
 Explained = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -42,8 +42,7 @@ def explain(model: nn.Module, interpreter: Interpreter) -> Explained:
 
         return both
     if isinstance(model, GlobalPoolNetwork) and interpreter is representation:
-        fixed = {id(m): FixedConv2d(m) for m in model.modules() if isinstance(m, SameConv2d)}
-        frozen = copy.deepcopy(model, fixed).requires_grad_(False)
+        frozen = fixed_copy(model)
 
         def features_first(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
             features = frozen.features(x)
