@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from interp_lib import chapters, profiles
-from interp_lib.losses import METHODS
 from interp_lib.networks import NetworkName
 from interp_lib.records import GAMMA
 from interp_lib.released import METHODS as METHODS_OF_THE_TABLES
@@ -89,8 +88,6 @@ rule network:
         schedule="[a-z0-9_]+",
         gamma="(-g[0-9.e-]+)?",
     params:
-        # File names are lower case, methods are not.
-        method=lambda wildcards: next(m for m in METHODS if m.lower() == wildcards.method),
         gamma=lambda wildcards: wildcards.gamma.replace("-g", " --gamma ", 1),
     threads: 1  # Snakemake hands it to OMP_NUM_THREADS, here and in a cluster's job
     resources:
@@ -99,7 +96,7 @@ rule network:
         gpu=GPUS,
     shell:
         # With a GPU asked for, none found is an error and not days on a processor.
-        RUN + " train --dataset {wildcards.dataset} --model {wildcards.model} --method {params.method}"
+        RUN + " train --dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method}"
         " --seed {wildcards.seed} --schedule {wildcards.schedule}{params.gamma} --out {wildcards.folder}"
         " $([ {resources.gpu} = 0 ] || echo --device cuda)"
 

@@ -5,7 +5,6 @@ python -m interp_lib COMMAND --help
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 from . import records
@@ -33,6 +32,7 @@ def command_data(args) -> None:
 
 def command_train(args) -> None:
     from . import profiles
+    from .losses import METHODS
     from .networks import NetworkName
 
     if args.profile:
@@ -40,7 +40,9 @@ def command_train(args) -> None:
         if not names:
             print(f"profile {args.profile} trains nothing: it uses released networks")
     else:
-        names = [NetworkName(args.dataset, args.model, args.method, args.seed, args.schedule, args.gamma)]
+        # In file names and on a command line methods may be lower case; fit says which names there are.
+        method = next((m for m in METHODS if m.lower() == args.method.lower()), args.method)
+        names = [NetworkName(args.dataset, args.model, method, args.seed, args.schedule, args.gamma)]
     for name in names:
         path = name.path(args.out)
         if path.exists() and args.resume:
@@ -67,7 +69,6 @@ def train(
     if not resume:
         checkpoint.unlink(missing_ok=True)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
     report = scalars(tensorboard / name.slug) if tensorboard else None
     schedule = Schedule.load(name.schedule, name.dataset)
     history = fit(model, dataset, name.method, schedule, gamma=name.gamma, seed=name.seed, checkpoint=checkpoint,
@@ -75,7 +76,7 @@ def train(
     how = {
         "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
         "gamma": name.gamma, "seed": name.seed, "schedule": name.schedule, "kept": keep, "history": history,
-        "provenance": records.provenance(time.perf_counter() - began, device),
+        "provenance": records.provenance(sum(row["seconds"] for row in history), device),
     }  # fmt: skip
     networks.save(model, path, how)
     checkpoint.unlink(missing_ok=True)
@@ -180,8 +181,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dataset", default="digits")
     p.add_argument("--model", default="small", help="small, pool or wresnet")
     p.add_argument("--method", default="Normal",
-                   help="a row of the paper's tables: Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum, Int-1-class, Int, "
-                   "Int-Adv; or Int2, Int2-Adv")  # fmt: skip
+                   help="a row of the paper's tables, in capitals or not: Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum, "
+                   "Int-1-class, Int, Int-Adv; or Int2, Int2-Adv")  # fmt: skip
     p.add_argument(
         "--gamma",
         type=float,

@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -167,7 +168,7 @@ def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
     Raises:
         ValueError: a file that is no whole checkpoint.
     """
-    keys = {"run", "model", "optimizer", "step", "losses", "history", "best"}
+    keys = {"run", "model", "optimizer", "step", "losses", "history", "best", "seconds"}
     try:
         state = torch.load(path, map_location=model.classifier.weight.device, weights_only=True)
         if not isinstance(state, dict) or set(state) != keys:
@@ -210,7 +211,8 @@ def fit(
         report: called with every row of the history.
 
     Returns:
-        One row an epoch: epoch, loss (mean over the epoch), eps, and what `watch` sees.
+        One row an epoch: epoch, loss (mean over the epoch), eps, what `watch` sees, and seconds, the wall time of the
+        epoch with its validation, the time between an interruption and the next start left out.
 
     Raises:
         ValueError: an unknown method or `keep`, a negative gamma, a training split smaller than a batch, or a
@@ -229,7 +231,7 @@ def fit(
         )
     run = {"method": method, "gamma": gamma, "seed": seed, "schedule": asdict(schedule), "data": dataset.fingerprint}
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
-    step, losses, history, best = 0, [], [], None
+    step, losses, history, best, seconds = 0, [], [], None, 0.0
     checkpoint = Path(checkpoint) if checkpoint else None
     if checkpoint and checkpoint.exists():
         state = load_checkpoint(checkpoint, model)
@@ -240,19 +242,21 @@ def fit(
         except RuntimeError:
             raise ValueError(f"{checkpoint} belongs to another architecture; delete it or name another file.") from None
         optimizer.load_state_dict(state["optimizer"])
-        step, losses, history, best = (state[key] for key in ("step", "losses", "history", "best"))
+        step, losses, history, best, seconds = (state[key] for key in ("step", "losses", "history", "best", "seconds"))
 
     def save():
         if checkpoint and all(torch.isfinite(p).all() for p in model.parameters()):
             save_checkpoint(checkpoint, {
                 "run": run, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
                 "step": step, "losses": losses, "history": history, "best": best,
+                "seconds": time.perf_counter() - began,
             })  # fmt: skip
 
     per_epoch = len(dataset.train) // schedule.batch_size
     total = schedule.epochs * per_epoch
     stop = total if max_steps is None else min(total, max_steps)
     order, order_of = None, None
+    began = time.perf_counter() - seconds  # of the epoch
     model.train()
     with (
         tqdm(
@@ -292,7 +296,8 @@ def fit(
             if position + 1 == per_epoch:
                 history.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), "eps": eps,
                                 **watch(model, dataset, schedule)})  # fmt: skip
-                losses, row = [], history[-1]
+                losses, row, now = [], history[-1], time.perf_counter()
+                row["seconds"], began = round(now - began, 2), now
                 if best is None or row["validation_robust"] > best["validation_robust"]:
                     weights = {key: value.clone() for key, value in model.state_dict().items()}
                     best = {"epoch": epoch + 1, "validation_robust": row["validation_robust"], "model": weights}

@@ -116,11 +116,12 @@ def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training.Schedule, "load", classmethod(lambda cls, name, dataset: short))
     monkeypatch.setattr(measure, "PGD_EPS", {("digits", "small"): (0, 0.1)})
     monkeypatch.setattr(measure, "STEPS", (1, 2))
-    assert cli.main(["train", "--method", "Adv", "--seed", "3", "--out", "nets", "--device", "cpu"]) == 0
+    assert cli.main(["train", "--method", "adv", "--seed", "3", "--out", "nets", "--device", "cpu"]) == 0
     path = tmp_path / "nets" / "digits-small-adv-s3-digits.safetensors"
     assert capsys.readouterr().out.startswith("nets/digits-small-adv-s3-digits.safetensors: validation")
     model, how = networks.load(path)
     assert (how["method"], how["seed"], how["title"]) == ("Adv", 3, "Digits")
+    assert how["provenance"]["seconds"] == round(how["history"][0]["seconds"], 1) > 0
     assert not list(tmp_path.rglob("*.checkpoint"))
 
     assert cli.main(["train", "--method", "Adv", "--seed", "3", "--out", "nets"]) == 0
