@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from statistics import fmean, stdev
 
@@ -36,7 +36,8 @@ class Cell:
     `released` is measured on the released network that the printed name says, `corrected` on the one that the row
     really belongs to, `owner`; they differ in five rows of the paper. `ours` is measured on networks that we trained
     as the owner says: a mean over seeds, all of them by `schedule`, and `spread` their standard deviation; None for
-    one seed.
+    one seed. `outcomes` says of these three columns, where the records do, which share of the networks has each image
+    right.
     """
 
     table: str
@@ -54,6 +55,7 @@ class Cell:
     copy: str | None = None
     schedule: str | None = None
     spread: float | None = None
+    outcomes: dict[str, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def owner(self) -> str:
@@ -191,7 +193,7 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
     chosen = {unit: next((s for s in SCHEDULES if s in there), min(there)) for unit, there in schedules.items()}
     cells = []
     for row in records.paper_tables():
-        cell, run = dict(row), _wanted(row)
+        cell, run = {**row, "outcomes": {}}, _wanted(row)
         printed = Cell(**row)
         # Table 1 names an interpreter where others have a method.
         method, owner = ("Normal", "Normal") if row["table"] == "1" else (printed.method, printed.owner)
@@ -207,6 +209,9 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
                 n = sum(r["n"] for r in rows)
                 cell[column] = math.fsum(_value(row, r) * r["n"] for r in rows) / n
                 cell["n"], cell["copy"] = cell.get("n", n), cell.get("copy", titles[unit])
+                if all("right" in r and r["n"] == rows[0]["n"] for r in rows):
+                    each = [records.unpack(r["right"], r["n"]) for r in rows]
+                    cell["outcomes"][column] = tuple(sum(image) / len(rows) for image in zip(*each, strict=True))
         cells.append(Cell(**cell))
     return cells
 

@@ -9,12 +9,23 @@ from torch import Tensor, nn
 
 from .attacks.pgd import evaluating, pgd, pgd_iterates, uniform_start
 from .checks import check_images, check_labels, check_step_sizes
+from .records import pack
 
 
-def proportion(correct: int, n: int) -> dict:
-    """An accuracy with what it rests on: correct, n, accuracy and its standard error sqrt(p (1 - p) / n)."""
+def proportion(right: Tensor) -> dict:
+    """An accuracy with what it rests on.
+
+    Args:
+        right: which images are classified right, bool (N,).
+
+    Returns:
+        correct, n, accuracy, its standard error se = sqrt(p (1 - p) / n), and right, the images one by one as
+        `records.pack` writes them: networks that saw the same images can be compared on each.
+    """
+    correct, n = int(right.sum()), len(right)
     p = correct / n
-    return {"correct": correct, "n": n, "accuracy": p, "se": math.sqrt(p * (1 - p) / n)}
+    se = math.sqrt(p * (1 - p) / n)
+    return {"correct": correct, "n": n, "accuracy": p, "se": se, "right": pack(right.tolist())}
 
 
 @torch.no_grad()
@@ -24,9 +35,14 @@ def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
         return torch.cat([model(batch).argmax(1) for batch in x.split(batch_size)])
 
 
+def classified_right(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> Tensor:
+    """Which of the images (N, C, H, W) are classified as y (N,): bool (N,)."""
+    return predictions(model, x, batch_size) == y
+
+
 def count_correct(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> int:
     """How many of the images (N, C, H, W) are classified as y (N,)."""
-    return int((predictions(model, x, batch_size) == y).sum())
+    return int(classified_right(model, x, y, batch_size).sum())
 
 
 def pgd_accuracy(
@@ -54,51 +70,53 @@ def pgd_accuracy(
         progress: called with the number of steps done since the last call.
 
     Returns:
-        A row for every pair: eps, steps, correct, n, accuracy, se.
+        A row for every pair: eps, steps, and what `proportion` says.
 
     Raises:
         TypeError, ValueError: see `checks`.
 
     Source: Tables 3, 4, A1, A2 and A3.
     """
+    found = _right_under_pgd(model, x, y, eps, steps, alpha, progress)
+    return [{"eps": e, "steps": k, **proportion(right)} for (e, k), right in found.items()]
+
+
+def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict[tuple[float, int], Tensor]:
+    """`pgd_accuracy` before it counts: (eps, steps), ascending, -> which images stay right."""
     eps, steps = sorted(set(map(float, eps)), reverse=True), sorted(set(steps))
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
     for e, k in itertools.product(eps, steps):
         check_step_sizes(eps=e, alpha=alpha, steps=k)
     report = progress or (lambda _: None)
-    clean = count_correct(model, x, y)
+    clean = classified_right(model, x, y)
     # free[e]: how many steps cannot touch the ball of radius e, although each of them is rounded, and the ball too.
     rounding = torch.finfo(x.dtype).eps
     free = {e: max(math.floor((e - rounding) / (alpha + rounding)), 0) for e in eps if e > 0}
-    shared_iterates, shared_correct, correct = {}, {}, {}
+    shared_iterates, shared_right, found = {}, {}, {}
     for position, e in enumerate(free):
         first = min(free[e], steps[-1]) if position else 0
         start = shared_iterates.get(first)
-        counts = {k: shared_correct[k] for k in steps if 0 < k <= first} if position else {}
+        right = {k: shared_right[k] for k in steps if 0 < k <= first} if position else {}
         run = pgd_iterates(model, x, y, eps=e, alpha=alpha, steps=steps[-1] - first, start=start)
         for k, x_adv in enumerate(run, first + 1):
             if position == 0 and k in free.values():
                 shared_iterates[k] = x_adv
             if k in steps:
-                counts[k] = count_correct(model, x_adv, y)
+                right[k] = classified_right(model, x_adv, y)
             report(1)
         if position == 0:
-            shared_correct = counts
+            shared_right = right
         report(first)
-        correct.update({(e, k): c for k, c in counts.items()})
-    n = len(y)
-    return [{"eps": e, "steps": k, **proportion(correct.get((e, k), clean), n)} for e in reversed(eps) for k in steps]
+        found.update({(e, k): mask for k, mask in right.items()})
+    return {(e, k): found.get((e, k), clean) for e in reversed(eps) for k in steps}
 
 
 def pgd_accuracy_in_batches(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 200, **attack) -> list[dict]:
     """`pgd_accuracy` of more images than fit a processor's cache at once; rows and other arguments as there."""
-    correct: dict[tuple, int] = {}
-    for batch in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        for row in pgd_accuracy(model, *batch, **attack):
-            key = row["eps"], row["steps"]
-            correct[key] = correct.get(key, 0) + row["correct"]
-    return [{"eps": e, "steps": k, **proportion(c, len(y))} for (e, k), c in correct.items()]
+    batches = zip(x.split(batch_size), y.split(batch_size), strict=True)
+    parts = [_right_under_pgd(model, *batch, **attack) for batch in batches]
+    return [{"eps": e, "steps": k, **proportion(torch.cat([part[e, k] for part in parts]))} for e, k in parts[0]]
 
 
 def random_start_accuracy(
@@ -127,7 +145,7 @@ def random_start_accuracy(
         progress: called with the number of steps done since the last call.
 
     Returns:
-        A row for every eps and k: eps, steps, starts, correct, n, accuracy, se.
+        A row for every eps and k: eps, steps, starts, and what `proportion` says.
 
     Raises:
         TypeError, ValueError: see `checks`; also a k below 1.
@@ -138,16 +156,16 @@ def random_start_accuracy(
     check_labels(y, len(x), getattr(model, "num_classes", None))
     for e in eps:
         check_step_sizes(eps=e, alpha=alpha, steps=steps)
-    rows, clean = [], predictions(model, x) == y
+    rows, clean = [], classified_right(model, x, y)
     for e in sorted(set(map(float, eps))):
         generator, right = torch.Generator().manual_seed(seed), clean.clone()
         for k in range(1, max(starts) + 1):
             start, index = uniform_start(x, e, generator), right.nonzero()[:, 0]
             if e and len(index):
                 x_adv = pgd(model, x[index], y[index], eps=e, alpha=alpha, steps=steps, start=start[index])
-                right[index] = predictions(model, x_adv) == y[index]
+                right[index] = classified_right(model, x_adv, y[index])
             if e and progress:
                 progress(steps)
             if k in starts:
-                rows.append({"eps": e, "steps": steps, "starts": k, **proportion(int(right.sum()), len(y))})
+                rows.append({"eps": e, "steps": steps, "starts": k, **proportion(right)})
     return rows

@@ -4,9 +4,10 @@ A statement is held to printed values, to the released networks and to ours alik
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from operator import sub
+from statistics import fmean, pstdev, stdev
 
 from .compare import SCHEDULES, Cell, eps_of
 from .data_files import TITLES
@@ -69,6 +70,7 @@ class Finding:
         accuracy: of the method that should be the better one.
         rival, rival_accuracy: the most accurate of the others.
         error: standard error of the difference; 0 for printed values where both are 0 or 1.
+        paired: whether that is an error of differences image by image.
     """
 
     statement: Statement
@@ -78,6 +80,7 @@ class Finding:
     rival: str
     rival_accuracy: float
     error: float
+    paired: bool
 
     @property
     def difference(self) -> float:
@@ -105,9 +108,14 @@ def perturbation_sizes(dataset: str, model: str) -> list[float]:
     return sorted({0.0, *(eps_of(level) for statement in spoken for level in statement.levels)})
 
 
+def column(cell: Cell, source: str) -> str:
+    """Which of a cell's values a source has for the network that a printed row really belongs to, `Cell.owner`."""
+    return "corrected" if source == "released" and cell.owner != cell.method else source
+
+
 def accuracy(cell: Cell, source: str) -> float | None:
-    """What a source says of the network that a printed row really belongs to, `Cell.owner`; None: not measured."""
-    return cell.corrected if source == "released" and cell.owner != cell.method else getattr(cell, source)
+    """What a source says of the network that a printed row really belongs to; None: not measured."""
+    return getattr(cell, column(cell, source))
 
 
 def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> float:
@@ -119,14 +127,32 @@ def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> floa
     return math.sqrt(p * (1 - p) / images + (spread or 0.0) ** 2)
 
 
+def paired_error(cells: Sequence[Cell], source: str = "released") -> float | None:
+    """Standard error of the difference of two accuracies on the same images, seeds as in `uncertainty`.
+
+    With d_i the difference on image i, 1, 0 or -1, or between two means over seeds,
+
+        sqrt(1/n^2 sum_i (d_i - mean d)^2 + s^2 + s'^2)
+
+    Returns:
+        The error; None where the records do not say which images were right.
+    """
+    one, other = (cell.outcomes.get(column(cell, source), ()) for cell in cells)
+    if not one or len(one) != len(other):
+        return None
+    sampling = pstdev(map(sub, one, other)) / math.sqrt(len(one))
+    return math.hypot(sampling, *((cell.spread or 0.0) for cell in cells if source == "ours"))
+
+
 def findings(
     cells: Iterable[Cell], *, network: str = "MNIST Small", source: str = "released", images: int = 200
 ) -> list[Finding]:
     """Every statement about a part of Table 3 or A1, held to the values of one source.
 
-    The error of a difference is `uncertainty` of both accuracies together, as if they came from different images;
-    they come from the same, which makes it too large rather than too small. The spread between seeds is not divided
-    by their number: the question is whether another pair of networks would show the same.
+    The error of a difference is `paired_error` where the records say which images were right. Where they do not it is
+    `uncertainty` of both accuracies together, as if they came from different images, and too large rather than too
+    small: what one network has right the other is more likely to have right as well. The spread between seeds is not
+    divided by their number: the question is whether another pair of networks would show the same.
 
     Args:
         cells: of `compare.compare`.
@@ -161,9 +187,12 @@ def findings(
             if better is None or not worse:
                 continue
             rival = max(worse, key=lambda cell: accuracy(cell, source))
-            error = math.hypot(uncertainty(better, source, images), uncertainty(rival, source, images))
+            paired = paired_error((better, rival), source)
+            error = math.hypot(*(uncertainty(cell, source, images) for cell in (better, rival)))
             values = accuracy(better, source), rival.owner, accuracy(rival, source)
-            found.append(Finding(statement, level, source, *values, error))
+            found.append(
+                Finding(statement, level, source, *values, error if paired is None else paired, paired is not None)
+            )
     return found
 
 

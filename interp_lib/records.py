@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
@@ -149,6 +150,18 @@ def read(path: str | os.PathLike) -> Record:
 def read_all(folder: str | os.PathLike = RESULTS) -> list[Record]:
     """Every record of a folder, in order of name. Raises RecordError for the first file that is none."""
     return [read(path) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def pack(right: Iterable[bool]) -> str:
+    """Yes or no for every image as hexadecimal digits, four images a digit, the first in its highest bit."""
+    bits = "".join("01"[bool(yes)] for yes in right)
+    bits += "0" * (-len(bits) % 4)
+    return f"{int(bits, 2):0{len(bits) // 4}x}" if bits else ""
+
+
+def unpack(digits: str, n: int) -> list[bool]:
+    """What `pack` was given, for n images."""
+    return [bit == "1" for bit in "".join(f"{int(digit, 16):04b}" for digit in digits)[:n]]
 
 
 def paper_tables() -> list[dict]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from . import compare, data, records
 from .attacks.pgd import pgd_iterates
-from .evaluation import count_correct, proportion
+from .evaluation import classified_right, proportion
 from .measure import STEPS, Network, find_networks
 from .models import GlobalPoolNetwork, SameConv2d
 
@@ -76,8 +76,8 @@ def rounding_record(
             run = pgd_iterates(noisy, subset.x, subset.y, eps=eps, alpha=0.01, steps=max(STEPS))
             stops = {k: x_adv for k, x_adv in enumerate(run, 1) if k in STEPS[1:]}
         for k, x_adv in stops.items():
-            correct = count_correct(plain, x_adv, subset.y)
-            record.rows.append({"method": method, "eps": eps, "steps": k, "draw": draw, **proportion(correct, n)})
+            right = classified_right(plain, x_adv, subset.y)
+            record.rows.append({"method": method, "eps": eps, "steps": k, "draw": draw, **proportion(right)})
         record.provenance = records.provenance(before + time.perf_counter() - began)
         records.write(record, folder)
     return path

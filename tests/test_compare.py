@@ -115,6 +115,15 @@ def test_seeds_are_averaged_and_their_images_counted():
     assert found.ours == pytest.approx(390 / 500) and found.n == 500 and found.released is None
 
 
+def test_outcomes_are_shares_of_seeds_and_only_where_every_row_has_them():
+    """Seed 0 has the first of four images right, seed 1 the first two."""
+    rows = [row(k, n=4, seed=k, schedule="quick", right=right) for k, right in ((1, "8"), (2, "c"))]
+    assert pick(compare.compare([record(rows, source="ours")])).outcomes == {"ours": (1, 0.5, 0, 0)}
+    rows.append(row(3, n=4, seed=3, schedule="quick"))
+    assert pick(compare.compare([record(rows, source="ours")])).outcomes == {}
+    assert pick(compare.compare([record([row(1, n=4, right="8")])])).outcomes["corrected"] == (1, 0, 0, 0)
+
+
 def test_schedules_and_gammas_are_not_mixed():
     """The paper's schedule before the quick one, for a whole dataset and architecture; other gammas never."""
     quick = [row(100, seed=0, schedule="quick", gamma=0.01), row(110, seed=1, schedule="quick", gamma=0.01)]

@@ -10,7 +10,14 @@ from torch import nn
 
 from interp_lib import evaluation, records, released
 from interp_lib.attacks.pgd import pgd, uniform_start
-from interp_lib.evaluation import count_correct, pgd_accuracy, predictions, proportion, random_start_accuracy
+from interp_lib.evaluation import (
+    classified_right,
+    count_correct,
+    pgd_accuracy,
+    predictions,
+    proportion,
+    random_start_accuracy,
+)
 from interp_lib.models import build
 
 
@@ -77,7 +84,7 @@ def test_counts_are_those_of_separate_runs(seed, eps, steps, alpha, single):
 def test_iterates_are_those_of_separate_runs_to_the_bit(eps, alpha, steps, dtype, monkeypatch):
     model, (x, y) = Edge(1, dtype), batch(dtype=dtype)
     seen = []
-    monkeypatch.setattr(evaluation, "count_correct", lambda model, x, y: seen.append(x) or count_correct(model, x, y))
+    monkeypatch.setattr(evaluation, "classified_right", lambda m, x, y: seen.append(x) or classified_right(m, x, y))
     pgd_accuracy(model, x, y, eps=eps, steps=steps, alpha=alpha)
     for e in eps:
         for k in steps:
@@ -92,7 +99,7 @@ def test_rounding_binds_a_ball_that_does_not_bind_on_paper(monkeypatch):
         model[1].weight.normal_(generator=torch.Generator().manual_seed(0))
     (x, y), seen = batch(4, (1, 20, 20), dtype=torch.float32), []
     x = 0.3 + 0.4 * x
-    monkeypatch.setattr(evaluation, "count_correct", lambda model, x, y: seen.append(x) or count_correct(model, x, y))
+    monkeypatch.setattr(evaluation, "classified_right", lambda m, x, y: seen.append(x) or classified_right(m, x, y))
     pgd_accuracy(model, x, y, eps=(0.3000005, 0.35), steps=(100,), alpha=0.003)
     x_adv = pgd(model, x, y, eps=0.3000005, alpha=0.003, steps=100)
     assert any(torch.equal(x_adv, s) for s in seen)
@@ -104,6 +111,9 @@ def test_batches_together_count_what_all_images_count():
     whole = pgd_accuracy(Edge(3), x, y, **arguments)
     assert evaluation.pgd_accuracy_in_batches(Edge(3), x, y, batch_size=5, **arguments) == whole
     assert len({row["correct"] for row in whole}) > 1
+    for row in whole:
+        x_adv = pgd(Edge(3), x, y, eps=row["eps"], alpha=0.03, steps=row["steps"])
+        assert records.unpack(row["right"], 12) == (predictions(Edge(3), x_adv) == y).tolist()
 
 
 def test_no_gradient_is_computed_twice():
@@ -151,8 +161,8 @@ def test_bad_input_is_refused(change, words):
 @given(n=st.integers(1, 500), data=st.data())
 def test_proportion_has_the_standard_error_of_its_sample(n, data):
     correct = data.draw(st.integers(0, n))
-    row = proportion(correct, n)
-    outcomes = torch.cat([torch.ones(correct), torch.zeros(n - correct)]).double()
+    right = torch.arange(n) < correct
+    row, outcomes = proportion(right), right.double()
     assert row["accuracy"] == pytest.approx(outcomes.mean().item())
     assert row["se"] == pytest.approx(outcomes.std(correction=0).item() / math.sqrt(n), abs=1e-12)
     assert (row["correct"], row["n"]) == (correct, n)

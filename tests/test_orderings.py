@@ -51,6 +51,32 @@ def test_the_spread_between_seeds_counts_for_ours_alone():
     assert orderings.uncertainty(cell) == pytest.approx(math.sqrt(0.25 / 200))
 
 
+def paired(source, spread=None, **outcomes):
+    """Int and Adv at 0.35, from what each has right of the same images."""
+    return [
+        Cell("3", "MNIST", "Small", method, "ATA", "eps", "0.35", "0.5", spread=spread, outcomes={source: right},
+             **{source: sum(right) / len(right)})
+        for method, right in outcomes.items()
+    ]  # fmt: skip
+
+
+def test_differences_on_the_same_images_have_a_paired_error():
+    """Eight images, two on which Int alone is right, none on which Adv alone is: d is 1/4, its variance 3/16."""
+    one, other = (1, 1, 1, 1, 0, 0, 0, 0), (1, 1, 0, 0, 0, 0, 0, 0)
+    (found,) = findings(paired("released", Int=one, Adv=other), images=8)
+    assert found.paired and (found.difference, found.error) == pytest.approx((0.25, math.sqrt(3 / 16 / 8)))
+    assert found.verdict == "open" and findings(paired("released", Int=one * 4, Adv=other * 4))[0].verdict == "yes"
+    (ours,) = findings(paired("ours", 0.1, Int=one, Adv=other), source="ours")
+    assert ours.error == pytest.approx(math.sqrt(3 / 16 / 8 + 0.02))
+    (apart,) = findings([cell for cell in cells({("Int", "0.35"): 0.5, ("Adv", "0.35"): 0.25})], images=8)
+    assert not apart.paired and apart.error == pytest.approx(math.sqrt((0.25 + 0.1875) / 8)) and apart.error > 0.15
+
+
+def test_networks_that_saw_other_images_have_no_paired_error():
+    (found,) = findings(paired("released", Int=(1, 0, 1, 0), Adv=(1, 0)), images=4)
+    assert not found.paired
+
+
 def test_perturbation_sizes_are_those_of_the_statements():
     assert orderings.perturbation_sizes("mnist", "small") == [0, 0.2, 0.3, 0.35, 0.4]
     assert orderings.perturbation_sizes("cifar10", "wresnet") == [0, 8 / 255, 9 / 255, 10 / 255]
