@@ -1,8 +1,13 @@
 """The paper's claims about Table 1, on rows made by hand."""
 
+from pathlib import Path
+
 import pytest
 
+from interp_lib import records
 from interp_lib.claims import claims
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def row(interpreter, measure, nds, nsl, *, squared=False, n=30, wobble=0.1):
@@ -69,3 +74,16 @@ def test_what_cannot_be_said_is_not_said():
     assert all(e["difference"] == 0 and e["z"] is None and not e["as_claimed"] for e in claims(same))
     nothing = {**same[1], "nds": None, "nsl": None, "each": [None]}
     assert claims([same[0], nothing]) == [] and claims([]) == []
+
+
+@pytest.mark.parametrize("dataset, seeds, larger", [("mnist", (0, 1, 2), False), ("cifar10", (0,), True)])
+def test_what_readme_says_of_the_first_claim_on_networks_trained_here(dataset, seeds, larger):
+    """Against one class the pair has the smaller NSL on every seed, and the larger NDS on CIFAR-10 only."""
+    (record,) = (r for r in records.read_all(RESULTS) if r.family == f"isa-{dataset}-small-ours")
+    assert {row["seed"] for row in record.rows} == set(seeds)
+    for seed in seeds:
+        found = claims(row for row in record.rows if row["seed"] == seed)
+        one = [c for c in found if c["claim"] == "2-class" and c["against"].endswith("1-class")]
+        assert len(one) == 2 * 2 * 2  # CAM and GradCAM++, two norms, two scores
+        assert all(c["as_claimed"] for c in one if c["score"] == "NSL")
+        assert all(c["as_claimed"] == larger for c in one if c["score"] == "NDS" and c["against"].startswith("l1"))
