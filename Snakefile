@@ -44,7 +44,7 @@ INTERPRETING = ["activations", "quadrature", "sensitivity", "interpreters", "dis
 EXPLAINING = ["attacks/isa", "attacks/aai", "evaluation", "evaluation_interpretation", "illustrations"]
 DRAWING = [
     *TRAINING, *INTERPRETING, *EXPLAINING, "derivatives", "compare", "claims", "orderings", "toy", "plots",
-    "plots_training", "widgets", "tables", "chapters",
+    "plots_maps", "plots_training", "widgets", "tables", "chapters",
 ]  # fmt: skip
 
 

@@ -147,10 +147,12 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int = 600, 
         notebook.metadata["language_info"] = {"name": "python"}
     write_atomically(target, (nbformat.writes(notebook) + "\n").encode())
     running.unlink()
-    if in_place and name == "index":  # the README shows the landing page's figure
-        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-        (picture,) = (output.data["image/png"] for output in outputs if "image/png" in output.get("data", {}))
-        write_atomically(root / "book/static/robustness.png", base64.b64decode(picture))
+    if in_place and name == "index":  # the README shows the landing page's figures
+        for cell in notebook.cells:
+            if figure := cell.metadata.get("mystnb", {}).get("figure"):
+                (picture,) = (out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {}))
+                file = f"{figure['name'].removeprefix('fig-')}.png"
+                write_atomically(root / "book/static" / file, base64.b64decode(picture))
     return str(target)
 
 

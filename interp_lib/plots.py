@@ -1,21 +1,20 @@
 """Figures: one look for every method, from tidy rows to labelled axes."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
-from .illustrations import Explained
+from .compare import Cell
 
 # Blues train on adversarial examples, warm colours penalise IG maps, purples are the paper's method, green is
 # both. Every colour has a contrast of 3 or more on white and on the dark page, and every two stay apart for
@@ -37,6 +36,12 @@ CLASS_SET_COLORS = {
     "1-class": {"color": "#C35A00", "marker": "v", "linestyle": "--"},
     "2-class": {"color": "#963CB4", "marker": "X", "linestyle": "-"},
     "all-class": {"color": "#1E96FF", "marker": "s", "linestyle": "-."},
+}
+
+# What the images are, where one figure has values of several datasets; held to the same conditions.
+DATASET_COLORS = {
+    "MNIST": {"color": "#008CA0", "marker": "o"},
+    "CIFAR-10": {"color": "#C35A00", "marker": "v"},
 }
 
 # Inches, at 100 CSS pixels an inch: a figure is 560 px wide on a desktop and shrinks to about 350 on a phone.
@@ -176,53 +181,27 @@ def _check_rows(rows: pd.DataFrame, x: str) -> None:
         raise ValueError(f"accuracy must lie in [0, 1], not percent; got {low} to {high}")
 
 
-def image_grid(images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, scale: float = 0.7) -> Figure:
-    """Images (N, C, H, W) in [0, 1] in rows of `columns`, with a title over each."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * scale, rows * scale * 1.35), squeeze=False)
-    plt.close(figure)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, image in zip(axes.flat, images, strict=False):
-        _show(ax, image)
-    for ax, title in zip(axes.flat, titles, strict=False):
-        ax.set_title(title, fontsize=10, pad=2)
-    return figure
-
-
-def attack_grid(
-    x: Tensor, y: Tensor, attacked: Mapping[str, tuple[Tensor, Tensor]], eps: float, classes: Sequence[str]
-) -> Figure:
-    """What an attack did to some images on several networks: x' and x' - x, with the predicted class.
+def agreement(cells: Iterable[Cell], columns: Mapping[str, str]) -> Figure:
+    """Measured against printed values, accuracies and rank correlations, with the line of equality: a panel a column.
 
     Args:
-        x, y: the images (N, C, H, W) in [0, 1] and their classes (N,).
-        attacked: network's name -> (x', predicted classes (N,)).
-        eps: the radius; it is the end of the colour scale of x' - x.
-        classes: their names.
+        cells: of `compare.compare`, of the datasets in `DATASET_COLORS`; those of Table 1, which have other units, and
+            those that were not measured are left out.
+        columns: the attribute of a cell that a panel shows, 'released', 'corrected' or 'ours', to its title; n is
+            added.
     """
-    n = len(x)
-    figure, axes = plt.subplots(
-        2 * len(attacked), n, figsize=(WIDTH, 2 * len(attacked) * WIDTH / (n + 0.6) * 1.08), squeeze=False
-    )
+    cells = [cell for cell in cells if cell.metric.startswith(("ATA", "tau"))]
+    figure, axes = plt.subplots(1, len(columns), figsize=(WIDTH, 3.5), sharex=True, sharey=True, layout="constrained")
     plt.close(figure)
-    for row, (name, (x_adv, predicted)) in enumerate(attacked.items()):
-        for column in range(n):
-            top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
-            _show(top, x_adv[column])
-            fooled = predicted[column] != y[column]
-            top.set_title(
-                f"{classes[predicted[column]]} {'✗' if fooled else '✓'}",
-                fontsize=12, pad=3, fontweight="bold" if fooled else "normal", color="#B43C1E" if fooled else "black",
-            )  # fmt: skip
-            change = (x_adv[column] - x[column]).mean(0).cpu()
-            bottom.imshow(change, cmap="PuOr", vmin=-max(eps, 1e-6), vmax=max(eps, 1e-6))
-        axes[2 * row, 0].set_ylabel(f"{name}\nx′", fontsize=11)
-        axes[2 * row + 1, 0].set_ylabel("x′ − x", fontsize=11)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(False)
+    for ax, (column, title) in zip(np.atleast_1d(axes), columns.items(), strict=True):
+        shown = [cell for cell in cells if getattr(cell, column) is not None]
+        ax.axline((0, 0), slope=1, color="#787878", linewidth=1)
+        for dataset, style in DATASET_COLORS.items():
+            points = [(cell.printed, getattr(cell, column)) for cell in shown if cell.dataset == dataset]
+            ax.scatter(*np.reshape(points, (-1, 2)).T, s=16, alpha=0.6, linewidths=0, label=dataset, **style)
+        ax.set(title=f"{title}, n = {len(shown)}", xlabel="as printed", aspect="equal")
+    np.atleast_1d(axes)[0].set_ylabel("measured")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=1.6)
     return figure
 
 
@@ -241,117 +220,6 @@ def difference_matrix(differences: pd.DataFrame, chosen: Mapping[str, str], *, x
     ax.tick_params(length=0)
     plt.setp(ax.get_xticklabels(), rotation=30, ha="right")
     plt.setp(ax.get_yticklabels(), rotation=0)
-    return figure
-
-
-def map_grid(image: Tensor, maps: Mapping[str, Tensor], *, columns: int = 4) -> Figure:
-    """An image (C, H, W) and maps of it (h, w), each over its largest absolute value, in rows of `columns`."""
-    rows = -(-(len(maps) + 1) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * WIDTH / columns * 1.15), squeeze=False)
-    plt.close(figure)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    _show(axes.flat[0], image)
-    axes.flat[0].set_title("image", fontsize=11, pad=3)
-    for ax, (name, one) in zip(axes.flat[1:], maps.items(), strict=False):
-        _show_map(ax, one)
-        ax.set_title(name, fontsize=10, pad=3, wrap=True)
-    return figure
-
-
-def explained_pair(versions: Mapping[str, Explained], names: Sequence[str], *, title: str | None = None) -> Figure:
-    """Figure 1: an image and its attacked version, with the maps of two classes by every interpreter.
-
-    A row an interpreter; in it the maps of the first class of x and x', then those of the second, over the largest
-    absolute value of the four. Kendall's tau stands under each pair.
-
-    Args:
-        versions: two, the natural image first, with the same interpreters, as of `illustrations.figure1`.
-        names: of the two classes.
-        title: over the figure.
-    """
-    natural, attacked = versions.values()
-    rows = list(natural.maps)
-    figure, axes = _bare_grid(1 + len(rows), 4, row_height=1.13, title=title)
-    for ax, label, image in ((axes[0, 0], "x", natural), (axes[0, 1], "x′", attacked)):
-        _show(ax, image.image)
-        ax.set_title(label, fontsize=12, pad=3)
-    change = (attacked.image - natural.image).mean(0)
-    _show_map(axes[0, 2], change)
-    axes[0, 2].set_title("x′ − x", fontsize=12, pad=3)
-    axes[0, 3].set_visible(False)
-    for row, name in enumerate(rows, 1):
-        maps = [version.maps[name][j] for j in (0, 1) for version in (natural, attacked)]
-        largest = max(one.abs().max().item() for one in maps)
-        for ax, one in zip(axes[row], maps, strict=True):
-            _show_map(ax, one, largest)
-        axes[row, 0].set_ylabel(name, fontsize=12)
-        for j in (0, 1):
-            axes[row, 2 * j].set_xlabel(f"τ = {attacked.tau[name][j]:.2f}", fontsize=11.5, x=1.06, labelpad=3)
-    for j, symbol in enumerate(("t", "t′")):
-        for k, image in enumerate(("x", "x′")):
-            axes[1, 2 * j + k].set_title(f"L({image}, {symbol})", fontsize=12, pad=3)
-    said = f"t = {names[0]}, t′ = {names[1]}"
-    figure.text(0.77, 0.93 if title is None else 0.9, said.replace(", ", "\n"), fontsize=12, va="top")
-    return figure
-
-
-def explained_columns(
-    versions: Mapping[str, Explained], names: Sequence[str], classes: Sequence[str], *, title: str | None = None
-) -> Figure:
-    """Figure 2 (c): versions of an image side by side, each over its CAMs of the classes `names`.
-
-    Every map is over its own largest absolute value, as in the paper. Under a map stands Kendall's tau with that of
-    the natural image, above an image the class that the network sees in it.
-
-    Args:
-        versions: the natural image first, as of `illustrations.sneaking`.
-        names: of the k classes of the maps.
-        classes: of the dataset.
-        title: over the figure.
-    """
-    k, natural = len(names), next(iter(versions.values()))
-    figure, axes = _bare_grid(1 + k, len(versions), row_height=1.27, title=title)
-    for column, (name, version) in enumerate(versions.items()):
-        _show(axes[0, column], version.image)
-        color = CLASS_SET_COLORS.get(name, {"color": "black"})["color"]
-        axes[0, column].set_title(name, fontsize=12.5, pad=4, color=color, fontweight="bold")
-        fooled = version.predicted != natural.predicted
-        axes[0, column].set_xlabel(
-            f"{classes[version.predicted]} {'✗' if fooled else '✓'}", fontsize=11.5, labelpad=3,
-            color="#B43C1E" if fooled else "black",
-        )  # fmt: skip
-        for j in range(k):
-            _show_map(axes[1 + j, column], version.maps["CAM"][j])
-            if version.tau:
-                axes[1 + j, column].set_xlabel(f"τ = {version.tau['CAM'][j]:.2f}", fontsize=11.5, labelpad=3)
-    for j, name in enumerate(names):
-        axes[1 + j, 0].set_ylabel(name, fontsize=12)
-    return figure
-
-
-def moved_grid(rows: Mapping[str, Mapping[str, Explained]], classes: Sequence[str]) -> Figure:
-    """What an attack on interpretation did to one image on several networks: x, x', and the map of each.
-
-    Args:
-        rows: network's name -> the natural image and the attacked one, as of `illustrations.moved_maps`.
-        classes: of the dataset.
-    """
-    figure, axes = _bare_grid(len(rows), 4, row_height=1.22)
-    for row, (name, versions) in enumerate(rows.items()):
-        natural, attacked = versions.values()
-        axes[row, 0].set_ylabel(name, fontsize=12)
-        for column, version in enumerate((natural, attacked)):
-            _show(axes[row, column], version.image)
-            changed = version.predicted != natural.predicted
-            axes[row, column].set_xlabel(
-                f"{classes[version.predicted]} {'✗' if changed else '✓'}", fontsize=11.5, labelpad=3,
-                color="#B43C1E" if changed else "black",
-            )  # fmt: skip
-            _show_map(axes[row, 2 + column], version.maps["CAM"][0])
-        axes[row, 3].set_xlabel(f"τ = {attacked.tau['CAM'][0]:.2f}", fontsize=11.5, labelpad=3)
-    for ax, label in zip(axes[0], ("x", "x′", "L(x, t)", "L(x′, t)"), strict=True):
-        ax.set_title(label, fontsize=12, pad=4)
     return figure
 
 
@@ -450,29 +318,3 @@ def bound_scatter(bound: Mapping[str, Tensor], measured: Mapping[str, Tensor], *
         axis.set_minor_formatter(NullFormatter())
     figure.legend(loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.5)
     return figure
-
-
-def _bare_grid(rows: int, columns: int, *, row_height: float, title: str | None = None) -> tuple[Figure, np.ndarray]:
-    """A closed figure with axes that show no ticks; a row is `row_height` times as high as a column is wide."""
-    height = rows * WIDTH / columns * row_height + (0.35 if title else 0)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained")
-    plt.close(figure)
-    figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03, hspace=0, wspace=0)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=13)
-    return figure, axes
-
-
-def _show_map(ax: Axes, one: Tensor, largest: float | None = None) -> None:
-    one = one.detach().cpu()
-    largest = largest or one.abs().max().item() or 1.0
-    ax.imshow(one.numpy(), cmap="PuOr", vmin=-largest, vmax=largest)
-
-
-def _show(ax: Axes, image: Tensor) -> None:
-    image = image.detach().cpu().numpy()
-    ax.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)

@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from .plots import AXIS_LABELS, HEIGHT, METHOD_COLORS, WIDTH, _show, _show_map
+from .plots import AXIS_LABELS, HEIGHT, METHOD_COLORS, WIDTH
+from .plots_maps import show, show_map
 
 CLEAN, ROBUST = "#787878", METHOD_COLORS["Int"]["color"]
 INK = "#404040"
@@ -277,12 +278,12 @@ def gamma_frame(
         )  # fmt: skip
     ax.set(xlabel=AXIS_LABELS["eps"], ylabel=AXIS_LABELS["accuracy"], ylim=(0, 1), title=f"γ = {gamma:g}")
     axes = bottom.subplots(1, 2 * k + 1)
-    _show(axes[0], x_adv)
+    show(axes[0], x_adv)
     axes[0].set_title("x′", fontsize=12, pad=4)
     for j, name in enumerate(names):
         largest = max(before[j].abs().max().item(), after[j].abs().max().item())
         for ax, one, where in zip(axes[1 + 2 * j :], (before[j], after[j]), ("x", "x′"), strict=False):
-            _show_map(ax, one, largest)
+            show_map(ax, one, largest)
             ax.set_title(f"{name}\nof {where}", fontsize=11, pad=4)
     for ax in axes.flat:
         _no_axes(ax)

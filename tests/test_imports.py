@@ -23,7 +23,8 @@ FLOORS = (
     ("measure", "profiles"),
     ("rounding", "tightness"),
     ("plots", "tables"),
-    ("widgets", "plots_training"),
+    ("widgets", "plots_maps"),
+    ("plots_training",),
     ("chapters",),
     ("__main__",),
 )
@@ -74,7 +75,7 @@ def test_attacks_know_no_datasets(module):
 
 
 TRAINING = {"torch", "numpy", "tqdm", "safetensors", "yaml", *sys.stdlib_module_names}
-BOOK = ("chapters", "plots", "plots_training", "tables", "widgets")  # only a page needs these
+BOOK = ("chapters", "plots", "plots_maps", "plots_training", "tables", "widgets")  # only a page needs these
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] not in BOOK], ids=str)
@@ -87,7 +88,7 @@ def test_papermill_executes_chapters_and_nothing_else():
     assert {str(m) for m in MODULES if "papermill" in imports(m)[1]} == {"chapters"}
 
 
-@pytest.mark.parametrize("module", ["plots", "plots_training", "widgets", "tables"])
+@pytest.mark.parametrize("module", ["plots", "plots_maps", "plots_training", "widgets", "tables"])
 def test_figures_import_nothing_that_trains(module):
     assert not imports(Path(module))[0] & {"training", "losses", "attacks", "measure"}
 

@@ -28,7 +28,8 @@ from matplotlib.colors import to_rgb
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from interp_lib import plots
+from interp_lib import plots, plots_maps
+from interp_lib.compare import Cell
 from interp_lib.illustrations import Explained
 from interp_lib.plots import CLASS_SET_COLORS, METHOD_COLORS, accuracy_curves, use_style
 from interp_lib.widgets import figure_png, figure_slider
@@ -183,7 +184,9 @@ EYES = {
 }
 
 
-PALETTES = pytest.mark.parametrize("colors", [METHOD_COLORS, CLASS_SET_COLORS], ids=["methods", "class sets"])
+PALETTES = pytest.mark.parametrize(
+    "colors", [METHOD_COLORS, CLASS_SET_COLORS, plots.DATASET_COLORS], ids=["methods", "class sets", "datasets"]
+)
 
 
 @PALETTES
@@ -203,6 +206,20 @@ def test_colors_are_legible_on_both_pages(page, colors):
 @PALETTES
 def test_markers_differ(colors):
     assert len({style["marker"] for style in colors.values()}) == len(colors)
+
+
+def test_agreement_shows_every_measured_accuracy_and_rank_correlation_once():
+    """Two accuracies, a rank correlation of another dataset, a score of Table 1, and a value that was not measured."""
+    cell = lambda metric, value, dataset="MNIST", **of: Cell(
+        "3", dataset, "Small", "Adv", metric, "eps", "0.3", value, **of
+    )
+    cells = [cell("ATA", "0.5", corrected=0.6, ours=0.4), cell("ATA", "0.7", corrected=0.7), cell("ATA", "0.1"),
+             cell("tau:CAM", "-0.2", "CIFAR-10", corrected=-0.3), cell("NDS", "3.1", corrected=3.2)]  # fmt: skip
+    left, right = plots.agreement(cells, {"corrected": "released", "ours": "trained here"}).axes
+    points = lambda ax: [[tuple(p) for p in dots.get_offsets().data] for dots in ax.collections]
+    assert points(left) == [[(0.5, 0.6), (0.7, 0.7)], [(-0.2, -0.3)]] and points(right) == [[(0.5, 0.4)], []]
+    assert (left.get_title(), right.get_title()) == ("released, n = 3", "trained here, n = 1")
+    assert (left.get_xlabel(), left.get_ylabel()) == ("as printed", "measured")
 
 
 def explained(seed, names=("x", "PGD", "1-class", "2-class", "all-class"), interpreters=("CAM",), k=2):
@@ -227,7 +244,7 @@ def texts(figure):
 
 
 def test_columns_of_versions_say_what_the_network_sees_and_tau():
-    figure = plots.explained_columns(explained(0), ["true: 3", "target: 5"], DIGITS, title="eps")
+    figure = plots_maps.explained_columns(explained(0), ["true: 3", "target: 5"], DIGITS, title="eps")
     assert not plt.get_fignums() and len(figure.axes) == 15
     said = texts(figure)
     assert said.count("5 ✗") == 4 and said.count("3 ✓") == 1
@@ -238,7 +255,7 @@ def test_columns_of_versions_say_what_the_network_sees_and_tau():
 
 def test_each_map_of_figure_2_is_over_its_own_largest_value():
     versions = explained(1)
-    figure = plots.explained_columns(versions, ["t", "t'"], DIGITS)
+    figure = plots_maps.explained_columns(versions, ["t", "t'"], DIGITS)
     for axes, version in zip(figure.axes[5:10], versions.values(), strict=True):
         (drawn,) = axes.images
         assert drawn.get_clim()[1] == pytest.approx(version.maps["CAM"][0].abs().max().item())
@@ -246,7 +263,7 @@ def test_each_map_of_figure_2_is_over_its_own_largest_value():
 
 def test_the_four_maps_of_an_interpreter_share_their_scale_in_figure_1():
     versions = explained(2, ("x", "PGD"), ("CAM", "IG"))
-    figure = plots.explained_pair(versions, ["3", "5"])
+    figure = plots_maps.explained_pair(versions, ["3", "5"])
     for name, row in (("CAM", figure.axes[4:8]), ("IG", figure.axes[8:12])):
         largest = max(v.maps[name].abs().max().item() for v in versions.values())
         assert all(axes.images[0].get_clim()[1] == pytest.approx(largest) for axes in row)
@@ -258,7 +275,7 @@ def test_the_four_maps_of_an_interpreter_share_their_scale_in_figure_1():
 
 def test_moved_grid_has_a_row_a_network():
     rows = {name: explained(seed, ("x", "AAI"), k=1) for seed, name in enumerate(("Normal", "Adv"))}
-    figure = plots.moved_grid(rows, DIGITS)
+    figure = plots_maps.moved_grid(rows, DIGITS)
     assert len(figure.axes) == 8 and {"Normal", "Adv", "L(x′, t)"} <= set(texts(figure))
 
 
@@ -299,9 +316,9 @@ def test_quantile_bars_put_each_quantile_in_its_place():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda i: plots.explained_columns(explained(i), ["true: 3", "target: 5"], DIGITS),
-        lambda i: plots.moved_grid({"Normal": explained(i, ("x", "AAI"), k=1)}, DIGITS),
-        lambda i: plots.explained_pair(explained(i, ("x", "PGD")), ["3", "5"]),
+        lambda i: plots_maps.explained_columns(explained(i), ["true: 3", "target: 5"], DIGITS),
+        lambda i: plots_maps.moved_grid({"Normal": explained(i, ("x", "AAI"), k=1)}, DIGITS),
+        lambda i: plots_maps.explained_pair(explained(i, ("x", "PGD")), ["3", "5"]),
     ],
     ids=["figure 2", "AAI", "figure 1"],
 )
