@@ -10,7 +10,7 @@ import pytest
 import yaml
 from browser import Keys, open_page, requires_browser
 
-from interp_lib import compare, networks, records
+from interp_lib import compare, networks, orderings, records
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -129,7 +129,11 @@ def test_readme_says_of_start_and_images_what_the_records_say():
     )
     assert "it leaves them {} and {}".format(*random) in text
     many = {r["method"]: r["accuracy"] for r in by_family["many-cifar10-small-released"].rows if r["eps"]}
-    assert "2,000 put Int below, at {:.3f} against {:.3f}".format(many["Int"], many["Adv"]) in text
+    found = orderings.findings(compare.compare(by_family.values(), "many"), network="CIFAR-10 Small", images=2000)
+    (below,) = (f for f in found if f.statement.better == "Int" and f.statement.worse == ("Adv",))
+    assert below.paired and below.verdict == "no"
+    said = "2,000 put Int below, at {:.3f} against {:.3f} (image by image {:.3f} ± {:.3f})"
+    assert said.format(many["Int"], many["Adv"], -below.difference, below.error) in text
 
 
 def test_readme_counts_are_the_records():
