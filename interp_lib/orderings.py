@@ -150,9 +150,9 @@ def findings(
     """Every statement about a part of Table 3 or A1, held to the values of one source.
 
     The error of a difference is `paired_error` where the records say which images were right. Where they do not it is
-    `uncertainty` of both accuracies together, as if they came from different images, and too large rather than too
-    small: what one network has right the other is more likely to have right as well. The spread between seeds is not
-    divided by their number: the question is whether another pair of networks would show the same.
+    `uncertainty` of both accuracies together, as if they came from different images: mostly too large, because two
+    networks mostly have the same images right. The spread between seeds is not divided by their number: the question
+    is whether another pair of networks would show the same.
 
     Args:
         cells: of `compare.compare`.

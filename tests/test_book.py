@@ -132,7 +132,7 @@ def test_readme_says_of_start_and_images_what_the_records_say():
     found = orderings.findings(compare.compare(by_family.values(), "many"), network="CIFAR-10 Small", images=2000)
     (below,) = (f for f in found if f.statement.better == "Int" and f.statement.worse == ("Adv",))
     assert below.paired and below.verdict == "no"
-    said = "2,000 put Int below, at {:.3f} against {:.3f} (image by image {:.3f} ± {:.3f})"
+    said = "2,000 images put Int below, at {:.3f} against {:.3f} (image by image {:.3f} ± {:.3f})"
     assert said.format(many["Int"], many["Adv"], -below.difference, below.error) in text
 
 
