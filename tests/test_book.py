@@ -1,5 +1,6 @@
 """The committed chapters: sound as notebooks, buildable as pages, alive in a browser."""
 
+import base64
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,17 @@ def test_readme_says_of_start_and_images_what_the_records_say():
     assert below.paired and below.verdict == "no"
     said = "2,000 images put Int below, at {:.3f} against {:.3f} (image by image {:.3f} ± {:.3f})"
     assert said.format(many["Int"], many["Adv"], -below.difference, below.error) in text
+
+
+def test_readme_shows_the_figures_of_the_landing_page():
+    text, shown = (ROOT / "README.md").read_text(encoding="utf-8"), []
+    for cell in nbformat.read(ROOT / "book/index.ipynb", 4).cells:
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            (picture,) = (out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {}))
+            path = f"book/static/{figure['name'].removeprefix('fig-')}.png"
+            assert f"]({path})" in text and (ROOT / path).read_bytes() == base64.b64decode(picture)
+            shown.append(path)
+    assert len(shown) == 2
 
 
 def test_readme_counts_are_the_records():
