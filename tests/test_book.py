@@ -167,6 +167,7 @@ def test_readme_counts_are_the_records():
         for r in compare.counts(cells, "ours")
     ]
     assert "\n".join(ours) in text
+    assert f"for {sum(cell.ours is not None for cell in cells)} values so far" in text
     count = len(networks.available(ROOT / "networks"))
     assert f"{count} networks" in text
     landing = nbformat.read(ROOT / "book/index.ipynb", 4)
