@@ -187,12 +187,12 @@ def findings(
             if better is None or not worse:
                 continue
             rival = max(worse, key=lambda cell: accuracy(cell, source))
-            paired = paired_error((better, rival), source)
-            error = math.hypot(*(uncertainty(cell, source, images) for cell in (better, rival)))
+            error = paired_error((better, rival), source)
+            paired = error is not None
+            if not paired:
+                error = math.hypot(*(uncertainty(cell, source, images) for cell in (better, rival)))
             values = accuracy(better, source), rival.owner, accuracy(rival, source)
-            found.append(
-                Finding(statement, level, source, *values, error if paired is None else paired, paired is not None)
-            )
+            found.append(Finding(statement, level, source, *values, error, paired))
     return found
 
 

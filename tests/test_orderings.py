@@ -68,7 +68,7 @@ def test_differences_on_the_same_images_have_a_paired_error():
     assert found.verdict == "open" and findings(paired("released", Int=one * 4, Adv=other * 4))[0].verdict == "yes"
     (ours,) = findings(paired("ours", 0.1, Int=one, Adv=other), source="ours")
     assert ours.error == pytest.approx(math.sqrt(3 / 16 / 8 + 0.02))
-    (apart,) = findings([cell for cell in cells({("Int", "0.35"): 0.5, ("Adv", "0.35"): 0.25})], images=8)
+    (apart,) = findings(cells({("Int", "0.35"): 0.5, ("Adv", "0.35"): 0.25}), images=8)
     assert not apart.paired and apart.error == pytest.approx(math.sqrt((0.25 + 0.1875) / 8)) and apart.error > 0.15
 
 
