@@ -35,9 +35,10 @@ GRID = [
 ]
 # Of a Small on one core. A run that needs longer, Pool with IG-Norm or a WResnet, goes on from its checkpoint.
 MINUTES = {"digits": 30, "quick": 240, "paper": 2880}
+PRECISION = config.get("precision", "float32")  # of a grid's convolutions
 GPUS = int(config.get("gpus", 0))  # that each network of a grid asks of a cluster
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
-ATTACK = ["models", "fold", "data", "data_files", "checks", "attacks/pgd"]
+ATTACK = ["models", "pooling", "fold", "data", "data_files", "checks", "attacks/pgd"]
 TRAINING = [*ATTACK, "training", "losses"]
 MEASURING = [*ATTACK, "measure", "evaluation"]
 INTERPRETING = ["activations", "quadrature", "sensitivity", "interpreters", "discrepancy", "scores"]
@@ -89,6 +90,7 @@ rule network:
         gamma="(-g[0-9.e-]+)?",
     params:
         gamma=lambda wildcards: wildcards.gamma.replace("-g", " --gamma ", 1),
+        precision=f" --precision {PRECISION}" if PRECISION != "float32" else "",
     threads: 1  # Snakemake hands it to OMP_NUM_THREADS, here and in a cluster's job
     resources:
         mem_mb=8000 if GPUS else 4000,
@@ -97,7 +99,7 @@ rule network:
     shell:
         # With a GPU asked for, none found is an error and not days on a processor.
         RUN + " train --dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method}"
-        " --seed {wildcards.seed} --schedule {wildcards.schedule}{params.gamma} --out {wildcards.folder}"
+        " --seed {wildcards.seed} --schedule {wildcards.schedule}{params.gamma}{params.precision} --out {wildcards.folder}"
         " $([ {resources.gpu} = 0 ] || echo --device cuda)"
 
 

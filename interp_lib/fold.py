@@ -190,25 +190,32 @@ def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tu
     return matrix.flatten(1), bias
 
 
-def fixed_copy(model: GlobalPoolNetwork, *, narrow: bool = False, **replaced: nn.Module) -> GlobalPoolNetwork:
+def fixed_copy(model: GlobalPoolNetwork, *, gaining: bool = False, **replaced: nn.Module) -> GlobalPoolNetwork:
     """The network with the weights of this moment, detached, on the convolutions above.
 
     Args:
-        narrow: only those that `block_factor` gives larger blocks.
+        gaining: only those that are the faster for it with any width: few input channels, see `block_factor`, or a
+            kernel of more than 3 pixels. In Pool the second derivative of the 5x5 layer takes 0.7 of the time; those
+            of WResnet's 3x3 layers, of stride 1 mostly, would take 1.1.
         replaced: modules that are replaced by another, by name.
     """
     # The architecture is written once, in the model: a copy runs its own trunk.
     convolutions = (m for m in model.modules() if isinstance(m, SameConv2d))
-    fixed = {id(m): FixedConv2d(m) for m in convolutions if not narrow or block_factor(m) > 1}
+    fixed = {
+        id(m): FixedConv2d(m) for m in convolutions if not gaining or block_factor(m) > 1 or max(m.kernel_size) > 3
+    }
     fixed.update((id(getattr(model, name)), module) for name, module in replaced.items())
     return copy.deepcopy(model, fixed).requires_grad_(False)
 
 
-def _fold(model: nn.Module, trunk: Callable[[Tensor], Tensor] | None, composed, tail) -> Folded:
-    """`Folded` from a trunk, `compose_tail` and `fold_tail`; without them the model as it is."""
-    if trunk is None:
-        weight = model.classifier.weight[:, :, None, None]
-        return Folded(model, lambda x: pool_share(F.conv2d(model.features(x), weight)))
+def _fold(model: nn.Module, trunk: Callable[[Tensor], Tensor], composed=None, tail=None) -> Folded:
+    """`Folded` from a trunk, `compose_tail` and `fold_tail`; without these from `features` in the place of a trunk."""
+    if tail is None and composed is None:
+        weight = model.classifier.weight
+        return Folded(
+            lambda x: F.linear(trunk(x).mean((2, 3)), weight),
+            lambda x: pool_share(F.conv2d(trunk(x), weight[:, :, None, None])),
+        )
     stride = model.conv3.stride
     return Folded(
         lambda x: F.linear(trunk(x).permute(0, 2, 3, 1).flatten(1), *tail),
@@ -216,35 +223,65 @@ def _fold(model: nn.Module, trunk: Callable[[Tensor], Tensor] | None, composed, 
     )
 
 
-def fold_rearranged(model: GlobalPoolNetwork) -> Folded:
-    """A network of no affine tail with the weights of this moment, detached, arranged for many input gradients.
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy with the weights of this moment, detached."""
+    return copy.deepcopy(model).requires_grad_(False)
 
-    On a processor a max-pool takes a sixteenth of its time where the channels are the fastest axis, and the first
-    convolution, with its one or three input channels, gains by `FixedConv2d`; wide ones of stride 1 do not. Forward
-    and backward pass together take 0.6 of their time in Pool and 0.85 in WResnet; `benchmarks/training.py --model pool`
-    measures whole training steps. The rounding is another than the plain network's. The attacks of the tables keep
-    that one: single images of Pool's tables depend on it.
+
+def rearranged(model: GlobalPoolNetwork, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """`features` of a network of no affine tail with the weights of this moment, arranged for many input gradients.
+
+    On a processor a max-pool takes a sixteenth of its time where the channels are the fastest axis, and some
+    convolutions gain by `FixedConv2d`. Forward and backward pass together take 0.6 of their time in Pool and 0.85 in
+    WResnet; `benchmarks/training.py --model pool` measures whole training steps. The rounding is another than the
+    plain network's. The attacks of the tables keep that one: single images of Pool's tables depend on it.
     """
     if model.classifier.weight.device.type != "cpu":
-        return _fold(copy.deepcopy(model).requires_grad_(False), None, None, None)
-    last = torch.channels_last
-    arranged = _fold(fixed_copy(model, narrow=True).to(memory_format=last), None, None, None)
-    return Folded(*(lambda x, function=function: function(x.contiguous(memory_format=last)) for function in arranged))
+        return in_dtype(frozen(model).to(dtype).features, dtype)
+    arranged = fixed_copy(model, gaining=True).to(memory_format=torch.channels_last).to(dtype)
+    return in_dtype(arranged.features, dtype)
 
 
-def fold_for_training(model: GlobalPoolNetwork) -> tuple[Folded, Folded]:
+def in_dtype(function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A function with its argument in another precision and the channels as the fastest axis, its result as before."""
+    return lambda x: function(x.contiguous(memory_format=torch.channels_last).to(dtype)).to(x.dtype)
+
+
+def mixed(function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A function of weights in single precision, its convolutions computed in another; see `torch.autocast`."""
+
+    def autocast(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype):
+            return function(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
+
+    return autocast
+
+
+def fold_for_training(model: GlobalPoolNetwork, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]:
     """A network for one training step, its tail folded once: with a graph to the weights, and without.
 
     The loss is made of the first. The inner maximisation climbs the second, which has the weights of this moment:
     their gradients are neither computed nor kept. Both equal the network, with all derivatives that they have.
+
+    Args:
+        dtype: where given, the precision in which everything before the affine tail, or before the pool, is computed,
+            forward and backward. Weights, maps and logits keep theirs. In bfloat16 a product has 8 bits and a sum 24;
+            a processor with units for that (AMX) takes a half to a quarter of the time, other ones more.
     """
     keep_memory()
+    plain = dtype in (None, model.classifier.weight.dtype)
     if not has_affine_tail(model):
-        return _fold(model, None, None, None), fold_rearranged(model)
+        features = model.features if plain else mixed(model.features, dtype)
+        inner = rearranged(model, model.classifier.weight.dtype if plain else dtype)
+        return _fold(model, features), _fold(frozen(model), inner)
     composed = compose_tail(model)
     tail = fold_tail(model, composed)
     detached = ([part.detach() for part in parts] for parts in (composed, tail))
-    return _fold(model, model.trunk, composed, tail), _fold(model, fixed_copy(model).trunk, *detached)
+    if plain:
+        trunk, fixed = model.trunk, fixed_copy(model).trunk
+    else:
+        trunk, fixed = mixed(model.trunk, dtype), in_dtype(fixed_copy(model).to(dtype).trunk, dtype)
+    return _fold(model, trunk, composed, tail), _fold(model, fixed, *detached)
 
 
 def keep_memory() -> None:
@@ -272,7 +309,7 @@ def fold_logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
         return model
     keep_memory()
     with torch.no_grad():
-        return _fold(model, fixed_copy(model).trunk, None, fold_tail(model)).logits
+        return _fold(model, fixed_copy(model).trunk, tail=fold_tail(model)).logits
 
 
 def fold_cam(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -289,9 +326,9 @@ def fold_cam(model: nn.Module) -> Callable[[Tensor], Tensor]:
         A function from images (N, C, H, W) in [0, 1] to maps (N, classes, h, w).
     """
     if not has_affine_tail(model):
-        return _fold(copy.deepcopy(model).requires_grad_(False), None, None, None).cam
+        return _fold(frozen(model), frozen(model).features).cam
     with torch.no_grad():
-        return _fold(model, fixed_copy(model).trunk, compose_tail(model), None).cam
+        return _fold(model, fixed_copy(model).trunk, compose_tail(model)).cam
 
 
 def pool_share(maps: Tensor) -> Tensor:
@@ -318,4 +355,4 @@ def fold_after_first(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Te
     if not has_affine_tail(model):
         return first, copy.deepcopy(model, {id(model.conv1): nn.Identity()}).requires_grad_(False)
     with torch.no_grad():
-        return first, _fold(model, fixed_copy(model, conv1=nn.Identity()).trunk, None, fold_tail(model)).logits
+        return first, _fold(model, fixed_copy(model, conv1=nn.Identity()).trunk, tail=fold_tail(model)).logits

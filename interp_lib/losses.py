@@ -25,6 +25,7 @@ from .models import GlobalPoolNetwork
 from .records import GAMMA
 
 PATH_STEPS = 5  # of IG-Norm's integral
+Dtype = torch.dtype | None
 
 
 class Problem(NamedTuple):
@@ -40,7 +41,7 @@ class Problem(NamedTuple):
     objective: Objective | None
 
 
-def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA) -> Problem:
+def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
     """Normal: -log softmax(f(x))_t.
 
     Args:
@@ -48,26 +49,27 @@ def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA)
         x: the batch, (N, C, H, W) in [0, 1].
         y: its labels, int64 (N,).
         gamma: the regularisation parameter; only Int and its variants have one.
+        dtype: of the convolutions, see `fold.fold_for_training`; None is that of the weights.
     """
-    free, _ = fold_for_training(model)
+    free, _ = fold_for_training(model, dtype)
     return Problem(lambda x_adv: F.cross_entropy(free.logits(x_adv), y), None)
 
 
-def adv(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA) -> Problem:
+def adv(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
     """Adv: -log softmax(f(x'))_t, which x' climbs as well.
 
     Arguments: as `normal`. Source: Madry et al. (2018).
     """
-    free, fixed = fold_for_training(model)
+    free, fixed = fold_for_training(model, dtype)
     return Problem(lambda x_adv: F.cross_entropy(free.logits(x_adv), y), cross_entropy(fixed.logits, y))
 
 
-def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA) -> Problem:
+def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
     """TRADES: -log softmax(f(x))_t + KL(softmax f(x) || softmax f(x')), weight 1; x' climbs the second.
 
     Arguments: as `normal`. Source: Zhang et al. (2019), with 1 / lambda = 1 as in the released code.
     """
-    free, fixed = fold_for_training(model)
+    free, fixed = fold_for_training(model, dtype)
     logits = free.logits(x)
     log_p = logits.log_softmax(1)
 
@@ -112,14 +114,22 @@ def path_integral(
     return (x_adv - x) * gradient.unflatten(0, (steps, -1)).mean(0), outputs[-len(x) :]
 
 
-def ig_norm(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, adversarial: bool = False) -> Problem:
+def ig_norm(
+    model: GlobalPoolNetwork,
+    x: Tensor,
+    y: Tensor,
+    gamma: float = GAMMA,
+    *,
+    dtype: Dtype = None,
+    adversarial: bool = False,
+) -> Problem:
     """IG-Norm: -log softmax(f(x))_t + ||IG(x, x')||_1, the integrated gradients of the loss itself.
 
     x' climbs the second term; with `adversarial`, IG-Norm-Sum, the first is taken at x' and x' climbs both.
 
     Arguments: as `normal`. Source: Chen et al. (2019), with weight 1 as in the released code.
     """
-    free, fixed = fold_for_training(model)
+    free, fixed = fold_for_training(model, dtype)
 
     def total(logits: Callable[[Tensor], Tensor], x_adv: Tensor, reduction: str) -> Tensor:
         integral, logits_adv = path_integral(logits, x, x_adv, y)
@@ -138,6 +148,8 @@ def interpretability_aware(
     x: Tensor,
     y: Tensor,
     gamma: float = GAMMA,
+    *,
+    dtype: Dtype = None,
     adversarial: bool = False,
     one_class: bool = False,
     plain_attack: bool = False,
@@ -147,7 +159,7 @@ def interpretability_aware(
     D~ is in the released code's units, 2 u times those of eqs. (1) and (8); p is renormalised and not detached.
 
     Args:
-        model, x, y: as `normal`.
+        model, x, y, dtype: as `normal`.
         gamma: weight of D~ in those units; 0 is `normal` or, with `adversarial`, `adv`.
         adversarial: Int-Adv, the cross-entropy of x' in the place of that of x; x' climbs it as well.
         one_class: Int-1-class, the first norm of eq. (8) alone.
@@ -156,7 +168,7 @@ def interpretability_aware(
 
     Source: eqs. (8) and (9), section 4.
     """
-    free, fixed = fold_for_training(model)
+    free, fixed = fold_for_training(model, dtype)
     maps = free.cam(x)
     clean = maps.detach()
     scale = maps[0, 0].numel()
@@ -185,7 +197,7 @@ def interpretability_aware(
 
 def variant(method: Callable[..., Problem], **settings: bool) -> Callable[..., Problem]:
     """A method with settings of its own."""
-    return lambda model, x, y, gamma=GAMMA: method(model, x, y, gamma, **settings)
+    return lambda model, x, y, gamma=GAMMA, dtype=None: method(model, x, y, gamma, dtype=dtype, **settings)
 
 
 METHODS: dict[str, Callable[..., Problem]] = {

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_images
+from .pooling import max_pool
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -124,8 +125,8 @@ class Pool(GlobalPoolNetwork):
 
     def trunk(self, x: Tensor) -> Tensor:
         # A ReLU and a max-pool commute; pooling first leaves a quarter of the pixels to rectify.
-        h = F.max_pool2d(self.conv1(x), 2, ceil_mode=True).relu()
-        return F.max_pool2d(self.conv2(h), 2, ceil_mode=True)
+        h = max_pool(self.conv1(x)).relu()
+        return max_pool(self.conv2(h))
 
 
 class Block(nn.Module):

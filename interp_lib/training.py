@@ -29,6 +29,7 @@ from .models import GlobalPoolNetwork
 from .records import GAMMA, write_atomically
 
 WATCHED = 1000  # validation images that are attacked after every epoch
+PRECISIONS = ("float32", "bfloat16")  # of the convolutions; weights, sums, maps and logits are float32 in both
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def fit(
     *,
     gamma: float = GAMMA,
     seed: int = 0,
+    precision: str = "float32",
     checkpoint: str | os.PathLike | None = None,
     max_steps: int | None = None,
     keep: str = "last",
@@ -203,8 +205,9 @@ def fit(
         schedule: how long and how hard.
         gamma: the regularisation parameter of Int and its variants.
         seed: of the order of the images and of the random starts.
+        precision: of `PRECISIONS`, see `fold.fold_for_training`. Validation is in float32 whatever it is.
         checkpoint: a file written after every epoch and when the run is interrupted; where it exists, training goes
-            on from it. It must come from the same method, gamma, schedule, seed and data.
+            on from it. It must come from the same method, gamma, schedule, seed, precision and data.
         max_steps: stop, with a checkpoint, after this many training steps.
         keep: 'last' leaves the weights of the last step, as the paper's networks are; 'best' those of the epoch with
             the highest `validation_robust`, the first of equals.
@@ -215,8 +218,8 @@ def fit(
         epoch with its validation, the time between an interruption and the next start left out.
 
     Raises:
-        ValueError: an unknown method or `keep`, a negative gamma, a training split smaller than a batch, or a
-            checkpoint of another run.
+        ValueError: an unknown method, `keep` or `precision`, a negative gamma, a training split smaller than a batch,
+            or a checkpoint of another run.
         Diverged: the loss became NaN or infinite; the checkpoint holds the last good state.
 
     Source: eq. (9), section 5 and Appendix B.
@@ -225,11 +228,15 @@ def fit(
         raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}.")
     if keep not in ("last", "best") or not gamma >= 0:
         raise ValueError(f"keep must be 'last' or 'best' and gamma >= 0; got {keep!r}, {gamma}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}.")
     if len(dataset.train) < schedule.batch_size:
         raise ValueError(
             f"{dataset.title} has {len(dataset.train)} training images; a batch needs {schedule.batch_size}."
         )
-    run = {"method": method, "gamma": gamma, "seed": seed, "schedule": asdict(schedule), "data": dataset.fingerprint}
+    run = {"method": method, "gamma": gamma, "seed": seed, "schedule": asdict(schedule), "precision": precision,
+           "data": dataset.fingerprint}  # fmt: skip
+    dtype = None if precision == "float32" else getattr(torch, precision)
     optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
     step, losses, history, best, seconds = 0, [], [], None, 0.0
     checkpoint = Path(checkpoint) if checkpoint else None
@@ -275,7 +282,7 @@ def fit(
                 order, order_of = order.to(dataset.train.labels.device), epoch
             batch = order[position * schedule.batch_size : (position + 1) * schedule.batch_size]
             x, y, eps = dataset.train.x(batch), dataset.train.labels[batch], schedule.radius(step)
-            problem = METHODS[method](model, x, y, gamma)
+            problem = METHODS[method](model, x, y, gamma, dtype=dtype)
             x_adv = x
             if problem.objective and eps > 0:
                 x_adv = inner_maximum(

@@ -56,6 +56,7 @@ def test_every_command_has_help(command, capsys):
         (("train", "--model", "resnet"), ("unknown architecture 'resnet'",)),
         (("train", "--schedule", "slow"), ("unknown schedule 'slow'", "digits")),
         (("train", "--schedule", "paper"), ("schedule 'paper' is for mnist, cifar10", "'digits'")),
+        (("train", "--precision", "float16"), ("unknown precision 'float16'", "bfloat16")),
         (("train", "--dataset", "cifar100"), ("unknown dataset 'cifar100'",)),
         (("train", "--profile", "quick"), ("unknown profile 'quick'", "digits")),
         (("measure", "table9"), ("unknown table 'table9'", "table3")),

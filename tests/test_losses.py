@@ -188,3 +188,31 @@ def test_folds_for_training_are_the_network(architecture):
     theirs = torch.autograd.grad(model(x).logsumexp(1).sum(), weights)
     assert all((a - b).abs().max() < 1e-9 * b.abs().max() for a, b in zip(ours, theirs, strict=True))
     assert not fixed.logits(x).requires_grad and not fixed.cam(x).requires_grad
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_folds_in_bfloat16_are_the_network_with_products_of_8_bits(architecture):
+    model, x, _, _ = case(architecture)
+    model, x = model.float(), x.float()
+    plain, weights = model(x), tuple(model.parameters())
+    theirs = torch.autograd.grad(plain.logsumexp(1).sum(), weights)
+    free, fixed = fold_for_training(model, torch.bfloat16)
+    for folded in (free, fixed):
+        logits, maps = folded.logits(x), folded.cam(x)
+        assert logits.dtype == maps.dtype == torch.float32
+        assert 0 < (logits - plain).abs().max() < 0.05 * plain.abs().max()
+        assert (maps.sum((2, 3)) - logits).abs().max() < 0.02 * plain.abs().max()
+    ours = torch.autograd.grad(free.logits(x).logsumexp(1).sum(), weights)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == torch.float32 and F.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.995
+    assert not fixed.logits(x).requires_grad and not fixed.cam(x).requires_grad
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+@pytest.mark.parametrize("method", ["Adv", "IG-Norm"])
+def test_objectives_in_bfloat16_point_the_same_way(method, architecture):
+    model, x, y, x_adv = case(architecture)
+    model, x, x_adv = model.float(), x.float(), x_adv.float()
+    low, full = (losses.METHODS[method](model, x, y, dtype=dtype).objective for dtype in (torch.bfloat16, None))
+    ours, theirs = input_gradient(low, x_adv), input_gradient(full, x_adv)
+    assert not torch.equal(ours, theirs) and F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.95

@@ -175,13 +175,34 @@ def test_stopped_and_resumed_is_uninterrupted_to_the_bit(tmp_path, tiny_dataset,
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
 
 
+@pytest.mark.parametrize("method", ["Normal", "TRADES", "Int-Adv", "IG-Norm"])
+def test_bfloat16_is_float32_with_other_rounding_and_resumes_to_the_bit(tmp_path, tiny_dataset, method):
+    full, whole, parts = (network() for _ in range(3))
+    fit(full, tiny_dataset, method, SCHEDULE)
+    low = {"precision": "bfloat16"}
+    history = fit(whole, tiny_dataset, method, SCHEDULE, **low)
+    assert {p.dtype for p in whole.parameters()} == {torch.float32}
+    start = network()
+    low_way, full_way = (
+        torch.cat([(p - q).flatten() for p, q in zip(weights(m), weights(start), strict=True)]) for m in (whole, full)
+    )
+    assert not same(whole, full) and F.cosine_similarity(low_way, full_way, dim=0) > 0.9
+    checkpoint = tmp_path / "checkpoint"
+    fit(parts, tiny_dataset, method, SCHEDULE, checkpoint=checkpoint, max_steps=7, **low)
+    with pytest.raises(ValueError, match="belongs to another run.*bfloat16"):
+        fit(network(), tiny_dataset, method, SCHEDULE, checkpoint=checkpoint)
+    parts = network(seed=99)
+    assert seen(fit(parts, tiny_dataset, method, SCHEDULE, checkpoint=checkpoint, **low)) == seen(history)
+    assert same(whole, parts)
+
+
 def test_seconds_are_those_of_training_and_not_of_the_time_between(tmp_path, tiny_dataset, monkeypatch):
     """A clock that every step advances by one second, and an interruption by a thousand."""
     now, real = [0.0], losses.METHODS["Normal"]
 
-    def slow(*arguments):
+    def slow(*arguments, **settings):
         now[0] += 1
-        return real(*arguments)
+        return real(*arguments, **settings)
 
     monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
     monkeypatch.setitem(training.METHODS, "Normal", slow)
@@ -247,7 +268,7 @@ def test_ctrl_c_waits_for_the_step_and_gives_the_handlers_back(tmp_path, tiny_da
     """The signal comes in the middle of the sixth step; the checkpoint has six whole steps."""
     real, calls = losses.METHODS["Normal"], []
 
-    def interrupted(model, x, y, gamma):
+    def interrupted(model, x, y, gamma, **settings):
         calls.append(1)
         if len(calls) == 6:
             signal.raise_signal(signal.SIGINT)
@@ -289,7 +310,7 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, tiny_dataset, monkeypatc
     fit(good, tiny_dataset, "Normal", SCHEDULE, max_steps=4)
     real, calls = losses.METHODS["Normal"], []
 
-    def diverging(model, x, y, gamma):
+    def diverging(model, x, y, gamma, **settings):
         calls.append(1)
         factor = float("nan") if len(calls) == 7 else 1
         return losses.Problem(lambda x_adv: real(model, x, y, gamma).loss(x_adv) * factor, None)
