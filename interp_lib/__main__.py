@@ -69,7 +69,10 @@ def train(
     if not resume:
         checkpoint.unlink(missing_ok=True)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    report = scalars(tensorboard / name.slug) if tensorboard else None
+    reports = [scalars(tensorboard / name.slug)] if tensorboard else []
+    if not sys.stderr.isatty():
+        reports.append(lambda row: log_epoch(name.slug, row))
+    report = lambda row: [say(row) for say in reports]
     schedule = Schedule.load(name.schedule, name.dataset)
     history = fit(model, dataset, name.method, schedule, gamma=name.gamma, seed=name.seed, precision=precision,
                   checkpoint=checkpoint, keep=keep, report=report)  # fmt: skip
@@ -83,6 +86,14 @@ def train(
     checkpoint.unlink(missing_ok=True)
     accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
     print(f"{path}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, after {len(history)} epochs")
+
+
+def log_epoch(slug: str, row: dict) -> None:
+    """A line for a log, where there is no progress bar; only of epochs that one waits for."""
+    if row["seconds"] >= 10:
+        loss, accuracy, robust = (row[key] for key in ("loss", "validation_accuracy", "validation_robust"))
+        print(f"{slug}, epoch {row['epoch']}: loss {loss:.4f}, validation accuracy {accuracy:.3f}, {robust:.3f} under "
+              f"attack; {row['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
 
 
 def scalars(folder: Path):

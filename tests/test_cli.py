@@ -138,6 +138,15 @@ def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
     assert "743 of the paper's 743 values are not measured" in capsys.readouterr().out
 
 
+def test_a_log_has_a_line_for_every_epoch_that_takes_long(capsys):
+    row = {"epoch": 3, "loss": 0.5, "validation_accuracy": 0.9, "validation_robust": 0.25, "seconds": 9.0}
+    cli.log_epoch("mnist-pool-int-s0-quick", row)
+    cli.log_epoch("mnist-pool-int-s0-quick", row | {"seconds": 61.7})
+    out, err = capsys.readouterr()
+    said = "mnist-pool-int-s0-quick, epoch 3: loss 0.5000, validation accuracy 0.900, 0.250 under attack; 62 s\n"
+    assert (out, err) == ("", said)
+
+
 def test_compare_prints_743_values_as_csv(capsys):
     assert cli.main(["compare", "--csv", "--results-dir", "nowhere"]) == 0
     out = capsys.readouterr().out

@@ -1,0 +1,36 @@
+"""What training in bfloat16 does to a network: the same training runs in both precisions, then the attack of Table 3.
+
+    INTERP_DATA=... python benchmarks/precision.py --dataset cifar10 --seeds 1
+    INTERP_DATA=... python benchmarks/precision.py --dataset mnist --seeds 3
+
+Trains Adv and Int of Small by `quick` in bfloat16 into _build/bfloat16, which takes minutes a network, and measures
+them on 2,000 images, as `measure many` does those of networks/, which were trained in float32 from the same seeds. The
+record many-DATASET-small-bfloat16 stands beside that of the others in the chapter on training.
+"""
+
+import argparse
+
+from interp_lib import __main__ as cli
+from interp_lib import data, measure
+from interp_lib.networks import NetworkName
+
+FOLDER = "_build/bfloat16"
+METHODS = ("Adv", "Int")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", choices=("mnist", "cifar10"), default="mnist", help="(%(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... (%(default)s)")
+    args = parser.parse_args()
+    names = [NetworkName(args.dataset, "small", m, seed, "quick") for seed in range(args.seeds) for m in METHODS]
+    for name in names:
+        if not (path := name.path(FOLDER)).exists():
+            cli.train(name, path, precision="bfloat16", device="cpu")
+    wanted = {name.path(FOLDER) for name in names}
+    found = [network for network in measure.find_networks("ours", FOLDER) if network.path in wanted]
+    print(measure.accuracy_record(data.load(args.dataset), "small", found, "bfloat16", attack="many", n=measure.MANY))
+
+
+if __name__ == "__main__":
+    main()
