@@ -251,6 +251,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    if args.function in (command_train, command_measure):
+        records.commit()  # of the code that runs from here on
     try:
         args.function(args)
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -50,20 +51,28 @@ def _dump(value) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def provenance(seconds: float, device: str = "cpu") -> dict:
-    """Commit (None outside a checkout, or without git), versions, processor, seconds and date of a measurement."""
-    import numpy
-    import torch
+@cache
+def commit() -> str | None:
+    """The checkout's commit when first asked, with `-dirty` where files differ; None without a checkout or git.
 
+    Long runs ask before they begin: what is committed meanwhile is not what they run.
+    """
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         run = subprocess.run(describe, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-        commit = run.stdout.strip() or None
     except OSError:  # no git
-        commit = None
+        return None
+    return run.stdout.strip() or None
+
+
+def provenance(seconds: float, device: str = "cpu") -> dict:
+    """Commit, versions, processor, seconds and date of a measurement; see `commit`."""
+    import numpy
+    import torch
+
     processor = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     return {
-        "commit": commit,
+        "commit": commit(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -266,7 +266,10 @@ def test_provenance_says_where_a_number_comes_from(monkeypatch, tmp_path):
     assert found["seconds"] == 12.3 and set(found["versions"]) == {"python", "torch", "numpy"}
     json.dumps(found, allow_nan=False)
     monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert records.provenance(1)["commit"] == found["commit"]  # as at first, whatever is committed meanwhile
+    records.commit.cache_clear()
     assert records.provenance(1)["commit"] is None
+    records.commit.cache_clear()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.stem)
