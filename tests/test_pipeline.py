@@ -19,7 +19,7 @@ def test_a_grid_is_methods_times_seeds_and_other_gammas_less_what_is_finished(tm
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "--dry-run",
         "--cores", "1", "grid", "--config", "dataset=mnist", "schedule=paper", "seeds=2", "gammas=0.003,0.03",
-        "folder=nets", "gpus=1",
+        "folder=nets", "gpus=1", "precision=bfloat16", "--printshellcmds",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
@@ -29,6 +29,7 @@ def test_a_grid_is_methods_times_seeds_and_other_gammas_less_what_is_finished(tm
     names += [f"int-s{seed}-paper-g{gamma}" for gamma in ("0.003", "0.03") for seed in (0, 1)]
     assert {*jobs, "nets/" + finished.name} == {f"nets/mnist-small-{name}.safetensors" for name in names}
     assert len(jobs) == len(names) - 1
+    assert done.stdout.count(" --precision bfloat16 --out nets ") == len(jobs)
     for resources in jobs.values():
         assert {"runtime=2880", "mem_mb=8000", "gpu=1"} <= set(resources.split(", "))
 
