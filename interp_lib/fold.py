@@ -265,8 +265,9 @@ def fold_for_training(model: GlobalPoolNetwork, dtype: torch.dtype | None = None
 
     Args:
         dtype: where given, the precision in which everything before the affine tail, or before the pool, is computed,
-            forward and backward. Weights, maps and logits keep theirs. In bfloat16 a product has 8 bits and a sum 24;
-            a processor with units for that (AMX) takes a half to a quarter of the time, other ones more.
+            forward and backward. Weights, maps and logits keep theirs. A number in bfloat16 has 8 significant bits;
+            products are added up in 24. A processor with units for that (AMX) takes a half to a quarter of the time
+            for large layers, other processors more than before.
     """
     keep_memory()
     plain = dtype in (None, model.classifier.weight.dtype)

@@ -29,7 +29,7 @@ from .models import GlobalPoolNetwork
 from .records import GAMMA, write_atomically
 
 WATCHED = 1000  # validation images that are attacked after every epoch
-PRECISIONS = ("float32", "bfloat16")  # of the convolutions; weights, sums, maps and logits are float32 in both
+PRECISIONS = ("float32", "bfloat16")  # of the convolutions; weights, maps and logits are float32 in both
 
 
 @dataclass(frozen=True)
