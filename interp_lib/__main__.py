@@ -114,6 +114,8 @@ def scalars(folder: Path):
 
 def command_measure(args) -> None:
     table, where = args.table.lower(), (args.data_dir, args.released_dir, args.results_dir)
+    if table in ("rounding", "tightness", "figure1", "figure2") and (args.dataset or args.model):
+        raise ValueError(f"{table} is measured as a whole; leave out --dataset and --model.")
     if table == "rounding":
         from .rounding import measure_rounding
 
@@ -130,8 +132,8 @@ def command_measure(args) -> None:
         from .measure import measure
 
         folder = args.released_dir if args.networks == "released" else args.networks_dir
-        paths = measure(args.table, args.networks, data_dir=args.data_dir, networks_dir=folder,
-                        folder=args.results_dir, device=args.device)  # fmt: skip
+        paths = measure(args.table, args.networks, dataset=args.dataset, model=args.model, data_dir=args.data_dir,
+                        networks_dir=folder, folder=args.results_dir, device=args.device)  # fmt: skip
     for path in paths:
         print(f"{path}: {len(records.read(path).rows)} rows")
 
@@ -220,6 +222,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("table", help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), starts (random "
                    "ones), many (2,000 images), rounding, tightness (of Proposition 1), digits")  # fmt: skip
     p.add_argument("--networks", choices=("released", "ours"), default="released")
+    p.add_argument("--dataset", help="only the part of a table on this dataset: mnist, cifar10, restricted_imagenet")
+    p.add_argument("--model", help="only the part on this architecture: small, pool, wresnet")
     p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")
     p.add_argument("--networks-dir", help="folder of our networks (default: networks)")
     p.add_argument("--results-dir", default=str(records.RESULTS), help="folder of the records (%(default)s)")

@@ -254,6 +254,8 @@ def measure(
     table: str,
     source: str = "released",
     *,
+    dataset: str | None = None,
+    model: str | None = None,
     data_dir: str | Path | None = None,
     networks_dir: str | Path | None = None,
     folder: str | Path = records.RESULTS,
@@ -267,11 +269,16 @@ def measure(
     experiment of Table 3 on digits. Table 1 is measured on the Small networks, whose numbers it prints, and on
     R-ImageNet where its images are there.
 
+    Args:
+        table: a key of `TABLES`, in capitals or not.
+        source, networks_dir: see `find_networks`.
+        dataset, model: only the part of the table on this dataset, or of this architecture.
+
     Returns:
         The paths of the records that the table needs.
 
     Raises:
-        ValueError: an unknown table.
+        ValueError: an unknown table, or one without such a part.
         FileNotFoundError: none of the networks that the table needs is there.
         data.DataError: the dataset is missing or wrong.
     """
@@ -280,8 +287,12 @@ def measure(
         raise ValueError(f"unknown table {table!r}; known are {', '.join(TABLES)}.")
     name = by_lower[table.lower()]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    parts = [part for part in TABLES[name] if dataset in (None, part[0]) and model in (None, part[1])]
+    if not parts:
+        asked = "/".join(word for word in (dataset, model) if word)
+        raise ValueError(f"{name} is measured on {', '.join(map('/'.join, TABLES[name]))}; got {asked!r}.")
     everything, paths = list(find_networks(source, networks_dir)), []
-    for dataset, model in TABLES[name]:
+    for dataset, model in parts:
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
         kind, interpreter = INTERPRETATION.get(name, (name if name in ("fgsm", "starts", "many") else "pgd", None))
         if kind == "isa":  # Table 1 has no other
@@ -304,5 +315,5 @@ def measure(
                 images = {"n": MANY} if kind == "many" else {}
                 paths.append(accuracy_record(loaded, model, found, source, attack=kind, **images, **where))
     if not paths:
-        raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, TABLES[name]))}.")
+        raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, parts))}.")
     return paths

@@ -60,6 +60,8 @@ def test_every_command_has_help(command, capsys):
         (("train", "--dataset", "cifar100"), ("unknown dataset 'cifar100'",)),
         (("train", "--profile", "quick"), ("unknown profile 'quick'", "digits")),
         (("measure", "table9"), ("unknown table 'table9'", "table3")),
+        (("measure", "A1", "--dataset", "mnist", "--model", "small"), ("A1 is measured on mnist/pool, cifar10/small",)),
+        (("measure", "figure1", "--dataset", "mnist"), ("figure1 is measured as a whole",)),
         (("measure", "table3"), ("INTERP_RELEASED", "AkhilanB/Proper-Interpretability")),
         (("measure", "table3", "--released-dir", "typo"), ("typo is no folder",)),
         (("measure", "table3", "--networks", "ours"), ("No ours network",)),

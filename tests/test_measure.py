@@ -132,6 +132,16 @@ def test_random_starts_have_a_record_of_their_own(bench, tiny_dataset, monkeypat
     assert row["correct"] == int(right.sum())
 
 
+@pytest.mark.parametrize("part", [{"dataset": "digits"}, {"model": "small"}, {"dataset": "digits", "model": "small"}])
+def test_a_part_of_a_table_asks_for_nothing_of_the_others(bench, monkeypatch, part):
+    monkeypatch.setattr(measure, "TABLES", {"digits": (("mnist", "pool"), ("digits", "small"))})
+    everything = measure.find_networks
+    missing = lambda *_: [*everything("ours", bench.nets), measure.Network("mnist", "pool", {"method": "Adv"}, None)]
+    monkeypatch.setattr(measure, "find_networks", missing)
+    (path,) = measure.measure("digits", "ours", folder=bench.results, device="cpu", **part)
+    assert records.read(path).family == "pgd-digits-small-ours"
+
+
 def test_many_images_have_a_record_of_their_own_at_the_eps_of_the_statements(bench, tiny_dataset, monkeypatch):
     monkeypatch.setattr(measure, "TABLES", {"many": (("digits", "small"),)})
     monkeypatch.setattr(measure.orderings, "perturbation_sizes", lambda dataset, model: [0.0, 0.3])
