@@ -63,6 +63,9 @@ def train(
     from .training import Schedule, fit
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch cannot say
+    if (precision, device, able.get("amx_bf16")) == ("bfloat16", "cpu", False):
+        print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)
     dataset = data.load(name.dataset, data_dir, device=device)
     model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed).to(device)
     checkpoint = path.with_suffix(".checkpoint")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from interp_lib import __main__ as cli
 from interp_lib import networks, records, released
@@ -138,6 +139,23 @@ def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
 
     assert cli.main(["compare", "--networks", "ours", "--results-dir", "out"]) == 0
     assert "743 of the paper's 743 values are not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("able, warned", [({"amx_bf16": False}, True), ({"amx_bf16": True}, False), (None, False)])
+def test_bfloat16_without_units_for_it_is_said_to_be_slow(able, warned, tmp_path, monkeypatch, capsys):
+    from interp_lib import training
+
+    short = training.Schedule(1, 1197, 0.01, 0.1, 0, 1, 1, 0.1)
+    monkeypatch.setattr(training.Schedule, "load", classmethod(lambda cls, name, dataset: short))
+    if able is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    arguments = ["train", "--precision", "bfloat16", "--device", "cpu", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    assert ("no units for bfloat16" in capsys.readouterr().err) == warned
+    _, how = networks.load(tmp_path / "digits-small-normal-s0-digits.safetensors")
+    assert how["precision"] == "bfloat16"
 
 
 def test_a_log_has_a_line_for_every_epoch_that_takes_long(capsys):
