@@ -3,7 +3,7 @@
     INTERP_DATA=... python benchmarks/precision.py --dataset cifar10 --seeds 1
     INTERP_DATA=... python benchmarks/precision.py --dataset mnist --seeds 3
 
-Trains Adv and Int of Small by `quick` in bfloat16 into _build/bfloat16, which takes minutes a network, and measures
+Trains Adv and Int of Small by `quick` in bfloat16 into networks/bfloat16, which takes minutes a network, and measures
 them on 2,000 images, as `measure many` does those of networks/, which were trained in float32 from the same seeds. The
 record many-DATASET-small-bfloat16 stands beside that of the others in the chapter on training.
 """
@@ -14,7 +14,7 @@ from interp_lib import __main__ as cli
 from interp_lib import data, measure
 from interp_lib.networks import NetworkName
 
-FOLDER = "_build/bfloat16"
+FOLDER = "networks/bfloat16"
 METHODS = ("Adv", "Int")
 
 
