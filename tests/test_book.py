@@ -135,6 +135,9 @@ def test_readme_says_of_start_and_images_what_the_records_say():
     assert below.paired and below.verdict == "no"
     said = "2,000 images put Int below, at {:.3f} against {:.3f} (image by image {:.3f} ± {:.3f})"
     assert said.format(many["Int"], many["Adv"], -below.difference, below.error) in text
+    ours = {r["method"]: r["accuracy"] for r in by_family["many-cifar10-small-ours"].rows if r["eps"]}
+    said = "it keeps {:.3f} and {:.3f} of 2,000 images, where Int keeps {:.3f} and {:.3f}; one seed"
+    assert said.format(*(of[method] for method in ("IG-Norm", "Int") for of in (many, ours))) in text
 
 
 def test_readme_shows_the_figures_of_the_landing_page():
