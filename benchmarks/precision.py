@@ -1,9 +1,9 @@
 """What training in bfloat16 does to a network: the same training runs in both precisions, then the attack of Table 3.
 
     INTERP_DATA=... python benchmarks/precision.py --dataset cifar10 --seeds 1
-    INTERP_DATA=... python benchmarks/precision.py --dataset mnist --seeds 3
+    INTERP_DATA=... python benchmarks/precision.py --dataset mnist --methods IG-Norm
 
-Trains Adv and Int of Small by `quick` in bfloat16 into networks/bfloat16, which takes minutes a network, and measures
+Trains methods of Small by `quick` in bfloat16 into networks/bfloat16, which takes minutes a network, and measures
 them on 2,000 images, as `measure many` does those of networks/, which were trained in float32 from the same seeds. The
 record many-DATASET-small-bfloat16 stands beside that of the others in the chapter on training.
 """
@@ -15,15 +15,19 @@ from interp_lib import data, measure
 from interp_lib.networks import NetworkName
 
 FOLDER = "networks/bfloat16"
-METHODS = ("Adv", "Int")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", choices=("mnist", "cifar10"), default="mnist", help="(%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... (%(default)s)")
+    parser.add_argument("--methods", default="Adv,Int", help="rows of the paper's tables (%(default)s)")
     args = parser.parse_args()
-    names = [NetworkName(args.dataset, "small", m, seed, "quick") for seed in range(args.seeds) for m in METHODS]
+    names = [
+        NetworkName(args.dataset, "small", method, seed, "quick")
+        for seed in range(args.seeds)
+        for method in args.methods.split(",")
+    ]
     for name in names:
         if not (path := name.path(FOLDER)).exists():
             cli.train(name, path, precision="bfloat16", device="cpu")
