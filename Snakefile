@@ -90,7 +90,6 @@ rule network:
         gamma="(-g[0-9.e-]+)?",
     params:
         gamma=lambda wildcards: wildcards.gamma.replace("-g", " --gamma ", 1),
-        precision=f" --precision {PRECISION}" if PRECISION != "float32" else "",
     threads: 1  # Snakemake hands it to OMP_NUM_THREADS, here and in a cluster's job
     resources:
         mem_mb=8000 if GPUS else 4000,
@@ -99,7 +98,8 @@ rule network:
     shell:
         # With a GPU asked for, none found is an error and not days on a processor.
         RUN + " train --dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method}"
-        " --seed {wildcards.seed} --schedule {wildcards.schedule}{params.gamma}{params.precision} --out {wildcards.folder}"
+        " --seed {wildcards.seed} --schedule {wildcards.schedule}{params.gamma} --precision {PRECISION}"
+        " --out {wildcards.folder}"
         " $([ {resources.gpu} = 0 ] || echo --device cuda)"
 
 

@@ -127,6 +127,14 @@ def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> floa
     return math.sqrt(p * (1 - p) / images + (spread or 0.0) ** 2)
 
 
+def difference_error(one: Sequence[float], other: Sequence[float]) -> float:
+    """Standard error of the difference of two accuracies on the same images, from what each image did, 0 to 1.
+
+    sqrt(1/n^2 sum_i (d_i - mean d)^2), d_i the difference on image i
+    """
+    return pstdev(map(sub, one, other)) / math.sqrt(len(one))
+
+
 def paired_error(cells: Sequence[Cell], source: str = "released") -> float | None:
     """Standard error of the difference of two accuracies on the same images, seeds as in `uncertainty`.
 
@@ -140,8 +148,7 @@ def paired_error(cells: Sequence[Cell], source: str = "released") -> float | Non
     one, other = (cell.outcomes.get(column(cell, source), ()) for cell in cells)
     if not one or len(one) != len(other):
         return None
-    sampling = pstdev(map(sub, one, other)) / math.sqrt(len(one))
-    return math.hypot(sampling, *((cell.spread or 0.0) for cell in cells if source == "ours"))
+    return math.hypot(difference_error(one, other), *((cell.spread or 0.0) for cell in cells if source == "ours"))
 
 
 def findings(
