@@ -8,7 +8,7 @@
                                                          cluster see README.md
 """
 
-import os
+import ast
 import sys
 from pathlib import Path
 
@@ -38,19 +38,25 @@ MINUTES = {"digits": 30, "quick": 240, "paper": 2880}
 PRECISION = config.get("precision", "float32")  # of a grid's convolutions
 GPUS = int(config.get("gpus", 0))  # that each network of a grid asks of a cluster
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
-ATTACK = ["models", "pooling", "fold", "data", "data_files", "checks", "attacks/pgd"]
-TRAINING = [*ATTACK, "training", "losses"]
-MEASURING = [*ATTACK, "measure", "evaluation"]
-INTERPRETING = ["activations", "quadrature", "sensitivity", "interpreters", "discrepancy", "scores"]
-EXPLAINING = ["attacks/isa", "attacks/aai", "evaluation", "evaluation_interpretation", "illustrations"]
-DRAWING = [
-    *TRAINING, *INTERPRETING, *EXPLAINING, "derivatives", "compare", "claims", "orderings", "toy", "plots",
-    "plots_maps", "plots_training", "widgets", "tables", "chapters",
-]  # fmt: skip
 
 
-def library(modules):
-    return [f"interp_lib/{module}.py" for module in modules]
+def library(*modules):
+    """Source files of modules of interp_lib, and of all that these import from it."""
+    found, wanted = set(), [Path("interp_lib", f"{module}.py") for module in modules]
+    while wanted:
+        path = wanted.pop()
+        if path.is_file() and path not in found:
+            found.add(path)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.level:
+                    base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+                    wanted += [base.with_suffix(".py"), *(base / f"{name.name}.py" for name in node.names)]
+    return sorted(map(str, found))
+
+
+TRAINING = library("training", "networks")
+MEASURING = library("measure")
+EVERYTHING = [str(path) for path in sorted(Path("interp_lib").rglob("*")) if path.suffix in (".py", ".yml", ".csv")]
 
 
 rule all:
@@ -77,7 +83,7 @@ rule network:
     """
     input:
         lambda wildcards: (
-            [*library(TRAINING), f"interp_lib/schedules/{wildcards.schedule}.yml"]
+            [*TRAINING, f"interp_lib/schedules/{wildcards.schedule}.yml"]
             if wildcards.folder.startswith("_build") else []
         ),
     output:
@@ -107,17 +113,17 @@ rule record:
     """What was measured on the networks that the profile trained."""
     input:
         TRAINED,
-        library(MEASURING),
+        MEASURING,
     output:
         touch("_build/measured-{profile}.done"),
     params:
-        dataset=PROFILE.dataset,
+        table="digits" if PROFILE.dataset == "digits" else f"table3 --dataset {PROFILE.dataset} --model {PROFILE.model}",
     threads: 2
     resources:
         mem_mb=2000,
         runtime=30,
     shell:
-        RUN + " measure {params.dataset} --networks ours --networks-dir _build/networks --results-dir _build/results"
+        RUN + " measure {params.table} --networks ours --networks-dir _build/networks --results-dir _build/results"
 
 
 rule chapter:
@@ -127,7 +133,7 @@ rule chapter:
         f"profiles/{PROFILE.name}.yml",
         f"_build/measured-{PROFILE.name}.done" if TRAINED else [],
         RECORDS,
-        library(DRAWING),
+        EVERYTHING,
     output:
         "_build/src/book/{chapter}.ipynb",
     params:

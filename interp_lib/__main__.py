@@ -4,6 +4,7 @@ python -m interp_lib COMMAND --help
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -31,9 +32,8 @@ def command_data(args) -> None:
 
 
 def command_train(args) -> None:
-    from . import profiles
+    from . import networks, profiles
     from .losses import METHODS
-    from .networks import NetworkName
 
     if args.profile:
         names = profiles.load(args.profile).trained()
@@ -42,14 +42,22 @@ def command_train(args) -> None:
     else:
         # In file names and on a command line methods may be lower case; fit says which names there are.
         method = next((m for m in METHODS if m.lower() == args.method.lower()), args.method)
-        names = [NetworkName(args.dataset, args.model, method, args.seed, args.schedule, args.gamma)]
+        names = [networks.NetworkName(args.dataset, args.model, method, args.seed, args.schedule, args.gamma)]
     for name in names:
         path = name.path(args.out)
         if path.exists() and args.resume:
-            print(f"{path} is there already")
+            asked = {"precision": args.precision, "kept": args.keep}
+            print(f"{path} is there already{differs(networks.load(path)[1], asked)}")
         else:
             train(name, path, data_dir=args.data_dir, resume=args.resume, device=args.device, keep=args.keep,
                   precision=args.precision, tensorboard=args.tensorboard)  # fmt: skip
+
+
+def differs(how: dict, asked: dict) -> str:
+    """In which settings, other than those of its name, a network was trained otherwise than asked; '' where in none."""
+    defaults = {"precision": "float32", "kept": "last"}  # of networks that were trained before there was a choice
+    said = [f"{key} {how.get(key, defaults[key])}" for key in asked if how.get(key, defaults[key]) != asked[key]]
+    return f", but with {', '.join(said)}; name another folder by --out" if said else ""
 
 
 def train(
@@ -60,9 +68,10 @@ def train(
     import torch
 
     from . import data, models, networks
+    from .checks import check_device
     from .training import Schedule, fit
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = check_device(device)
     able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch cannot say
     if (precision, device, able.get("amx_bf16")) == ("bfloat16", "cpu", False):
         print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)
@@ -117,8 +126,12 @@ def scalars(folder: Path):
 
 def command_measure(args) -> None:
     table, where = args.table.lower(), (args.data_dir, args.released_dir, args.results_dir)
-    if table in ("rounding", "tightness", "figure1", "figure2") and (args.dataset or args.model):
-        raise ValueError(f"{table} is measured as a whole; leave out --dataset and --model.")
+    if table in ("rounding", "tightness", "figure1", "figure2"):
+        whole = {"--dataset": args.dataset, "--model": args.model, "--networks-dir": args.networks_dir,
+                 "--networks ours": args.networks == "ours",
+                 "--device": table != "tightness" and args.device}  # fmt: skip
+        if given := [option for option, value in whole.items() if value]:
+            raise ValueError(f"{table} is measured as a whole, on the released networks; leave out {', '.join(given)}.")
     if table == "rounding":
         from .rounding import measure_rounding
 
@@ -194,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
     data_dir(p)
 
     p = command("train", command_train, "Train a network, or all networks of a profile; an interrupted run goes on.")
-    p.add_argument("--profile", help="train what this profile needs, e.g. digits; the next seven options are ignored")
+    p.add_argument("--profile", help="train what this profile needs, e.g. digits; --dataset to --schedule are ignored")
     p.add_argument("--dataset", default="digits")
     p.add_argument("--model", default="small", help="small, pool or wresnet")
     p.add_argument("--method", default="Normal",
@@ -236,7 +249,7 @@ def parser() -> argparse.ArgumentParser:
     p = command("compare", command_compare, "Print the paper's values beside the measured ones, and count agreements.")
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--table", help="one table only: 3, 4, A1, ...")
-    p.add_argument("--csv", action="store_true", help="all 743 values, with columns released, ours, n")
+    p.add_argument("--csv", action="store_true", help="all 743 values, with columns released, ours, n, n_ours")
     p.add_argument("--results-dir", default=str(records.RESULTS), help="folder of the records (%(default)s)")
 
     p = command("chapter", command_chapter, "Execute a chapter with papermill into _build/src/book.")
@@ -265,6 +278,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `compare | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        print(f"error: {error}. Install everything: pip install -r requirements.txt.", file=sys.stderr)
+        return 1
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -26,8 +26,8 @@ def names() -> list[str]:
 def records_for(recompute: bool, *measurements: str) -> list[Record]:
     """The records that a chapter shows: the committed ones, or the same measurements made again.
 
-    Measuring again is `python -m interp_lib measure NAME` into _build/recomputed/. Like every measurement it does
-    only what is missing there: after an interruption it goes on, and for another time the folder has to go.
+    Measuring again is `python -m interp_lib measure NAME` into _build/recomputed/. A table's measurement does only
+    what is missing there: after an interruption it goes on, and for another time the folder has to go.
 
     Args:
         recompute: the chapter's parameter of that name.

@@ -36,8 +36,8 @@ class Cell:
     `released` is measured on the released network that the printed name says, `corrected` on the one that the row
     really belongs to, `owner`; they differ in five rows of the paper. `ours` is measured on networks that we trained
     as the owner says: a mean over seeds, all of them by `schedule`, and `spread` their standard deviation; None for
-    one seed. `outcomes` says of these three columns, where the records do, which share of the networks has each image
-    right.
+    one seed. `n` counts the images of the measured columns, `n_ours` those of ours over all seeds. `outcomes` says of
+    these three columns, where the records do, which share of the networks has each image right.
     """
 
     table: str
@@ -52,6 +52,7 @@ class Cell:
     ours: float | None = None
     corrected: float | None = None
     n: int | None = None
+    n_ours: int | None = None
     copy: str | None = None
     schedule: str | None = None
     spread: float | None = None
@@ -159,7 +160,8 @@ def _value(printed: dict, row: dict) -> float | None:
 def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Cell]:
     """Every printed value with the measured ones, in the order of print.
 
-    A value measured on several networks of one method (seeds) is their mean, and n counts all their images. Networks
+    A value measured on several networks of one method (seeds) is their mean, weighted by the images that each was
+    measured on, and n_ours counts the images of all of them. Networks
     that we trained count by one schedule for each dataset and architecture, the first of `SCHEDULES` that is there,
     and with the paper's gamma only.
 
@@ -189,7 +191,11 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
                 continue
             if "schedule" in row:
                 schedules.setdefault(unit, set()).add(row["schedule"])
-            measured.setdefault((*unit, row["method"], *_run(s["measurement"], row)), []).append(row)
+            try:
+                key = (*unit, row["method"], *_run(s["measurement"], row))
+            except KeyError as error:
+                raise records.RecordError(f"{record.name}: a row lacks {error}; measure it again.") from None
+            measured.setdefault(key, []).append(row)
     chosen = {unit: next((s for s in SCHEDULES if s in there), min(there)) for unit, there in schedules.items()}
     cells = []
     for row in records.paper_tables():
@@ -208,7 +214,8 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
                     cell |= {"schedule": chosen.get(unit), "spread": stdev(values) if len(values) > 1 else None}
                 n = sum(r["n"] for r in rows)
                 cell[column] = math.fsum(_value(row, r) * r["n"] for r in rows) / n
-                cell["n"], cell["copy"] = cell.get("n", n), cell.get("copy", titles[unit])
+                cell.setdefault("n_ours" if column == "ours" else "n", n)
+                cell.setdefault("copy", titles[unit])
                 if all("right" in r and r["n"] == rows[0]["n"] for r in rows):
                     each = [records.unpack(r["right"], r["n"]) for r in rows]
                     cell["outcomes"][column] = tuple(sum(image) / len(rows) for image in zip(*each, strict=True))
@@ -286,7 +293,7 @@ def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
 
 
 def as_csv(cells: Iterable[Cell]) -> str:
-    """The columns of the paper's table file plus `released`, `ours`, `n`; empty where not measured."""
+    """The columns of the paper's table file plus `released`, `ours`, `n`, `n_ours`; empty where not measured."""
     columns = (
         "table",
         "dataset",
@@ -299,6 +306,7 @@ def as_csv(cells: Iterable[Cell]) -> str:
         "released",
         "ours",
         "n",
+        "n_ours",
     )
     lines = [",".join(columns)]
     for cell in cells:
@@ -313,10 +321,10 @@ def as_text(cells: Iterable[Cell], source: str = "released") -> str:
     lines = [f"{'table':5} {'dataset':10} {'model':8} {'method':12} {'metric':14} {'level':>7} "
              f"{'paper':>8} {source:>9} {'diff':>7} {'n':>5}  cause"]  # fmt: skip
     for c in cells:
-        cause = c.cause() if source == "released" else ""
+        cause, n = (c.cause(), c.n) if source == "released" else ("", c.n_ours)
         lines.append(
             f"{c.table:5} {c.dataset:10} {c.model:8} {c.method:12} {c.metric:14} {c.level:>7} {c.value:>8} "
-            f"{getattr(c, source):9.3f} {c.difference(source):+7.3f} {c.n:5}  {cause}".rstrip()
+            f"{getattr(c, source):9.3f} {c.difference(source):+7.3f} {n:5}  {cause}".rstrip()
         )
     lines += ["", f"{'table':5} {'data':26} {'model':8} {'values':>6} {'exact':>6} {'1 image':>8} "
                   f"{'close':>6} {'other':>6} {'mean |diff|':>12} {'max |diff|':>11}"

@@ -31,6 +31,8 @@ def proportion(right: Tensor) -> dict:
 @torch.no_grad()
 def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
     """Predicted classes, int64 (N,)."""
+    if hasattr(model, "check_input"):
+        model.check_input(x)
     with evaluating(model):
         return torch.cat([model(batch).argmax(1) for batch in x.split(batch_size)])
 

@@ -29,7 +29,8 @@ IG_SCALE = 1.0
 
 
 def mean_and_error(values: Tensor) -> tuple[float | None, float | None]:
-    """Mean and standard error; None for the mean of none, and for the error of fewer than two."""
+    """Mean and standard error; None for the mean of none, and for the error of fewer than two. NaN is left out."""
+    values = values[~values.isnan()]
     n = len(values)
     return (float(values.mean()) if n else None, float(values.std()) / math.sqrt(n) if n > 1 else None)
 
@@ -56,7 +57,8 @@ def aai_rows(
 
     Returns:
         A row for every eps: tau over the n images that are left, with its standard error se, and tau_all over all
-        images. None where no image is left; the released code has 0 there.
+        n_all images. None where no image is left; the released code has 0 there. A map that is the same at every
+        pixel has no order, and its image counts in neither.
 
     Raises:
         TypeError, ValueError: see `checks`.
@@ -66,15 +68,16 @@ def aai_rows(
     x, y = subset.x, subset.y
     attacked, rows = INTERPRETERS[interpreter], []
     with evaluating(model), torch.no_grad():
-        clean, predicted = attacked(model, x, y[:, None]), predictions(model, x)
+        predicted = predictions(model, x)
+        clean = attacked(model, x, y[:, None])
         for size in eps:
             start = (x + subset.random_start(size).to(x)).clamp(0, 1)
             x_adv = aai(model, x, y, eps=size, start=start, interpreter=attacked, **AAI)
             taus = kendall_tau(clean, attacked(model, x_adv, y[:, None]))
-            left = taus[(predictions(model, x_adv) == predicted).cpu()]
-            (tau, se), (tau_all, se_all) = mean_and_error(left), mean_and_error(taus)
-            rows.append({"interpreter": interpreter, "eps": size, "tau": tau, "n": len(left), "se": se,
-                         "tau_all": tau_all, "n_all": len(taus), "se_all": se_all})  # fmt: skip
+            left, defined = (predictions(model, x_adv) == predicted).cpu(), ~taus.isnan()
+            (tau, se), (tau_all, se_all) = mean_and_error(taus[left]), mean_and_error(taus)
+            rows.append({"interpreter": interpreter, "eps": size, "tau": tau, "n": int((left & defined).sum()),
+                         "se": se, "tau_all": tau_all, "n_all": int(defined.sum()), "se_all": se_all})  # fmt: skip
             if progress:
                 progress(AAI["steps"])
     return rows

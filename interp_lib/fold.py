@@ -146,7 +146,14 @@ class Folded(NamedTuple):
 
 def has_affine_tail(model: nn.Module) -> bool:
     """Whether nothing but Small's last convolution, the pool and the linear layer follow the last ReLU."""
-    return getattr(type(model), "tail", None) is Small.tail
+    return getattr(type(model), "tail", None) is Small.tail and not any(
+        map(hooked, (model, model.conv3, model.classifier))
+    )
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether a hook may change what a module returns: then the module itself is called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def compose_tail(model: Small) -> tuple[Tensor, Tensor]:
@@ -200,7 +207,7 @@ def fixed_copy(model: GlobalPoolNetwork, *, gaining: bool = False, **replaced: n
         replaced: modules that are replaced by another, by name.
     """
     # The architecture is written once, in the model: a copy runs its own trunk.
-    convolutions = (m for m in model.modules() if isinstance(m, SameConv2d))
+    convolutions = (m for m in model.modules() if isinstance(m, SameConv2d) and not hooked(m))
     fixed = {
         id(m): FixedConv2d(m) for m in convolutions if not gaining or block_factor(m) > 1 or max(m.kernel_size) > 3
     }
@@ -300,7 +307,7 @@ def fold_logits(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """A function x -> logits (N, classes) equal to `model`, with the weights of this moment, detached.
 
     Its derivatives with respect to x, of any order, are those of `model`; weights get none. A module that is no
-    `GlobalPoolNetwork`, or has no affine tail, is returned as it is.
+    `GlobalPoolNetwork`, or has no affine tail, or a hook there, is returned as it is.
 
     Args:
         model: any classifier.
@@ -353,7 +360,8 @@ def fold_after_first(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Te
     Returns:
         `first`, images -> (N, ...), and `rest`, that -> logits (N, classes).
     """
-    if not isinstance(model, GlobalPoolNetwork) or type(model).trunk not in [m.trunk for m in ARCHITECTURES.values()]:
+    known = isinstance(model, GlobalPoolNetwork) and type(model).trunk in [m.trunk for m in ARCHITECTURES.values()]
+    if not known or hooked(model.conv1):
         return nn.Identity(), fold_logits(model)
     first = FixedConv2d(model.conv1)
     if not has_affine_tail(model):

@@ -7,13 +7,14 @@ run loses no more than that and a second run of the same settings does only what
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from . import compare, data, networks, orderings, records, released
+from .checks import check_device
 from .evaluation import pgd_accuracy, pgd_accuracy_in_batches, random_start_accuracy
 from .evaluation_interpretation import AAI, BATCH, CLASS_SETS, IG_SCALE, MAPS, PENALTIES, aai_rows, isa_rows
 from .models import GlobalPoolNetwork
@@ -78,6 +79,9 @@ def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Net
             yield Network(dataset, model, {"method": method}, released.find(dataset, model, method, folder))
     elif source == "ours":
         hows = [(networks.load(path)[1], path) for path in networks.available(folder or networks.NETWORKS)]
+        for how, path in hows:
+            if missing := sorted({"dataset", "method"} - how.keys()):
+                raise networks.NetworkError(f"{path}: the .json beside it does not say {' and '.join(missing)}.")
         for how, path in sorted(hows, key=lambda pair: row_order(pair[0])):
             labels = {key: how[key] for key in ("method", "seed", "schedule", "gamma") if key in how}
             yield Network(how["dataset"], how["model"], labels, path)
@@ -228,26 +232,43 @@ def grow(
 
     Returns:
         The record's path.
+
+    Raises:
+        ValueError: a network that cannot be measured, by name; what was measured before it is written.
     """
     measurement, dataset, model, source = (settings[key] for key in ("measurement", "dataset", "model", "networks"))
-    record = records.Record(f"{measurement}-{dataset}-{model}-{source}", settings)
-    path = Path(folder) / f"{record.name}.json"
-    if path.exists():
-        record = records.read(path)
+    empty = records.Record(f"{measurement}-{dataset}-{model}-{source}", settings)
+    path = Path(folder) / f"{empty.name}.json"
+    # Read anew before every writing: a second run may have measured other networks meanwhile.
+    current = lambda: records.read(path) if path.exists() else records.Record(empty.family, settings)
+    before = current().provenance
     for network in found:
         loaded = network.load().to(device)
         labels = {**network.labels, "weights": released.fingerprint(loaded)}
         ours = lambda row, keys=network.labels: all(row.get(key) == value for key, value in keys.items())
-        held = [row for row in record.rows if ours(row) and row["weights"] == labels["weights"]]
+        held = [row for row in current().rows if ours(row) and row["weights"] == labels["weights"]]
         description = f"{measurement.upper()}  {dataset} {model} {network.labels['method']}"
-        began, before = time.perf_counter(), record.provenance.get("seconds", 0.0)
-        with tqdm(total=total, desc=f"{description:36}", unit=unit, disable=None, delay=1, file=sys.stderr) as bar:
+        began, spent = time.perf_counter(), current().provenance.get("seconds", 0.0)
+        with (
+            tqdm(total=total, desc=f"{description:36}", unit=unit, disable=None, delay=1, file=sys.stderr) as bar,
+            naming(network.path),
+        ):
             for rows in rows_of(loaded, held, bar.update):
+                record = current()
                 record.rows = [row for row in record.rows if not ours(row)] + [{**labels, **row} for row in rows]
                 record.rows.sort(key=row_order)
-                record.provenance = records.provenance(before + time.perf_counter() - began, device)
+                record.provenance = records.provenance(spent + time.perf_counter() - began, device, before=before)
                 records.write(record, folder)
     return path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets an error say which file it is about."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def measure(
@@ -286,7 +307,7 @@ def measure(
     if table.lower() not in by_lower:
         raise ValueError(f"unknown table {table!r}; known are {', '.join(TABLES)}.")
     name = by_lower[table.lower()]
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = check_device(device)
     parts = [part for part in TABLES[name] if dataset in (None, part[0]) and model in (None, part[1])]
     if not parts:
         asked = "/".join(word for word in (dataset, model) if word)

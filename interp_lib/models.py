@@ -65,6 +65,14 @@ class GlobalPoolNetwork(nn.Module):
         self.input_shape = tuple(input_shape)
         self.classifier = nn.Linear(channels, num_classes, bias=False)
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if written := {"features", "forward"} & set(vars(cls)):  # attacks and maps rely on the plan, and fold it
+            raise TypeError(
+                f"{cls.__name__} must not define {' and '.join(sorted(written))}: these follow from trunk, tail and "
+                "classifier. Write trunk; normalisation goes to its beginning."
+            )
+
     @property
     def num_classes(self) -> int:
         return self.classifier.out_features

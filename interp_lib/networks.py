@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
@@ -52,8 +53,11 @@ def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
 
     Raises:
         OSError: see `records.write_atomically`.
+        ValueError: a weight is NaN or infinite.
     """
     path = Path(path)
+    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+        raise ValueError(f"{path} was not written: the network has weights that are NaN or infinite.")
     how = {
         "model": model.name,
         "input_shape": list(model.input_shape),
@@ -75,8 +79,13 @@ def load(path: str | os.PathLike) -> tuple[GlobalPoolNetwork, dict]:
     path = Path(path)
     try:
         how = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        tensors = tensors_from_bytes(path.read_bytes())
+        if len(tensors["classifier.weight"]) != how["num_classes"]:  # before that many are given memory
+            raise ValueError(f"it has {len(tensors['classifier.weight'])} classes, its .json says {how['num_classes']}")
         model = build(how["model"], how["input_shape"], how["num_classes"])
-        model.load_state_dict(tensors_from_bytes(path.read_bytes()))
+        model.load_state_dict(tensors)
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise ValueError("it has weights that are NaN or infinite")
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise NetworkError(
             f"{path} is not a whole network with its .json beside it: {error}. Delete both and train it again."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from . import data, networks, released
+from . import data, models, networks, released
 from .models import GlobalPoolNetwork
 
 
@@ -108,6 +108,9 @@ def load(name: str = "digits") -> Profile:
     profile = Profile(name=name, **content)
     if profile.networks not in ("ours", "released"):
         raise ProfileError(f"profiles/{name}.yml: networks must be 'ours' or 'released'; got {profile.networks!r}.")
+    for key, known in (("dataset", data.TITLES), ("model", models.ARCHITECTURES)):
+        if content[key] not in known:
+            raise ProfileError(f"profiles/{name}.yml: {key} must be one of {', '.join(known)}; got {content[key]!r}.")
     if unknown := [method for method in profile.method_names if method not in released.METHODS]:
         raise ProfileError(f"profiles/{name}.yml: no such method: {', '.join(unknown)}.")
     return profile

@@ -53,25 +53,35 @@ def _dump(value) -> str:
 
 @cache
 def commit() -> str | None:
-    """The checkout's commit when first asked, with `-dirty` where files differ; None without a checkout or git.
+    """The checkout's commit when first asked, with `-dirty` where this package's files differ from it.
 
-    Long runs ask before they begin: what is committed meanwhile is not what they run.
+    None without git, and where the package is in no checkout. Long runs ask before they begin: what is committed
+    meanwhile is not what they run.
     """
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+
+    def git(*command: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+
     try:
-        run = subprocess.run(describe, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+        if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
+            return None  # an installed copy inside somebody else's checkout
+        head = git("rev-parse", "--short=12", "HEAD").stdout.strip()
+        return head and head + ("-dirty" if git("diff", "--quiet", "HEAD", "--", ".").returncode else "")
     except OSError:  # no git
         return None
-    return run.stdout.strip() or None
 
 
-def provenance(seconds: float, device: str = "cpu") -> dict:
-    """Commit, versions, processor, seconds and date of a measurement; see `commit`."""
+def provenance(seconds: float, device: str = "cpu", *, before: dict | None = None) -> dict:
+    """Commit, versions, processor, seconds and date of a measurement; see `commit`.
+
+    Args:
+        before: the provenance of a record that is gone on with; it is kept in the list `earlier`.
+    """
     import numpy
     import torch
 
-    processor = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-    return {
+    processor = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    now = {
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),
@@ -82,6 +92,11 @@ def provenance(seconds: float, device: str = "cpu") -> dict:
         "seconds": round(seconds, 1),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+    before = dict(before or {})
+    earlier = before.pop("earlier", [])
+    if before and {**before, "seconds": now["seconds"]} != now:
+        earlier = [*earlier, before]
+    return {**now, "earlier": earlier} if earlier else now
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:

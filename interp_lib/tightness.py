@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from . import data, records
 from .attacks.minimal import minimal_eps
 from .attacks.pgd import evaluating, pgd
+from .checks import check_device
 from .discrepancy import proposition1_bound, two_class_discrepancy
 from .evaluation import predictions
 from .evaluation_interpretation import BATCH, plain_attack
@@ -145,7 +146,7 @@ def measure_tightness(
         FileNotFoundError: no released networks.
         data.DataError: a dataset is missing or wrong.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = check_device(device)
     everything, paths = list(find_networks("released", networks_dir)), []
     for dataset, model in IMAGES:
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]

@@ -163,6 +163,12 @@ def save_checkpoint(path: Path, state: dict) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def last_good(checkpoint: Path | None) -> str:
+    """Where the last good state of a diverged run is, in words."""
+    kept = checkpoint and checkpoint.exists()
+    return f"{checkpoint} has the last good state" if kept else "there is no checkpoint yet"
+
+
 def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
     """What `save_checkpoint` wrote, on the device of the model.
 
@@ -220,7 +226,7 @@ def fit(
     Raises:
         ValueError: an unknown method, `keep` or `precision`, a negative gamma, a training split smaller than a batch,
             or a checkpoint of another run.
-        Diverged: the loss became NaN or infinite; the checkpoint holds the last good state.
+        Diverged: the loss or a weight became NaN or infinite; the checkpoint holds the last good state.
 
     Source: eq. (9), section 5 and Appendix B.
     """
@@ -290,9 +296,7 @@ def fit(
                 )
             loss = problem.loss(x_adv)
             if not torch.isfinite(loss):
-                kept = checkpoint and checkpoint.exists()
-                where = f"{checkpoint} has the last good state" if kept else "there is no checkpoint yet"
-                raise Diverged(f"{method}: the loss is {loss.item()} at step {step}; {where}.")
+                raise Diverged(f"{method}: the loss is {loss.item()} at step {step}; {last_good(checkpoint)}.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.param_groups[0]["lr"] = schedule.rate(step)
@@ -314,6 +318,8 @@ def fit(
                     report(row)
                 save()
         save()
+    if not all(torch.isfinite(p).all() for p in model.parameters()):  # the last step may leave what no loss has seen
+        raise Diverged(f"{method}: weights are NaN or infinite after {step} steps; {last_good(checkpoint)}.")
     if keep == "best" and best and step == total:
         model.load_state_dict(best["model"])
     model.eval()

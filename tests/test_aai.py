@@ -7,7 +7,7 @@ from torch import nn
 from interp_lib.attacks.aai import aai, aai_objective
 from interp_lib.attacks.pgd import input_gradient
 from interp_lib.discrepancy import kendall_tau
-from interp_lib.evaluation_interpretation import aai_rows, mean_and_error
+from interp_lib.evaluation_interpretation import AAI, aai_rows, mean_and_error
 from interp_lib.interpreters import cam, gradcam_pp, gradcam_pp_release
 from interp_lib.models import build
 from interp_lib.released import find, read_network
@@ -167,3 +167,15 @@ def test_cells_of_table_2_come_out_as_printed(mnist_subset, released_folder, met
     model = read_network(find("mnist", "small", method, released_folder))
     (row,) = aai_rows(model, mnist_subset, eps=[eps])
     assert round(row["tau"], 3) == tau and row["n"] == n and row["n_all"] == 200
+
+
+def test_an_image_whose_map_has_no_order_counts_in_no_mean(tiny_dataset, monkeypatch):
+    monkeypatch.setitem(AAI, "top_k", 2)
+    monkeypatch.setitem(AAI, "steps", 2)
+    model = build("small", (1, 8, 8), 3, seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    (row,) = aai_rows(model, tiny_dataset.evaluation_subset(5), eps=[0.1])
+    assert (row["n"], row["n_all"], row["tau"], row["tau_all"]) == (0, 0, None, None)
+    assert mean_and_error(torch.tensor([1.0, float("nan"), 0.0])) == (0.5, pytest.approx(0.5))

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,11 @@ def test_every_command_has_help(command, capsys):
         (("train", "--profile", "quick"), ("unknown profile 'quick'", "digits")),
         (("measure", "table9"), ("unknown table 'table9'", "table3")),
         (("measure", "A1", "--dataset", "mnist", "--model", "small"), ("A1 is measured on mnist/pool, cifar10/small",)),
-        (("measure", "figure1", "--dataset", "mnist"), ("figure1 is measured as a whole",)),
+        (("measure", "figure1", "--dataset", "mnist"), ("figure1 is measured as a whole", "leave out --dataset")),
+        (("measure", "tightness", "--networks", "ours"), ("on the released networks; leave out --networks ours",)),
+        (("measure", "rounding", "--device", "cpu"), ("leave out --device",)),
+        (("train", "--device", "gpu"), ("device must be cpu", "'gpu'")),
+        (("measure", "digits", "--device", "tpu"), ("device must be cpu", "'tpu'")),
         (("measure", "table3"), ("INTERP_RELEASED", "AkhilanB/Proper-Interpretability")),
         (("measure", "table3", "--released-dir", "typo"), ("typo is no folder",)),
         (("measure", "table3", "--networks", "ours"), ("No ours network",)),
@@ -129,7 +134,12 @@ def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.rglob("*.checkpoint"))
 
     assert cli.main(["train", "--method", "Adv", "--seed", "3", "--out", "nets"]) == 0
-    assert "is there already" in capsys.readouterr().out
+    assert capsys.readouterr().out == "nets/digits-small-adv-s3-digits.safetensors is there already\n"
+    assert cli.main(["train", "--method", "Adv", "--seed", "3", "--out", "nets", "--precision", "bfloat16"]) == 0
+    assert "is there already, but with precision float32; name another folder" in capsys.readouterr().out
+    before = path.stat().st_mtime_ns
+    assert cli.main(["train", "--method", "Adv", "--seed", "3", "--out", "nets", "--no-resume"]) == 0
+    assert path.stat().st_mtime_ns > before and "validation accuracy" in capsys.readouterr().out
 
     arguments = ["--networks", "ours", "--networks-dir", "nets", "--results-dir", "out", "--device", "cpu"]
     assert cli.main(["measure", "digits", *arguments]) == 0
@@ -171,8 +181,8 @@ def test_compare_prints_743_values_as_csv(capsys):
     assert cli.main(["compare", "--csv", "--results-dir", "nowhere"]) == 0
     out = capsys.readouterr().out
     rows = list(csv.reader(io.StringIO(out)))
-    assert len(rows) == 744 and {len(row) for row in rows} == {11}
-    assert rows[0][-3:] == ["released", "ours", "n"]
+    assert len(rows) == 744 and {len(row) for row in rows} == {12}
+    assert rows[0][-4:] == ["released", "ours", "n", "n_ours"]
     assert cli.main(["compare", "--csv", "--table", "a1", "--results-dir", "nowhere"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 81
 
@@ -183,3 +193,49 @@ def test_a_damaged_record_is_named(tmp_path, capsys):
     assert cli.main(["compare"]) == 1
     err = capsys.readouterr().err
     assert "results/half.json" in err and err.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_ends_it_quietly():
+    command = f"{sys.executable} -m interp_lib compare --csv --results-dir nowhere | head -n 1"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    assert done.stdout.startswith("table,dataset") and done.stdout.count("\n") == 1 and done.stderr == ""
+
+
+def test_a_row_without_what_it_needs_is_named(tmp_path, capsys):
+    settings = {"measurement": "pgd", "dataset": "mnist", "model": "small", "networks": "released", "title": "MNIST"}
+    records.write(records.Record("pgd-mnist-small-released", settings, [{"eps": 0.1, "steps": 200}]), tmp_path)
+    assert cli.main(["compare", "--results-dir", str(tmp_path)]) == 1
+    assert "pgd-mnist-small-released" in (err := capsys.readouterr().err) and "a row lacks 'method'" in err
+
+
+def test_a_package_that_is_not_there_is_one_line(monkeypatch, capsys):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'scipy'")
+
+    monkeypatch.setattr(cli, "command_compare", missing)
+    assert cli.main(["compare"]) == 1
+    assert capsys.readouterr().err == (
+        "error: No module named 'scipy'. Install everything: pip install -r requirements.txt.\n"
+    )
+
+
+def test_tensorboard_gets_every_number_of_an_epoch(tmp_path, monkeypatch):
+    seen = []
+
+    class Writer:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, key, value, step):
+            seen.append((self.folder, key, value, step))
+
+        def flush(self):
+            seen.append("flushed")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    cli.scalars(tmp_path)({"epoch": 2, "loss": 0.5})
+    assert seen == [(tmp_path, "epoch", 2, 2), (tmp_path, "loss", 0.5, 2), "flushed"]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="pip install tensorboard"):
+        cli.scalars(tmp_path)

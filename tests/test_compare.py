@@ -79,7 +79,7 @@ def test_differences_are_measured_minus_printed():
 def test_without_records_there_are_743_empty_cells_in_the_order_of_print():
     cells = compare.compare([])
     assert [c.value for c in cells] == [r["value"] for r in records.paper_tables()] and len(cells) == 743
-    assert all(c.released is c.ours is c.n is c.copy is None for c in cells)
+    assert all(c.released is c.ours is c.n is c.n_ours is c.copy is None for c in cells)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_clean_accuracies_come_from_eps_zero():
 def test_seeds_are_averaged_and_their_images_counted():
     rows = [row(150, seed=0), row(160, seed=1), row(80, seed=2, n=100)]
     found = pick(compare.compare([record(rows, source="ours")]))
-    assert found.ours == pytest.approx(390 / 500) and found.n == 500 and found.released is None
+    assert found.ours == pytest.approx(390 / 500) and found.n_ours == 500 and found.n is found.released is None
 
 
 def test_outcomes_are_shares_of_seeds_and_only_where_every_row_has_them():
@@ -141,7 +141,8 @@ def test_released_and_ours_stand_side_by_side():
     both = [record([row(178)]), record([row(170), row(172)], source="ours")]
     found = pick(compare.compare(both))
     assert (found.released, found.ours) == (0.89, 342 / 400)
-    assert found.n == 200 and found.copy == "MNIST"
+    assert (found.n, found.n_ours) == (200, 400) and found.copy == "MNIST"
+    assert " 400" in compare.as_text([found], "ours").splitlines()[1]
 
 
 def test_two_copies_of_the_data_are_refused():
@@ -182,7 +183,7 @@ def test_csv_has_a_line_for_every_value_and_nothing_where_nothing_was_measured(c
     text = compare.as_csv(cells)
     read = list(csv.DictReader(io.StringIO(text)))
     paper = records.paper_tables()
-    assert list(read[0]) == [*paper[0], "released", "ours", "n"]
+    assert list(read[0]) == [*paper[0], "released", "ours", "n", "n_ours"]
     assert [{key: line[key] for key in paper[0]} for line in read] == paper
     filled = [line for line in read if line["released"]]
     assert {line["n"] for line in filled} == {"200"} and 4 <= len(filled) < 10

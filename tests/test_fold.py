@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp_lib import released
-from interp_lib.fold import FixedConv2d, fold_logits
+from interp_lib.fold import FixedConv2d, fold_after_first, fold_logits
 from interp_lib.models import SameConv2d, Small, build
 
 DOUBLE = torch.float64
@@ -78,6 +78,20 @@ def test_a_tail_of_ones_own_comes_back_as_it_is():
 
     model = Scaled()
     assert fold_logits(model) is model
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3", "classifier", ""])
+@pytest.mark.parametrize("fold", [fold_logits, fold_after_first])
+def test_what_a_hook_changes_is_changed_in_the_fold(fold, layer, make_images):
+    model, x = biased((1, 28, 28)), make_images(2)
+    before = model(x)
+    model.get_submodule(layer).register_forward_hook(lambda _, __, out: 2 * out)
+    assert (model(x) - before).abs().max() > 1e-3
+    folded = fold(model)
+    logits = folded if fold is fold_logits else lambda z: folded[1](folded[0](z))
+    weight = torch.randn(2, 10, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
+    assert (logits(x) - model(x)).abs().max() < 1e-10
+    assert (derivative(logits, x, weight) - derivative(model, x, weight)).abs().max() < 1e-10
 
 
 def test_folding_leaves_the_network_as_it_was(small, make_images):

@@ -156,10 +156,15 @@ def test_the_image_is_the_first_by_rule(bands):
     dataset, network = bands
     x, y = dataset.test.x(slice(0, 20)), dataset.test.labels[:20]
     target = (y + 1) % 3
-    i = illustrations.first_fooled(network, x, y, target, eps=0.5)
     with pytest.raises(ValueError, match="no image"):
         illustrations.first_fooled(network, x, y, target, eps=0.0)
-    assert i == 0 or illustrations.first_fooled(network, x[i:], y[i:], target[i:], eps=0.5) == 0
+    first = illustrations.first_fooled(network, x, y, target, eps=0.5)
+    y[first] = target[first]  # not classified right any more
+    later = illustrations.first_fooled(network, x, y, (y + 1) % 3, eps=0.5)
+    assert later > first
+    for k in range(later):
+        with pytest.raises(ValueError, match="no image"):
+            illustrations.first_fooled(network, x[k : k + 1], y[k : k + 1], ((y + 1) % 3)[k : k + 1], eps=0.5)
 
 
 def test_a_missing_dataset_is_left_out_and_named(monkeypatch, capsys, released_folder, tmp_path):

@@ -289,3 +289,49 @@ def test_two_columns_of_table_4_come_out_as_printed(tmp_path, monkeypatch, relea
     ]
     assert {cell.verdict() for cell in cells} == {"exact"}
     assert {cell.copy for cell in cells} == {"MNIST"}
+
+
+def test_two_runs_at_once_lose_nothing_of_each_other(bench, tiny_dataset, monkeypatch):
+    """While Adv is measured, another process measures Int."""
+    one = measure.pgd_accuracy
+
+    def meanwhile(model, *args, **kwargs):
+        rows = one(model, *args, **kwargs)
+        if bench.runs[-1] == "Adv":
+            (other,) = (n for n in measure.find_networks("ours", bench.nets) if n.labels["method"] == "Int")
+            measure.accuracy_record(tiny_dataset, "small", [other], "ours", folder=bench.results)
+        return rows
+
+    monkeypatch.setattr(measure, "pgd_accuracy", meanwhile)
+    record = bench.measure()
+    assert bench.runs == ["Normal", "Adv", "Int"]
+    assert [row["method"] for row in record.rows[::6]] == ["Normal", "Adv", "Int"]
+
+
+def test_a_record_keeps_where_its_earlier_rows_came_from(bench, monkeypatch):
+    monkeypatch.setattr(records, "commit", lambda: "before")
+    bench.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        bench.measure()
+    monkeypatch.setattr(records, "commit", lambda: "after")
+    bench.stop_at = None
+    found = bench.measure().provenance
+    assert found["commit"] == "after" and [earlier["commit"] for earlier in found["earlier"]] == ["before"]
+    bench.train("Int", 7)
+    assert bench.measure().provenance["earlier"] == found["earlier"]  # the same code again
+
+
+def test_what_goes_wrong_names_the_network(bench):
+    other = build("small", (3, 8, 8), 3, seed=0)
+    bench.methods[released.fingerprint(other)] = "TRADES"
+    networks.save(other, bench.nets / "TRADES.safetensors", {"dataset": "digits", "method": "TRADES"})
+    with pytest.raises(ValueError, match=r"TRADES.safetensors: Small takes images of shape \(N, 3, 8, 8\)"):
+        bench.measure()
+    (path,) = bench.results.glob("*.json")
+    assert {row["method"] for row in records.read(path).rows} == {"Normal", "Adv"}
+
+
+def test_a_network_that_does_not_say_what_it_is_is_refused(bench):
+    networks.save(build("small", (1, 8, 8), 3, seed=0), bench.nets / "x.safetensors", {"seed": 0})
+    with pytest.raises(networks.NetworkError, match="x.safetensors: the .json beside it does not say dataset and meth"):
+        bench.measure()

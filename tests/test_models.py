@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp_lib.models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, build, same_padding
+from interp_lib.models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, build, same_padding
 
 DOUBLE = torch.float64
 SHAPES = [
@@ -226,6 +226,12 @@ def test_check_input_refuses_other_images(x, error, words):
 
 def test_check_input_admits_what_the_network_takes():
     build("small").check_input(torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("method", ["forward", "features"])
+def test_a_network_cannot_leave_the_plan_that_attacks_rely_on(method):
+    with pytest.raises(TypeError, match=f"Normalised must not define {method}: .* normalisation goes to its beginning"):
+        type("Normalised", (Small,), {method: lambda self, x: super(Small, self).forward((x - 0.13) / 0.31)})
 
 
 def test_a_network_without_a_trunk_says_so():

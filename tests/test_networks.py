@@ -4,6 +4,7 @@ import json
 import pickle
 
 import pytest
+import safetensors.torch
 import torch
 
 from interp_lib import networks
@@ -89,6 +90,7 @@ def test_a_missing_half_is_missing(path, suffix):
         {"input_shape": "188"},
         {"num_classes": 4},
         {"num_classes": -1},
+        {"num_classes": 10**12},
         {"num_classes": None},
     ],
     ids=str,
@@ -102,4 +104,20 @@ def test_a_json_of_another_network_is_refused(path, change):
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"model": "small"}', "3"])
 def test_damaged_json_is_refused(path, content):
     path.with_suffix(".json").write_text(content)
+    refused(path)
+
+
+def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path):
+    model, path = build("small", (1, 8, 8), 3, seed=0), tmp_path / "dead.safetensors"
+    with torch.no_grad():
+        model.conv2.bias[3] = float("nan")
+    with pytest.raises(ValueError, match="dead.safetensors was not written: the network has weights that are NaN"):
+        networks.save(model, path, HOW)
+    assert not list(tmp_path.iterdir())
+    with torch.no_grad():
+        model.conv2.bias[3] = 0.0
+    networks.save(model, path, HOW)
+    tensors = safetensors.torch.load_file(path)
+    tensors["conv2.bias"][3] = float("inf")
+    safetensors.torch.save_file(tensors, path)
     refused(path)

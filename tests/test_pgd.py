@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp_lib.attacks.pgd import input_gradient, pgd, pgd_iterates, projected_ascent, uniform_start
-from interp_lib.models import build
+from interp_lib.attacks.pgd import ascend, clipped, input_gradient, pgd, pgd_iterates, projected_ascent, uniform_start
+from interp_lib.models import Small, build
 
 DOUBLE = torch.float64
 
@@ -407,3 +407,26 @@ def test_an_empty_batch_and_a_whole_float_of_steps():
     model, x, y = Linear(), images(), torch.tensor([0, 1, 2, 0])
     assert pgd(model, x[:0], y[:0], eps=0.1, alpha=0.01, steps=2).shape == (0, 1, 4, 4)
     assert torch.equal(pgd(model, x, y, eps=0.1, alpha=0.01, steps=2.0), pgd(model, x, y, eps=0.1, alpha=0.01, steps=2))
+
+
+class Dropping(Small):
+    def trunk(self, x):
+        return F.dropout(super().trunk(x), training=self.training)
+
+
+def test_a_folded_network_is_attacked_in_evaluation_mode_too():
+    torch.manual_seed(0)
+    model, x, y = Dropping(), images(shape=(1, 28, 28), dtype=torch.float32), torch.tensor([0, 1, 2, 0])
+    attack = {"eps": 0.3, "alpha": 0.1, "steps": 3}
+    expected = pgd(model.eval(), x, y, **attack)
+    before = torch.get_rng_state()
+    assert torch.equal(pgd(model.train(), x, y, **attack), expected)
+    assert torch.equal(torch.get_rng_state(), before) and model.training
+
+
+def test_a_gradient_that_is_one_number_for_all_pixels_is_climbed():
+    x = images()
+    moved = ascend(lambda z: z.sum((1, 2, 3)), x, eps=0.3, alpha=0.1, steps=2)
+    assert torch.allclose(moved, (x + 0.2).clamp(max=1))
+    moved = ascend(lambda z: z.mean((1, 2, 3)), x, eps=0.3, alpha=0.1, steps=1, direction=clipped(1.0))
+    assert torch.allclose(moved, (x + 0.1 / x[0].numel()).clamp(max=1))

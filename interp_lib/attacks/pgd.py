@@ -29,13 +29,14 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def input_gradient(objective: Objective, x: Tensor) -> Tensor:
-    """The derivative of sum_n objective(x)_n with respect to x, (N, C, H, W).
+    """The derivative of sum_n objective(x)_n with respect to x, (N, C, H, W), to be written to.
 
     Only x is differentiated: weights get no gradient, computed or stored, whatever their flags say.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(objective(x).sum(), x)[0]
+        gradient = torch.autograd.grad(objective(x).sum(), x)[0]
+    return gradient.clone() if 0 in gradient.stride() else gradient  # that of a mean is one number, seen many times
 
 
 def uniform_start(x: Tensor, eps: float | Tensor, generator: torch.Generator) -> Tensor:
@@ -153,7 +154,8 @@ def pgd_iterates(
     check_labels(y, len(x), getattr(model, "num_classes", None))
     if hasattr(model, "check_input"):
         model.check_input(x)
-    objective = cross_entropy(fold_logits(model), y, targeted=targeted)
+    with evaluating(model):  # what is folded keeps the mode of this moment
+        objective = cross_entropy(fold_logits(model), y, targeted=targeted)
     ascent = projected_ascent(objective, x, eps=eps, alpha=alpha, steps=steps, start=start)
     while True:
         with evaluating(model):
