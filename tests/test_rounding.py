@@ -8,6 +8,7 @@ from interp_lib.models import build
 
 
 @pytest.mark.parametrize("architecture", ["small", "pool"])
+@torch.no_grad()
 def test_noise_is_of_the_size_that_is_asked_for_and_goes(architecture, make_images):
     model, x = build(architecture, seed=0).double(), make_images(4)
     plain, clean = model(x), model.conv1(x)
