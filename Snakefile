@@ -1,4 +1,4 @@
-"""What depends on what: network -> record -> executed chapter -> page. The same file on a laptop and on a cluster.
+"""What depends on what: network, records -> executed chapter -> page. The same file on a laptop and on a cluster.
 
     python -m interp_lib book                            runs it
     python -m snakemake --cores 2                        does the same
@@ -55,7 +55,6 @@ def library(*modules):
 
 
 TRAINING = library("training", "networks")
-MEASURING = library("measure")
 EVERYTHING = [str(path) for path in sorted(Path("interp_lib").rglob("*")) if path.suffix in (".py", ".yml", ".csv")]
 
 
@@ -109,36 +108,19 @@ rule network:
         " $([ {resources.gpu} = 0 ] || echo --device cuda)"
 
 
-rule record:
-    """What was measured on the networks that the profile trained."""
-    input:
-        TRAINED,
-        MEASURING,
-    output:
-        touch("_build/measured-{profile}.done"),
-    params:
-        table="digits" if PROFILE.dataset == "digits" else f"table3 --dataset {PROFILE.dataset} --model {PROFILE.model}",
-    threads: 2
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    shell:
-        RUN + " measure {params.table} --networks ours --networks-dir _build/networks --results-dir _build/results"
-
-
 rule chapter:
     """One chapter, executed by papermill with the profile's parameters."""
     input:
         "book/{chapter}.ipynb",
         f"profiles/{PROFILE.name}.yml",
-        f"_build/measured-{PROFILE.name}.done" if TRAINED else [],
+        TRAINED,
         RECORDS,
         EVERYTHING,
     output:
         "_build/src/book/{chapter}.ipynb",
     params:
         profile=PROFILE.name,
-    threads: 2
+    threads: 1  # two chapters beside each other; two threads wait for each other whenever another program runs
     resources:
         mem_mb=4000,
         runtime=30,

@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   python -m interp_lib measure table3                  Table 3 on the released networks
   python -m interp_lib compare                         the paper's values beside the measured ones
   python -m interp_lib chapter 07_robustness           execute one chapter
-  python -m interp_lib book                            everything: train, measure, execute, build
+  python -m interp_lib book                            everything: train, execute, build
 
 Data come from --data-dir or INTERP_DATA, else ./data; the authors' networks from --released-dir or INTERP_RELEASED.
 """
@@ -262,7 +262,7 @@ def parser() -> argparse.ArgumentParser:
 
     command("pages", command_pages, "Build the HTML from the chapters executed so far; a warning is an error.")
 
-    p = command("book", command_book, "Train, measure, execute and build what is out of date; print the page to open.")
+    p = command("book", command_book, "Train, execute and build what is out of date; print the page to open.")
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
     p.add_argument("--cores", type=int, default=2, help="jobs at a time (%(default)s)")
     p.add_argument("--target", default="all", help="a rule of the Snakefile, such as networks (%(default)s)")

@@ -34,5 +34,17 @@ def test_a_grid_is_methods_times_seeds_and_other_gammas_less_what_is_finished(tm
         assert {"runtime=2880", "mem_mb=8000", "gpu=1"} <= set(resources.split(", "))
 
 
+def test_what_the_build_trains_follows_all_that_training_imports():
+    target = "_build/networks/digits-small-int-s7-digits.safetensors"
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", target]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (inputs,) = re.findall(r"^rule network:\n    input: (.*)$", done.stdout, re.MULTILINE)
+    modules = {"losses", "discrepancy", "attacks/balls", "attacks/pgd", "pooling", "records", "data_files"}
+    assert {f"interp_lib/{name}.py" for name in modules} <= set(inputs.split(", "))
+    assert not {"interp_lib/plots.py", "interp_lib/interpreters.py"} & set(inputs.split(", "))
+
+
 def test_the_cluster_script_is_a_shell_script():
     subprocess.run(["bash", "-n", ROOT / "tests/cluster/slurm.sh"], check=True)
