@@ -77,10 +77,9 @@ def train(
         print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)
     dataset = data.load(name.dataset, data_dir, device=device)
     model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed).to(device)
-    checkpoint = path.with_suffix(".checkpoint")
+    checkpoint = records.ready_folder(path.parent) / f"{path.stem}.checkpoint"
     if not resume:
         checkpoint.unlink(missing_ok=True)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     reports = [scalars(tensorboard / name.slug)] if tensorboard else []
     if not sys.stderr.isatty():
         reports.append(lambda row: log_epoch(name.slug, row))
@@ -161,6 +160,8 @@ def command_compare(args) -> None:
     cells = [cell for cell in cells if args.table is None or cell.table.lower() == args.table.lower()]
     if not cells:
         raise ValueError(f"the paper has no Table {args.table}; it has 1, 2, 3, 4, 5, A1, A2, A3, A4 and A5.")
+    if not Path(args.results_dir).is_dir():
+        raise FileNotFoundError(f"{args.results_dir} is no folder of records; run from the clone, or measure a table.")
     print(as_csv(cells) if args.csv else as_text(cells, args.networks))
 
 

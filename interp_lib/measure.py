@@ -235,10 +235,11 @@ def grow(
 
     Raises:
         ValueError: a network that cannot be measured, by name; what was measured before it is written.
+        OSError: a folder that cannot be written to.
     """
     measurement, dataset, model, source = (settings[key] for key in ("measurement", "dataset", "model", "networks"))
     empty = records.Record(f"{measurement}-{dataset}-{model}-{source}", settings)
-    path = Path(folder) / f"{empty.name}.json"
+    path = records.ready_folder(folder) / f"{empty.name}.json"
     # Read anew before every writing: a second run may have measured other networks meanwhile.
     current = lambda: records.read(path) if path.exists() else records.Record(empty.family, settings)
     before = current().provenance

@@ -10,6 +10,7 @@ A row is a line of the file, so that two records can be told apart with `diff`.
 """
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -97,6 +98,22 @@ def provenance(seconds: float, device: str = "cpu", *, before: dict | None = Non
     if before and {**before, "seconds": now["seconds"]} != now:
         earlier = [*earlier, before]
     return {**now, "earlier": earlier} if earlier else now
+
+
+def ready_folder(folder: str | os.PathLike) -> Path:
+    """A folder that can be written to, made where it is missing; asked before a long run and not after it.
+
+    Raises:
+        OSError: naming the folder, when it cannot be made or written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise OSError(error.errno, f"{folder} must be a folder that can be written to: {error.strerror}") from None
+    return folder
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:

@@ -20,8 +20,9 @@ COMMANDS = ("data", "train", "measure", "compare", "chapter", "book")
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """An empty folder, and no variables that say where things are."""
+    """A folder with nothing but a file, and no variables that say where things are."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
     for variable in ("INTERP_DATA", "INTERP_RELEASED"):
         monkeypatch.delenv(variable, raising=False)
 
@@ -59,6 +60,8 @@ def test_every_command_has_help(command, capsys):
         (("train", "--schedule", "slow"), ("unknown schedule 'slow'", "digits")),
         (("train", "--schedule", "paper"), ("schedule 'paper' is for mnist, cifar10", "'digits'")),
         (("train", "--precision", "float16"), ("unknown precision 'float16'", "bfloat16")),
+        (("train", "--out", "a_file"), ("a_file must be a folder that can be written to: File exists",)),
+        (("train", "--out", "a_file/nets"), ("a_file/nets must be a folder", "Not a directory")),
         (("train", "--dataset", "cifar100"), ("unknown dataset 'cifar100'",)),
         (("train", "--profile", "quick"), ("unknown profile 'quick'", "digits")),
         (("measure", "table9"), ("unknown table 'table9'", "table3")),
@@ -72,6 +75,7 @@ def test_every_command_has_help(command, capsys):
         (("measure", "table3", "--released-dir", "typo"), ("typo is no folder",)),
         (("measure", "table3", "--networks", "ours"), ("No ours network",)),
         (("compare", "--table", "6"), ("no Table 6", "A5")),
+        (("compare", "--results-dir", "typo"), ("typo is no folder of records",)),
         (("chapter", "99_missing"), ("unknown chapter '99_missing'",)),
         (("chapter", "99_missing", "-p", "eps"), ("NAME=VALUE", "'eps'")),
         (("book", "--profile", "quick"), ("unknown profile 'quick'",)),
@@ -178,12 +182,12 @@ def test_a_log_has_a_line_for_every_epoch_that_takes_long(capsys):
 
 
 def test_compare_prints_743_values_as_csv(capsys):
-    assert cli.main(["compare", "--csv", "--results-dir", "nowhere"]) == 0
+    assert cli.main(["compare", "--csv", "--results-dir", "."]) == 0
     out = capsys.readouterr().out
     rows = list(csv.reader(io.StringIO(out)))
     assert len(rows) == 744 and {len(row) for row in rows} == {12}
     assert rows[0][-4:] == ["released", "ours", "n", "n_ours"]
-    assert cli.main(["compare", "--csv", "--table", "a1", "--results-dir", "nowhere"]) == 0
+    assert cli.main(["compare", "--csv", "--table", "a1", "--results-dir", "."]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 81
 
 
@@ -196,7 +200,7 @@ def test_a_damaged_record_is_named(tmp_path, capsys):
 
 
 def test_a_reader_that_has_enough_ends_it_quietly():
-    command = f"{sys.executable} -m interp_lib compare --csv --results-dir nowhere | head -n 1"
+    command = f"{sys.executable} -m interp_lib compare --csv --results-dir . | head -n 1"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, check=False, timeout=60)
     assert done.stdout.startswith("table,dataset") and done.stdout.count("\n") == 1 and done.stderr == ""
