@@ -247,9 +247,10 @@ def grow(
         loaded = network.load().to(device)
         labels = {**network.labels, "weights": released.fingerprint(loaded)}
         ours = lambda row, keys=network.labels: all(row.get(key) == value for key, value in keys.items())
-        held = [row for row in current().rows if ours(row) and row["weights"] == labels["weights"]]
+        record = current()
+        held = [row for row in record.rows if ours(row) and row["weights"] == labels["weights"]]
         description = f"{measurement.upper()}  {dataset} {model} {network.labels['method']}"
-        began, spent = time.perf_counter(), current().provenance.get("seconds", 0.0)
+        began, spent = time.perf_counter(), record.provenance.get("seconds", 0.0)
         with (
             tqdm(total=total, desc=f"{description:36}", unit=unit, disable=None, delay=1, file=sys.stderr) as bar,
             naming(network.path),

@@ -178,6 +178,11 @@ class WResnet(GlobalPoolNetwork):
         return self.blocks(self.conv1(x))
 
 
+def all_finite(model: nn.Module) -> bool:
+    """Whether no weight is NaN or infinite."""
+    return all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
 ARCHITECTURES = {cls.name: cls for cls in (Small, Pool, WResnet)}
 
 

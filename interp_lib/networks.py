@@ -9,12 +9,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
-from .models import GlobalPoolNetwork, build
+from .models import GlobalPoolNetwork, all_finite, build
 from .records import GAMMA, write_atomically
 
 NETWORKS = Path("networks")
@@ -56,7 +55,7 @@ def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
         ValueError: a weight is NaN or infinite.
     """
     path = Path(path)
-    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+    if not all_finite(model):
         raise ValueError(f"{path} was not written: the network has weights that are NaN or infinite.")
     how = {
         "model": model.name,
@@ -84,7 +83,7 @@ def load(path: str | os.PathLike) -> tuple[GlobalPoolNetwork, dict]:
             raise ValueError(f"it has {len(tensors['classifier.weight'])} classes, its .json says {how['num_classes']}")
         model = build(how["model"], how["input_shape"], how["num_classes"])
         model.load_state_dict(tensors)
-        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        if not all_finite(model):
             raise ValueError("it has weights that are NaN or infinite")
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise NetworkError(

@@ -25,7 +25,7 @@ from .attacks.pgd import Objective, ascend, pgd, uniform_start
 from .data import Dataset
 from .evaluation import count_correct
 from .losses import METHODS
-from .models import GlobalPoolNetwork
+from .models import GlobalPoolNetwork, all_finite
 from .records import GAMMA, write_atomically
 
 WATCHED = 1000  # validation images that are attacked after every epoch
@@ -258,7 +258,7 @@ def fit(
         step, losses, history, best, seconds = (state[key] for key in ("step", "losses", "history", "best", "seconds"))
 
     def save():
-        if checkpoint and all(torch.isfinite(p).all() for p in model.parameters()):
+        if checkpoint and all_finite(model):
             save_checkpoint(checkpoint, {
                 "run": run, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
                 "step": step, "losses": losses, "history": history, "best": best,
@@ -318,7 +318,7 @@ def fit(
                     report(row)
                 save()
         save()
-    if not all(torch.isfinite(p).all() for p in model.parameters()):  # the last step may leave what no loss has seen
+    if not all_finite(model):  # the last step may leave what no loss has seen
         raise Diverged(f"{method}: weights are NaN or infinite after {step} steps; {last_good(checkpoint)}.")
     if keep == "best" and best and step == total:
         model.load_state_dict(best["model"])
