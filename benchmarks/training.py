@@ -94,7 +94,7 @@ def our_step(method, model, x, y, schedule, dtype=None):
     if problem.objective:
         seeded = generator(0, "start", 0)
         x_adv = inner_maximum(problem.objective, x, eps=schedule.eps, schedule=schedule, generator=seeded)
-    value = problem.loss(x_adv)
+    value = problem.loss(x_adv).mean()
     model.zero_grad(set_to_none=True)
     value.backward()
     return value.item()

@@ -40,17 +40,26 @@ def command_train(args) -> None:
         if not names:
             print(f"profile {args.profile} trains nothing: it uses released networks")
     else:
-        # In file names and on a command line methods may be lower case; fit says which names there are.
-        method = next((m for m in METHODS if m.lower() == args.method.lower()), args.method)
-        names = [networks.NetworkName(args.dataset, args.model, method, args.seed, args.schedule, args.gamma)]
+        # In file names and on a command line methods may be lower case; training says which names there are.
+        known = {method.lower(): method for method in METHODS}
+        methods = [known.get(method.lower(), method) for method in args.method.split(",")]
+        names = [
+            networks.NetworkName(args.dataset, args.model, method, seed, args.schedule, gamma)
+            for method in methods
+            for gamma in args.gamma
+            for seed in args.seed
+        ]
+    missing = []
     for name in names:
         path = name.path(args.out)
         if path.exists() and args.resume:
             asked = {"precision": args.precision, "kept": args.keep}
             print(f"{path} is there already{differs(networks.load(path)[1], asked)}")
         else:
-            train(name, path, data_dir=args.data_dir, resume=args.resume, device=args.device, keep=args.keep,
-                  precision=args.precision, tensorboard=args.tensorboard)  # fmt: skip
+            missing.append((name, path))
+    if missing:
+        train(missing, data_dir=args.data_dir, resume=args.resume, device=args.device, keep=args.keep,
+              precision=args.precision, tensorboard=args.tensorboard)  # fmt: skip
 
 
 def differs(how: dict, asked: dict) -> str:
@@ -61,42 +70,60 @@ def differs(how: dict, asked: dict) -> str:
 
 
 def train(
-    name, path: Path, *, data_dir=None, resume: bool = True, device: str | None = None, keep: str = "last",
+    wanted: list, *, data_dir=None, resume: bool = True, device: str | None = None, keep: str = "last",
     precision: str = "float32", tensorboard: Path | None = None,
 ) -> None:  # fmt: skip
-    """Trains one network and stores it, with a checkpoint beside it while it runs."""
+    """Trains networks and stores each, with a checkpoint beside it while it runs: one by one, on a GPU together.
+
+    Args:
+        wanted: (name, path) of each; all of one dataset.
+    """
     import torch
 
-    from . import data, models, networks
+    from . import data, models, networks, training
     from .checks import check_device
-    from .training import Schedule, fit
+    from .together import fit_together
 
     device = check_device(device)
     able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch cannot say
     if (precision, device, able.get("amx_bf16")) == ("bfloat16", "cpu", False):
         print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)
-    dataset = data.load(name.dataset, data_dir, device=device)
-    model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed).to(device)
-    checkpoint = records.ready_folder(path.parent) / f"{path.stem}.checkpoint"
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
-    reports = [scalars(tensorboard / name.slug)] if tensorboard else []
-    if not sys.stderr.isatty():
-        reports.append(lambda row: log_epoch(name.slug, row))
-    report = lambda row: [say(row) for say in reports]
-    schedule = Schedule.load(name.schedule, name.dataset)
-    history = fit(model, dataset, name.method, schedule, gamma=name.gamma, seed=name.seed, precision=precision,
-                  checkpoint=checkpoint, keep=keep, report=report)  # fmt: skip
-    how = {
-        "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
-        "gamma": name.gamma, "seed": name.seed, "schedule": name.schedule, "precision": precision, "kept": keep,
-        "history": history,
-        "provenance": records.provenance(sum(row["seconds"] for row in history), device),
-    }  # fmt: skip
-    networks.save(model, path, how)
-    checkpoint.unlink(missing_ok=True)
-    accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
-    print(f"{path}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, after {len(history)} epochs")
+    dataset = data.load(wanted[0][0].dataset, data_dir, device=device)
+
+    def begun(name, path: Path) -> training.Run:
+        model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed).to(device)
+        checkpoint = records.ready_folder(path.parent) / f"{path.stem}.checkpoint"
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+        reports = [scalars(tensorboard / name.slug)] if tensorboard else []
+        if not sys.stderr.isatty():
+            reports.append(lambda row: log_epoch(name.slug, row))
+        schedule = training.Schedule.load(name.schedule, name.dataset)
+        return training.Run(model, dataset, name.method, schedule, gamma=name.gamma, seed=name.seed, keep=keep,
+                            precision=precision, checkpoint=checkpoint,
+                            report=lambda row: [say(row) for say in reports])  # fmt: skip
+
+    def store(run: training.Run, name, path: Path, together: int = 1) -> None:
+        history = run.history
+        how = {
+            "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
+            "gamma": name.gamma, "seed": name.seed, "schedule": name.schedule, "precision": precision, "kept": keep,
+            **({"trained_together": together} if together > 1 else {}), "history": history,
+            "provenance": records.provenance(sum(row["seconds"] for row in history), device),
+        }  # fmt: skip
+        networks.save(run.model, path, how)
+        run.checkpoint.unlink(missing_ok=True)
+        accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
+        print(f"{path}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, after {len(history)} epochs")
+
+    if device.startswith("cuda"):
+        runs = {begun(*each): each for each in wanted}
+        fit_together(list(runs), finished=lambda run: store(run, *runs[run], len(runs)))
+    else:
+        for each in wanted:
+            run = begun(*each)
+            training.train(run)
+            store(run, *each)
 
 
 def log_epoch(slug: str, row: dict) -> None:
@@ -184,6 +211,16 @@ def command_book(args) -> None:
     print(chapters.build_book(args.profile, cores=args.cores, target=args.target))
 
 
+def several(kind):
+    """Numbers with commas between them, for an option."""
+
+    def read(text: str) -> list:
+        return [kind(part) for part in text.split(",")]
+
+    read.__name__ = f"list of {kind.__name__}"  # argparse says "invalid list of int value"
+    return read
+
+
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(
         prog="python -m interp_lib", description="One command for one unit of work.", epilog=EXAMPLES,
@@ -207,7 +244,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-download", action="store_true", help="refuse rather than download")
     data_dir(p)
 
-    p = command("train", command_train, "Train a network, or all networks of a profile; an interrupted run goes on.")
+    p = command(
+        "train",
+        command_train,
+        "Train networks, or all of a profile; an interrupted run goes on. Methods, gammas and seeds may be lists, "
+        "0,1,2: on a GPU all are trained at the same time.",
+    )
     p.add_argument("--profile", help="train what this profile needs, e.g. digits; --dataset to --schedule are ignored")
     p.add_argument("--dataset", default="digits")
     p.add_argument("--model", default="small", help="small, pool or wresnet")
@@ -216,11 +258,11 @@ def parser() -> argparse.ArgumentParser:
                    "Int-1-class, Int, Int-Adv; or Int2, Int2-Adv")  # fmt: skip
     p.add_argument(
         "--gamma",
-        type=float,
-        default=records.GAMMA,
-        help="regularisation parameter of Int and its variants, in the released code's units (%(default)s)",
+        type=several(float),
+        default=[records.GAMMA],
+        help=f"regularisation parameter of Int and its variants, in the released code's units ({records.GAMMA})",
     )
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=several(int), default=[0], help="(0)")
     p.add_argument("--schedule", default="digits", help="paper, quick or digits: a file of interp_lib/schedules")
     p.add_argument("--precision", default="float32",
                    help="of the convolutions, float32 (default) or bfloat16: 2 to 4 times as fast on a processor with "

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def capturing() -> bool:
+    """Whether a CUDA graph is being recorded: then nobody can look at values, and only shapes are checked."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 def check_images(x: Tensor, name: str = "x") -> None:
     """Refuse anything but finite floating-point images (N, C, H, W) in [0, 1].
 
@@ -21,7 +26,7 @@ def check_images(x: Tensor, name: str = "x") -> None:
         raise TypeError(f"{name} must be a floating-point tensor; got {came}. Use x.float() / 255 on bytes.")
     if x.dim() != 4:
         raise ValueError(f"{name} must have shape (N, C, H, W); got {tuple(x.shape)}. Add the missing axis.")
-    if x.numel() == 0:
+    if x.numel() == 0 or capturing():
         return
     low, high = (float(v) for v in x.detach().aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -43,7 +48,7 @@ def check_labels(y: Tensor, n: int, num_classes: int | None = None, name: str = 
         raise TypeError(f"{name} must be an int64 tensor of labels; got {came}. Use y.long().")
     if y.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one label an image; got {tuple(y.shape)}.")
-    if n and (int(y.min()) < 0 or (num_classes is not None and int(y.max()) >= num_classes)):
+    if n and not capturing() and (int(y.min()) < 0 or (num_classes is not None and int(y.max()) >= num_classes)):
         raise ValueError(
             f"{name} must lie in 0 .. {'C - 1' if num_classes is None else num_classes - 1}; "
             f"got {int(y.min())} .. {int(y.max())}."
@@ -59,6 +64,8 @@ def check_step_sizes(*, eps: float | Tensor, alpha: float | Tensor, steps: int, 
     Raises:
         ValueError: naming the argument.
     """
+    if capturing():
+        return
     low, high = (float(v) for v in torch.as_tensor(eps, dtype=torch.float64).aminmax())
     if not 0 <= low <= high <= largest:
         raise ValueError(

@@ -16,6 +16,7 @@ training step `fold_for_training`. Two steps, both exact up to rounding:
 """
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -170,6 +171,13 @@ def compose_tail(model: Small) -> tuple[Tensor, Tensor]:
     return torch.einsum("ck,kijl->cijl", weight, model.conv3.weight), weight @ model.conv3.bias
 
 
+@functools.cache
+def pixel_shares(n: int, k: int, s: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """B[p, j] of `fold_tail` for an axis of n pixels, a kernel of k and stride s: (n, k)."""
+    p, j, q = torch.arange(n)[:, None, None], torch.arange(k)[:, None], torch.arange(-(-n // s))
+    return (s * q + j - same_padding(n, k, s)[0] == p).to(device, dtype).mean(2)
+
+
 def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """M and m of f(x) = M vec(z) + m: the composed convolution, averaged over its output.
 
@@ -190,9 +198,8 @@ def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tu
     for axis, n in enumerate(model.input_shape[1:]):
         for conv in (model.conv1, model.conv2):
             n = -(-n // conv.stride[axis])
-        k, s = model.conv3.kernel_size[axis], model.conv3.stride[axis]
-        p, j, q = torch.arange(n)[:, None, None], torch.arange(k)[:, None], torch.arange(-(-n // s))
-        shares.append((s * q + j - same_padding(n, k, s)[0] == p).to(weight).mean(2))
+        shares.append(pixel_shares(n, model.conv3.kernel_size[axis], model.conv3.stride[axis], weight.dtype,
+                                   weight.device))  # fmt: skip
     matrix = torch.einsum("pj,cijl,rl->cpri", shares[0], weight, shares[1])
     return matrix.flatten(1), bias
 
@@ -278,6 +285,8 @@ def fold_for_training(model: GlobalPoolNetwork, dtype: torch.dtype | None = None
             products are added up in 24. A processor with units for that (AMX) takes a half to a quarter of the time
             for large layers, other processors more than before.
     """
+    if hasattr(model, "fold"):  # several networks, see `stack.Stack`
+        return model.fold(dtype)
     keep_memory()
     dtype = dtype or model.classifier.weight.dtype
     plain = dtype == model.classifier.weight.dtype

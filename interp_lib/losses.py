@@ -32,7 +32,7 @@ class Problem(NamedTuple):
     """The min-max problem of one batch.
 
     Attributes:
-        loss: x' (N, C, H, W) -> the scalar that the weights descend, a mean over the batch.
+        loss: x' (N, C, H, W) -> what the weights descend, (N,), whose mean over the batch is meant.
         objective: x' -> what it climbs, (N,), with no graph to the weights; None for a method without x', whose
             `loss` takes the batch itself.
     """
@@ -52,7 +52,7 @@ def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
         dtype: of the convolutions, see `fold.fold_for_training`; None is that of the weights.
     """
     free, _ = fold_for_training(model, dtype)
-    return Problem(lambda x_adv: F.cross_entropy(free.logits(x_adv), y), None)
+    return Problem(cross_entropy(free.logits, y), None)
 
 
 def adv(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
@@ -61,7 +61,7 @@ def adv(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *,
     Arguments: as `normal`. Source: Madry et al. (2018).
     """
     free, fixed = fold_for_training(model, dtype)
-    return Problem(lambda x_adv: F.cross_entropy(free.logits(x_adv), y), cross_entropy(fixed.logits, y))
+    return Problem(cross_entropy(free.logits, y), cross_entropy(fixed.logits, y))
 
 
 def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
@@ -77,7 +77,7 @@ def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
         return (log_p.exp() * (log_p - logits_adv.log_softmax(1))).sum(1)
 
     return Problem(
-        lambda x_adv: F.cross_entropy(logits, y) + divergence(log_p, free.logits(x_adv)).mean(),
+        lambda x_adv: F.cross_entropy(logits, y, reduction="none") + divergence(log_p, free.logits(x_adv)),
         lambda x_adv: divergence(log_p.detach(), fixed.logits(x_adv)),
     )
 
@@ -131,16 +131,16 @@ def ig_norm(
     """
     free, fixed = fold_for_training(model, dtype)
 
-    def total(logits: Callable[[Tensor], Tensor], x_adv: Tensor, reduction: str) -> Tensor:
+    def total(logits: Callable[[Tensor], Tensor], x_adv: Tensor) -> Tensor:
         integral, logits_adv = path_integral(logits, x, x_adv, y)
         norm = integral.abs().flatten(1).sum(1)
-        return norm + F.cross_entropy(logits_adv, y, reduction=reduction) if adversarial else norm
+        return norm + F.cross_entropy(logits_adv, y, reduction="none") if adversarial else norm
 
     def loss(x_adv: Tensor) -> Tensor:
-        value = total(free.logits, x_adv, "none").mean()
-        return value if adversarial else value + F.cross_entropy(free.logits(x), y)
+        value = total(free.logits, x_adv)
+        return value if adversarial else value + F.cross_entropy(free.logits(x), y, reduction="none")
 
-    return Problem(loss, lambda x_adv: total(fixed.logits, x_adv, "none"))
+    return Problem(loss, lambda x_adv: total(fixed.logits, x_adv))
 
 
 def interpretability_aware(
@@ -182,8 +182,8 @@ def interpretability_aware(
     def loss(x_adv: Tensor) -> Tensor:
         maps_adv = free.cam(x_adv)
         logits_adv = maps_adv.sum((2, 3))
-        first = F.cross_entropy(logits_adv if adversarial else maps.sum((2, 3)), y)
-        return first + gamma * apart(maps, maps_adv, logits_adv).mean()
+        first = F.cross_entropy(logits_adv if adversarial else maps.sum((2, 3)), y, reduction="none")
+        return first + gamma * apart(maps, maps_adv, logits_adv)
 
     def objective(x_adv: Tensor) -> Tensor:
         maps_adv = fixed.cam(x_adv)

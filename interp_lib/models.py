@@ -30,21 +30,21 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def same_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> Tensor:
+def same_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], groups: int = 1) -> Tensor:
     """A convolution with TensorFlow's SAME padding, for any input size: (N, C, H, W) -> (N, K, h, w)."""
     (top, bottom), (left, right) = (
         same_padding(n, k, s) for n, k, s in zip(x.shape[2:], weight.shape[2:], stride, strict=True)
     )
     if top == bottom and left == right:
-        return F.conv2d(x, weight, bias, stride, (top, left))
-    return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride)
+        return F.conv2d(x, weight, bias, stride, (top, left), groups=groups)
+    return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, stride, groups=groups)
 
 
 class SameConv2d(nn.Conv2d):
     """`same_conv2d` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return same_conv2d(x, self.weight, self.bias, self.stride)
+        return same_conv2d(x, self.weight, self.bias, self.stride, self.groups)
 
 
 class GlobalPoolNetwork(nn.Module):

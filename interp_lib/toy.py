@@ -97,7 +97,7 @@ def descend(
     for _ in range(updates):
         found.append(copy.deepcopy(model))
         x_adv = climb(model, x, y, start, eps=eps, alpha=alpha, steps=steps)[-1].view_as(x)
-        loss = METHODS["Int"](model, x, y, released_gamma).loss(x_adv)
+        loss = METHODS["Int"](model, x, y, released_gamma).loss(x_adv).mean()
         (gradient,) = torch.autograd.grad(loss, model.classifier.weight)
         model.classifier.weight.data -= rate * gradient
     return [*found, model]

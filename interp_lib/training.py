@@ -105,10 +105,10 @@ class Diverged(RuntimeError):
     """The loss is no number any more; the last good state is in the checkpoint."""
 
 
-def generator(seed: int, purpose: str, counter: int) -> torch.Generator:
-    """A generator whose numbers depend on nothing but these three."""
+def generator(seed: int, purpose: str, counter: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A generator whose numbers depend on nothing but these three, and on the kind of device that draws them."""
     digest = hashlib.sha256(f"{seed} {purpose} {counter}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def inner_maximum(
@@ -188,36 +188,153 @@ def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
     return state
 
 
+class Run:
+    """One network on its way through a schedule: what a checkpoint holds, and what is done with it.
+
+    Args: as `fit`.
+
+    Attributes:
+        step: training steps done.
+        losses: of the epoch under way, a number a step.
+        history: a row for each epoch, see `fit`.
+        best: epoch, accuracy and weights of the epoch that `keep` means by 'best'.
+        error: what went wrong, in a run that is trained together with others, which go on.
+
+    Raises:
+        ValueError: see `fit`.
+    """
+
+    def __init__(
+        self,
+        model: GlobalPoolNetwork,
+        dataset: Dataset,
+        method: str,
+        schedule: Schedule,
+        *,
+        gamma: float = GAMMA,
+        seed: int = 0,
+        precision: str = "float32",
+        checkpoint: str | os.PathLike | None = None,
+        keep: str = "last",
+        report: Callable[[dict], object] | None = None,
+    ):
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}.")
+        if keep not in ("last", "best") or not gamma >= 0:
+            raise ValueError(f"keep must be 'last' or 'best' and gamma >= 0; got {keep!r}, {gamma}.")
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}.")
+        if len(dataset.train) < schedule.batch_size:
+            raise ValueError(
+                f"{dataset.title} has {len(dataset.train)} training images; a batch needs {schedule.batch_size}."
+            )
+        self.model, self.dataset, self.method, self.schedule, self.gamma = model, dataset, method, schedule, gamma
+        self.seed, self.precision, self.keep, self.report = seed, precision, keep, report
+        self.dtype = None if precision == "float32" else getattr(torch, precision)
+        self.per_epoch = len(dataset.train) // schedule.batch_size
+        self.total = schedule.epochs * self.per_epoch
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
+        self.step, self.losses, self.history, self.best, self.seconds = 0, [], [], None, 0.0
+        self.error: Diverged | None = None
+        self.checkpoint = Path(checkpoint) if checkpoint else None
+        if self.checkpoint and self.checkpoint.exists():
+            self.restore()
+        self.model.train()
+        self.began = time.perf_counter() - self.seconds  # of the epoch
+
+    @property
+    def identity(self) -> dict:
+        """What a checkpoint must agree with: everything that decides the weights."""
+        return {"method": self.method, "gamma": self.gamma, "seed": self.seed, "schedule": asdict(self.schedule),
+                "precision": self.precision, "data": self.dataset.fingerprint}  # fmt: skip
+
+    def restore(self) -> None:
+        state, path = load_checkpoint(self.checkpoint, self.model), self.checkpoint
+        if state["run"] != self.identity:
+            raise ValueError(f"{path} belongs to another run, {state['run']}; delete it or name another file.")
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise ValueError(f"{path} belongs to another architecture; delete it or name another file.") from None
+        # The settings beside the state are those of the device that it was written on.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        for name in ("step", "losses", "history", "best", "seconds"):
+            setattr(self, name, state[name])
+
+    def save(self) -> None:
+        """Writes the checkpoint, where there is to be one and the weights are numbers."""
+        if self.checkpoint and all_finite(self.model):
+            save_checkpoint(self.checkpoint, {
+                "run": self.identity, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "step": self.step, "losses": self.losses, "history": self.history, "best": self.best,
+                "seconds": time.perf_counter() - self.began,
+            })  # fmt: skip
+
+    def order(self, epoch: int) -> Tensor:
+        """Which images the batches of an epoch hold, int64 (per_epoch, batch): a permutation, its rest dropped."""
+        order = torch.randperm(len(self.dataset.train), generator=generator(self.seed, "order", epoch))
+        return order[: self.per_epoch * self.schedule.batch_size].view(self.per_epoch, -1)
+
+    def diverged(self, loss: float, step: int) -> Diverged:
+        return Diverged(f"{self.method}: the loss is {loss} at step {step}; {last_good(self.checkpoint)}.")
+
+    def end_epoch(self, watched: dict) -> dict:
+        """A row for the history, from what `watch` saw after the epoch's last step."""
+        now = time.perf_counter()
+        row = {
+            "epoch": self.step // self.per_epoch,
+            "loss": sum(self.losses) / len(self.losses),
+            "eps": self.schedule.radius(self.step - 1),
+            **watched,
+            "seconds": round(now - self.began, 2),
+        }
+        self.losses, self.began = [], now
+        self.history.append(row)
+        if self.best is None or row["validation_robust"] > self.best["validation_robust"]:
+            weights = {key: value.clone() for key, value in self.model.state_dict().items()}
+            self.best = {"epoch": row["epoch"], "validation_robust": row["validation_robust"], "model": weights}
+        if self.report:
+            self.report(row)
+        return row
+
+    def end(self) -> None:
+        """Evaluation mode, and the weights that are to be kept, once no step will follow."""
+        if not all_finite(self.model):  # the last step may leave what no loss has seen
+            raise Diverged(
+                f"{self.method}: weights are NaN or infinite after {self.step} steps; {last_good(self.checkpoint)}."
+            )
+        if self.keep == "best" and self.best and self.step == self.total:
+            self.model.load_state_dict(self.best["model"])
+        self.model.eval()
+
+
 def fit(
     model: GlobalPoolNetwork,
     dataset: Dataset,
     method: str,
     schedule: Schedule,
     *,
-    gamma: float = GAMMA,
-    seed: int = 0,
-    precision: str = "float32",
-    checkpoint: str | os.PathLike | None = None,
     max_steps: int | None = None,
-    keep: str = "last",
-    report: Callable[[dict], object] | None = None,
+    **settings,
 ) -> list[dict]:
-    """Trains `model` in place.
+    """Trains `model` in place; `together.fit_together` trains many at once on a GPU.
 
     Args:
         model: on the device of the dataset.
         dataset: its `train` split is learnt, its `validation` split watched after every epoch.
         method: a row of the tables, a key of `losses.METHODS`.
         schedule: how long and how hard.
-        gamma: the regularisation parameter of Int and its variants.
-        seed: of the order of the images and of the random starts.
-        precision: of `PRECISIONS`, see `fold.fold_for_training`. Validation is in float32 whatever it is.
-        checkpoint: a file written after every epoch and when the run is interrupted; where it exists, training goes
-            on from it. It must come from the same method, gamma, schedule, seed, precision and data.
         max_steps: stop, with a checkpoint, after this many training steps.
-        keep: 'last' leaves the weights of the last step, as the paper's networks are; 'best' those of the epoch with
-            the highest `validation_robust`, the first of equals.
-        report: called with every row of the history.
+        settings: by name, of which each has a default:
+            gamma: the regularisation parameter of Int and its variants.
+            seed: of the order of the images and of the random starts.
+            precision: of `PRECISIONS`, see `fold.fold_for_training`. Validation is in float32 whatever it is.
+            checkpoint: a file written after every epoch and when the run is interrupted; where it exists, training
+                goes on from it. It must come from the same method, gamma, schedule, seed, precision and data.
+            keep: 'last' leaves the weights of the last step, as the paper's networks are; 'best' those of the epoch
+                with the highest `validation_robust`, the first of equals.
+            report: called with every row of the history.
 
     Returns:
         One row an epoch: epoch, loss (mean over the epoch), eps, what `watch` sees, and seconds, the wall time of the
@@ -230,97 +347,55 @@ def fit(
 
     Source: eq. (9), section 5 and Appendix B.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}.")
-    if keep not in ("last", "best") or not gamma >= 0:
-        raise ValueError(f"keep must be 'last' or 'best' and gamma >= 0; got {keep!r}, {gamma}.")
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}.")
-    if len(dataset.train) < schedule.batch_size:
-        raise ValueError(
-            f"{dataset.title} has {len(dataset.train)} training images; a batch needs {schedule.batch_size}."
-        )
-    run = {"method": method, "gamma": gamma, "seed": seed, "schedule": asdict(schedule), "precision": precision,
-           "data": dataset.fingerprint}  # fmt: skip
-    dtype = None if precision == "float32" else getattr(torch, precision)
-    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
-    step, losses, history, best, seconds = 0, [], [], None, 0.0
-    checkpoint = Path(checkpoint) if checkpoint else None
-    if checkpoint and checkpoint.exists():
-        state = load_checkpoint(checkpoint, model)
-        if state["run"] != run:
-            raise ValueError(f"{checkpoint} belongs to another run, {state['run']}; delete it or name another file.")
-        try:
-            model.load_state_dict(state["model"])
-        except RuntimeError:
-            raise ValueError(f"{checkpoint} belongs to another architecture; delete it or name another file.") from None
-        optimizer.load_state_dict(state["optimizer"])
-        step, losses, history, best, seconds = (state[key] for key in ("step", "losses", "history", "best", "seconds"))
+    run = Run(model, dataset, method, schedule, **settings)
+    train(run, max_steps)
+    return run.history
 
-    def save():
-        if checkpoint and all_finite(model):
-            save_checkpoint(checkpoint, {
-                "run": run, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                "step": step, "losses": losses, "history": history, "best": best,
-                "seconds": time.perf_counter() - began,
-            })  # fmt: skip
 
-    per_epoch = len(dataset.train) // schedule.batch_size
-    total = schedule.epochs * per_epoch
-    stop = total if max_steps is None else min(total, max_steps)
-    order, order_of = None, None
-    began = time.perf_counter() - seconds  # of the epoch
-    model.train()
+def train(run: Run, max_steps: int | None = None) -> None:
+    """Takes a run to its end, or as far as `max_steps`; see `fit`."""
+    model, dataset, method, schedule = run.model, run.dataset, run.method, run.schedule
+    stop = run.total if max_steps is None else min(run.total, max_steps)
+    device, order, order_of = dataset.train.labels.device, None, None
     with (
         tqdm(
-            total=total,
-            initial=step,
+            total=run.total,
+            initial=run.step,
             desc=f"{method:12} {dataset.name} {model.name}",
             unit="step",
             disable=None,
         ) as bar,
         deferred_interrupt() as interrupted,
     ):
-        while step < stop and not interrupted():
-            epoch, position = divmod(step, per_epoch)
+        while run.step < stop and not interrupted():
+            step, (epoch, position) = run.step, divmod(run.step, run.per_epoch)
             if order_of != epoch:
-                order = torch.randperm(len(dataset.train), generator=generator(seed, "order", epoch))
-                order, order_of = order.to(dataset.train.labels.device), epoch
-            batch = order[position * schedule.batch_size : (position + 1) * schedule.batch_size]
-            x, y, eps = dataset.train.x(batch), dataset.train.labels[batch], schedule.radius(step)
-            problem = METHODS[method](model, x, y, gamma, dtype=dtype)
+                order, order_of = run.order(epoch).to(device), epoch
+            x, y, eps = dataset.train.x(order[position]), dataset.train.labels[order[position]], schedule.radius(step)
+            problem = METHODS[method](model, x, y, run.gamma, dtype=run.dtype)
             x_adv = x
             if problem.objective and eps > 0:
                 x_adv = inner_maximum(
-                    problem.objective, x, eps=eps, schedule=schedule, generator=generator(seed, "start", step)
+                    problem.objective,
+                    x,
+                    eps=eps,
+                    schedule=schedule,
+                    generator=generator(run.seed, "start", step, device),
                 )
-            loss = problem.loss(x_adv)
+            loss = problem.loss(x_adv).mean()
             if not torch.isfinite(loss):
-                raise Diverged(f"{method}: the loss is {loss.item()} at step {step}; {last_good(checkpoint)}.")
-            optimizer.zero_grad(set_to_none=True)
+                raise run.diverged(loss.item(), step)
+            run.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.param_groups[0]["lr"] = schedule.rate(step)
-            optimizer.step()
-            losses.append(loss.item())
-            step += 1
+            run.optimizer.param_groups[0]["lr"] = schedule.rate(step)
+            run.optimizer.step()
+            run.losses.append(loss.item())
+            run.step += 1
             bar.update()
-            if position + 1 == per_epoch:
-                history.append({"epoch": epoch + 1, "loss": sum(losses) / len(losses), "eps": eps,
-                                **watch(model, dataset, schedule)})  # fmt: skip
-                losses, row, now = [], history[-1], time.perf_counter()
-                row["seconds"], began = round(now - began, 2), now
-                if best is None or row["validation_robust"] > best["validation_robust"]:
-                    weights = {key: value.clone() for key, value in model.state_dict().items()}
-                    best = {"epoch": epoch + 1, "validation_robust": row["validation_robust"], "model": weights}
+            if position + 1 == run.per_epoch:
+                row = run.end_epoch(watch(model, dataset, schedule))
                 bar.set_postfix({"loss": f"{row['loss']:.3f}", "val": f"{row['validation_accuracy']:.3f}",
                                  "robust": f"{row['validation_robust']:.3f}", "eps": f"{eps:.3f}"})  # fmt: skip
-                if report:
-                    report(row)
-                save()
-        save()
-    if not all_finite(model):  # the last step may leave what no loss has seen
-        raise Diverged(f"{method}: weights are NaN or infinite after {step} steps; {last_good(checkpoint)}.")
-    if keep == "best" and best and step == total:
-        model.load_state_dict(best["model"])
-    model.eval()
-    return history
+                run.save()
+        run.save()
+    run.end()

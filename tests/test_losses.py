@@ -91,7 +91,7 @@ def test_every_method_is_written_out_here():
 def test_loss_and_weights_gradient(method, architecture):
     model, x, y, x_adv = case(architecture)
     weights = tuple(model.parameters())
-    loss = losses.METHODS[method](model, x, y, GAMMA).loss(x_adv if PLAIN[method][1] else x)
+    loss = losses.METHODS[method](model, x, y, GAMMA).loss(x_adv if PLAIN[method][1] else x).mean()
     plain = sum(PLAIN[method][0](model, x[n], x_adv[n], y[n]) for n in range(len(x))) / len(x)
     assert loss.item() == pytest.approx(plain.item(), rel=1e-10)
     ours = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -132,15 +132,16 @@ def test_objectives_know_no_weights(method, architecture):
 @pytest.mark.parametrize("method, same", [("Int", "Normal"), ("Int-1-class", "Normal"), ("Int-Adv", "Adv")])
 def test_without_gamma_the_discrepancy_is_gone(method, same):
     model, x, y, x_adv = case()
-    without = losses.METHODS[method](model, x, y, 0.0).loss(x_adv)
-    plain = losses.METHODS[same](model, x, y).loss(x if same == "Normal" else x_adv)
+    without = losses.METHODS[method](model, x, y, 0.0).loss(x_adv).mean()
+    plain = losses.METHODS[same](model, x, y).loss(x if same == "Normal" else x_adv).mean()
     assert without.item() == pytest.approx(plain.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("method", losses.METHODS)
 def test_without_a_ball_every_method_is_normal_training(method):
     model, x, y, _ = case()
-    assert losses.METHODS[method](model, x, y).loss(x).item() == pytest.approx(F.cross_entropy(model(x), y).item())
+    each = losses.METHODS[method](model, x, y).loss(x)
+    assert torch.allclose(each, F.cross_entropy(model(x), y, reduction="none"))
 
 
 def test_gamma_of_the_release_in_units_of_the_text():
@@ -152,7 +153,7 @@ def test_gamma_of_the_release_in_units_of_the_text():
     u = 49
     every = torch.arange(5).expand(len(x), -1)
     text = target_free_discrepancy(cam(model, x, every), cam(model, x_adv, every), y, model(x_adv)).mean()
-    difference = losses.METHODS["Int"](model, x, y, 0.01).loss(x_adv) - F.cross_entropy(model(x), y)
+    difference = losses.METHODS["Int"](model, x, y, 0.01).loss(x_adv).mean() - F.cross_entropy(model(x), y)
     assert difference.item() == pytest.approx(2 * u * 0.01 * text.item(), rel=1e-9)
 
 

@@ -77,7 +77,7 @@ def test_methods_are_loops_with_adam(method, tiny_dataset):
             for _ in range(3):
                 x_adv = (x_adv + 0.1 * input_gradient(problem.objective, x_adv).sign()).clamp(low, high)
         adam.zero_grad()
-        problem.loss(x_adv).backward()
+        problem.loss(x_adv).mean().backward()
         adam.param_groups[0]["lr"] = 0.01 * (1 if step < 5 else 0.1 if step < 9 else 0.1**2)
         adam.step()
     assert step + 1 == 3 * STEPS_AN_EPOCH

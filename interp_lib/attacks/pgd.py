@@ -41,7 +41,13 @@ def input_gradient(objective: Objective, x: Tensor) -> Tensor:
 
 def uniform_start(x: Tensor, eps: float | Tensor, generator: torch.Generator) -> Tensor:
     """x + u clipped to [0, 1], u uniform in [-eps, eps], drawn on the generator's device: (N, C, H, W)."""
-    noise = torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+    return shifted(
+        x, eps, torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+    )
+
+
+def shifted(x: Tensor, eps: float | Tensor, noise: Tensor) -> Tensor:
+    """x + (2 noise - 1) eps clipped to [0, 1]: `uniform_start` from noise in [0, 1] that is there already."""
     return (x + (2 * noise - 1) * per_example(eps, x)).clamp_(0, 1)
 
 

@@ -1,0 +1,120 @@
+"""Several networks of one architecture as one function: a grouped convolution does the work of S convolutions.
+
+Networks as small as these leave a GPU idle: a kernel takes about as long for one network's batch as for eight's. Image
+i of a batch belongs to network i mod S, so that the images of all, (N * S, C, H, W), are (N, S * C, H, W) without a
+copy. What `losses` makes of a network it makes of a stack: it works image by image.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .fold import Folded, compose_tail, fold_tail, has_affine_tail, hooked, pool_share
+from .models import GlobalPoolNetwork, SameConv2d, WResnet, same_conv2d
+
+
+class Trunk(nn.Module):
+    """A network's trunk as a module of its own, to be called with other weights."""
+
+    def __init__(self, network: GlobalPoolNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.trunk(x)
+
+
+class Stack:
+    """S networks that are computed together.
+
+    Args:
+        networks: of one architecture and shape, without hooks. Their own weights are used, and get the gradients.
+
+    Raises:
+        ValueError: none, several architectures or shapes, hooks, or more than one WResnet: its shortcuts put zeros
+            before and after the channels of one network.
+    """
+
+    def __init__(self, networks: Sequence[GlobalPoolNetwork]):
+        kinds = {(type(n), n.input_shape, n.classifier.weight.shape, n.classifier.weight.device) for n in networks}
+        if len(kinds) != 1:
+            raise ValueError(f"networks of one architecture, shape and device can be stacked; got {len(kinds)} kinds.")
+        if any(hooked(module) for network in networks for module in network.modules()):
+            raise ValueError("networks with hooks cannot be stacked; remove the hooks.")
+        if len(networks) > 1 and isinstance(networks[0], WResnet):
+            raise ValueError("a WResnet cannot be stacked; train each by itself.")
+        self.networks = tuple(networks)
+        self.affine = has_affine_tail(networks[0])
+        template = copy.deepcopy(networks[0]).to("meta")  # the trunk's program; the weights come with every call
+        for module in template.modules():
+            if isinstance(module, SameConv2d):
+                module.groups = len(networks)
+        self.template = Trunk(template)
+        tail = ("classifier.", "conv3.") if self.affine else ("classifier.",)
+        self.names = [name for name, _ in template.named_parameters() if not name.startswith(tail)]
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def repeat(self, values: Tensor) -> Tensor:
+        """The same images, or labels, for every network: (N, ...) -> (N * S, ...)."""
+        return values.repeat_interleave(len(self), 0)
+
+    def each(self, values: Tensor) -> Tensor:
+        """The mean of (N * S,) over the images of each network: (S,)."""
+        return values.unflatten(0, (-1, len(self))).mean(0)
+
+    def trunk(self, dtype: torch.dtype | None, fixed: bool) -> Callable[[Tensor], Tensor]:
+        """Images (N * S, C, H, W) -> the networks' trunks at them, (N * S, c, h, w); `fixed` without their graph."""
+        weights = {}
+        for name in self.names:
+            parts = [network.get_parameter(name) for network in self.networks]
+            stacked = torch.cat([part.detach() for part in parts] if fixed else parts)
+            weights[f"network.{name}"] = stacked if dtype is None else stacked.to(dtype)
+
+        def trunk(x: Tensor) -> Tensor:
+            together = x.reshape(-1, len(self) * x.shape[1], *x.shape[2:])
+            z = torch.func.functional_call(self.template, weights, (together if dtype is None else together.to(dtype),))
+            return z.to(x.dtype).reshape(len(x), -1, *z.shape[2:])
+
+        return trunk
+
+    def fold(self, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]:
+        """What `fold.fold_for_training` returns, of all networks at once: images (N * S, C, H, W) -> (N * S, ...)."""
+        return tuple(self._fold(self.trunk(dtype, fixed), fixed) for fixed in (False, True))
+
+    def _fold(self, trunk: Callable[[Tensor], Tensor], fixed: bool) -> Folded:
+        size = len(self)
+
+        def rows(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+            """(N * S, d) times (S, classes, d), transposed, plus (S, classes): (N * S, classes)."""
+            batches, weight = features.unflatten(0, (-1, size)).transpose(0, 1), weight.transpose(1, 2)
+            product = batches @ weight if bias is None else torch.baddbmm(bias[:, None], batches, weight)
+            return product.transpose(0, 1).flatten(0, 1)
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not fixed):
+            if self.affine:
+                composed = [compose_tail(network) for network in self.networks]
+                tails = [fold_tail(*pair) for pair in zip(self.networks, composed, strict=True)]
+                kernel, offset = (torch.cat(parts) for parts in zip(*composed, strict=True))
+                matrix, bias = (torch.stack(parts) for parts in zip(*tails, strict=True))
+                # From (S, classes, h * w * c) to a trunk with the channels first.
+                channels = self.networks[0].conv2.out_channels
+                matrix = matrix.unflatten(2, (-1, channels)).transpose(2, 3).flatten(2)
+            else:
+                weight = torch.stack([network.classifier.weight for network in self.networks])
+
+        def maps(x: Tensor) -> Tensor:
+            z = trunk(x)
+            if not self.affine:
+                every = z.unflatten(0, (-1, size))
+                return pool_share(torch.einsum("nskhw,sck->nschw", every, weight).flatten(0, 1))
+            together = z.reshape(-1, size * z.shape[1], *z.shape[2:])
+            made = same_conv2d(together, kernel, offset, self.networks[0].conv3.stride, size)
+            return pool_share(made.reshape(len(x), -1, *made.shape[2:]))
+
+        if self.affine:
+            return Folded(lambda x: rows(trunk(x).flatten(1), matrix, bias), maps)
+        return Folded(lambda x: rows(trunk(x).mean((2, 3)), weight), maps)

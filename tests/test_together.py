@@ -1,0 +1,238 @@
+"""Networks trained together against each trained by itself; on a GPU, where there is one, as recorded steps."""
+
+import dataclasses
+import signal
+
+import pytest
+import torch
+from test_training import SCHEDULE, STEPS_AN_EPOCH, furthest, network, same, seen
+
+from interp_lib import losses, together, training
+from interp_lib.attacks.pgd import input_gradient
+from interp_lib.models import build
+from interp_lib.stack import Stack
+from interp_lib.together import fit_together
+from interp_lib.training import Diverged, Run, fit
+
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    return request.param
+
+
+@pytest.fixture
+def dataset(tiny_dataset, device):
+    splits = ("train", "validation", "test")
+    moved = {name: dataclasses.replace(split, images=split.images.to(device), labels=split.labels.to(device))
+             for name in splits for split in [getattr(tiny_dataset, name)]}  # fmt: skip
+    return dataclasses.replace(tiny_dataset, **moved)
+
+
+def some(method, dataset, seeds=(0, 1, 2), **settings):
+    """Runs that differ in seed and initial weights."""
+    device = dataset.train.labels.device
+    return [Run(network(seed).to(device), dataset, method, SCHEDULE, seed=seed, **settings) for seed in seeds]
+
+
+# Stacks
+
+
+def stacked(architecture, shape, size=3):
+    networks = [build(architecture, shape, 5, seed=seed).double() for seed in range(size)]
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in (p for n in networks for p in n.parameters()):
+            if parameter.dim() == 1:
+                parameter.normal_(0, 0.2, generator=generator)
+        for n in networks:
+            n.classifier.weight.mul_(4)  # logits that differ
+    draw = lambda: torch.rand(4 * size, *shape, generator=generator, dtype=torch.float64)
+    x, x_adv = draw(), draw()
+    return networks, x, (0.9 * x + 0.1 * x_adv), torch.randint(5, (4 * size,), generator=generator)
+
+
+@pytest.mark.parametrize("architecture, shape, size", [("small", (1, 28, 28), 3), ("small", (3, 9, 12), 2),
+                                                       ("pool", (1, 8, 8), 3), ("wresnet", (3, 8, 8), 1)])  # fmt: skip
+@pytest.mark.parametrize("method", losses.METHODS)
+def test_a_stack_is_its_networks(method, architecture, shape, size):
+    """Loss, gradients of the weights and what x' climbs, network by network."""
+    networks, x, x_adv, y = stacked(architecture, shape, size)
+    stack, weights = Stack(networks), [p for n in networks for p in n.parameters()]
+    gamma = torch.tensor([0.03, 0.0, 0.3][:size], dtype=torch.float64)
+    problem = losses.METHODS[method](stack, x, y, gamma.repeat(4))
+    loss = problem.loss(x_adv)
+    gradients = iter(torch.autograd.grad(stack.each(loss).sum(), weights, allow_unused=True))
+    for k, single in enumerate(networks):
+        alone = losses.METHODS[method](single, x[k::size], y[k::size], gamma[k].item())
+        expected = alone.loss(x_adv[k::size])
+        assert torch.allclose(loss[k::size], expected, rtol=1e-10, atol=1e-12)
+        theirs = torch.autograd.grad(expected.mean(), tuple(single.parameters()), allow_unused=True)
+        for b, a in zip(theirs, gradients, strict=False):  # theirs first: it ends
+            a, b = (torch.zeros(()) if g is None else g for g in (a, b))
+            assert (a - b).abs().max() < 1e-10 * max(b.abs().max().item(), 1)
+        if problem.objective and (gamma[k] or "Int" not in method):
+            climbed = input_gradient(problem.objective, x_adv)[k::size]
+            by_itself = input_gradient(alone.objective, x_adv[k::size])
+            assert (climbed - by_itself).abs().max() < 1e-9 * by_itself.abs().max()
+
+
+def test_what_cannot_be_stacked_is_refused():
+    small = [build("small", (1, 8, 8), 3, seed=seed) for seed in (0, 1)]
+    with pytest.raises(ValueError, match="one architecture, shape and device can be stacked; got 2 kinds"):
+        Stack([small[0], build("pool", (1, 8, 8), 3, seed=0)])
+    with pytest.raises(ValueError, match="got 2 kinds"):
+        Stack([small[0], build("small", (1, 8, 8), 4, seed=0)])
+    with pytest.raises(ValueError, match="a WResnet cannot be stacked"):
+        Stack([build("wresnet", (1, 8, 8), 3, seed=seed) for seed in (0, 1)])
+    small[1].conv2.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="with hooks cannot be stacked; remove the hooks"):
+        Stack(small)
+
+
+# Together and alone
+
+
+@pytest.mark.parametrize("method", losses.METHODS)
+def test_together_is_each_by_itself(method, dataset, device):
+    """Up to rounding: weights, histories."""
+    gammas = (0.01, 0.05, 0.05)
+    runs = [Run(network(k).to(device), dataset, method, SCHEDULE, seed=k, gamma=g) for k, g in enumerate(gammas)]
+    finished = []
+    fit_together(runs, finished=finished.append)
+    assert finished == runs
+    for k, run in enumerate(runs):
+        alone = network(k).to(device)
+        history = fit(alone, dataset, method, SCHEDULE, seed=k, gamma=gammas[k])
+        moved = furthest(alone, network(k).to(device))
+        assert moved > 0.01 and furthest(alone, run.model) < 1e-3 * moved and not run.model.training
+        assert [list(row) for row in run.history] == [list(row) for row in history]
+        for ours, theirs in zip(run.history, history, strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+            assert ours["eps"] == pytest.approx(theirs["eps"]) and ours["epoch"] == theirs["epoch"]
+            for key in ("validation_accuracy", "validation_robust"):
+                assert ours[key] == pytest.approx(theirs[key], abs=0.051)  # one of 20 images
+
+
+def test_methods_and_architectures_beside_each_other(dataset, device):
+    """Each as alone, and same again to the bit."""
+
+    def runs():
+        made = [Run(network(seed).to(device), dataset, method, SCHEDULE, seed=seed)
+                for method in ("Normal", "Int-Adv") for seed in (0, 1)]  # fmt: skip
+        made += [Run(build(name, (1, 8, 8), 3, seed=seed).to(device), dataset, "Adv", SCHEDULE, seed=seed)
+                 for name in ("pool", "wresnet") for seed in (0, 1)]  # fmt: skip
+        return made
+
+    first, second = runs(), runs()
+    fit_together(first)
+    fit_together(second)
+    for a, b in zip(first, second, strict=True):
+        assert same(a.model, b.model) and seen(a.history) == seen(b.history) and len(a.history) == SCHEDULE.epochs
+    alone = build("pool", (1, 8, 8), 3, seed=1).to(device)
+    fit(alone, dataset, "Adv", SCHEDULE, seed=1)
+    assert furthest(alone, first[5].model) < 1e-3 * furthest(alone, build("pool", (1, 8, 8), 3, seed=1).to(device))
+
+
+def test_company_does_not_matter(dataset):
+    """A run that diverges leaves the others what they are without it."""
+    good, alone = some("Adv", dataset), some("Adv", dataset)
+    wild = Run(network(3).to(dataset.train.labels.device), dataset, "Adv", SCHEDULE, seed=3)
+    with torch.no_grad():
+        wild.model.conv1.weight.fill_(float("nan"))
+    with pytest.raises(Diverged, match="Adv: the loss is nan at step 0; there is no checkpoint yet"):
+        fit_together([good[0], wild, *good[1:]])
+    fit_together(alone)
+    for a, b in zip(good, alone, strict=True):
+        assert furthest(a.model, b.model) < 1e-5 and len(a.history) == SCHEDULE.epochs and not a.model.training
+    assert wild.history == []
+
+
+# Stopped and resumed
+
+
+@pytest.mark.parametrize("cuts", [(1,), (STEPS_AN_EPOCH,), (2, 3, 11), (12,)])
+def test_stopped_and_resumed_is_uninterrupted_to_the_bit(tmp_path, dataset, cuts, monkeypatch):
+    monkeypatch.setattr(together, "BLOCK", 3)
+    whole = [run for method in ("Adv", "Int") for run in some(method, dataset, (0, 1))]
+    fit_together(whole)
+
+    def parts():  # a new process knows nothing but the checkpoints
+        device = dataset.train.labels.device
+        names = [(method, seed) for method in ("Adv", "Int") for seed in (0, 1)]
+        return [Run(network(seed if not any(tmp_path.iterdir()) else 99).to(device), dataset, method, SCHEDULE,
+                    seed=seed, checkpoint=tmp_path / f"{method}{seed}") for method, seed in names]  # fmt: skip
+
+    for cut in cuts:
+        runs = parts()
+        fit_together(runs, max_steps=cut)
+        assert [run.step for run in parts()] == [cut] * 4
+    runs = parts()
+    fit_together(runs)
+    for a, b in zip(runs, whole, strict=True):
+        assert same(a.model, b.model) and seen(a.history) == seen(b.history)
+
+
+def test_a_run_goes_on_by_itself_and_back(tmp_path, dataset, device):
+    """A checkpoint of runs together is one for `fit`, on this device or another, and the other way round."""
+    settings = {"seed": 1, "checkpoint": tmp_path / "checkpoint"}
+    alone = network(1).to(device)
+    fit(alone, dataset, "TRADES", SCHEDULE, seed=1)
+    fit_together([Run(network(1).to(device), dataset, "TRADES", SCHEDULE, **settings)], max_steps=5)
+    fit(network(9).to(device), dataset, "TRADES", SCHEDULE, **settings, max_steps=7)
+    run = Run(network(9).to(device), dataset, "TRADES", SCHEDULE, **settings)
+    assert run.step == 7
+    fit_together([run])
+    assert furthest(run.model, alone) < 1e-3 * furthest(alone, network(1).to(device))
+    finished = []
+    again = Run(network(9).to(device), dataset, "TRADES", SCHEDULE, **settings)
+    fit_together([again], finished=finished.append)  # nothing is left to do
+    assert finished == [again] and same(again.model, run.model)
+
+
+def test_ctrl_c_leaves_checkpoints(tmp_path, dataset, device, monkeypatch):
+    real, calls = together.Group.take_step, []
+
+    def interrupted(self):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return real(self)
+
+    monkeypatch.setattr(together, "BLOCK", 2)
+    monkeypatch.setattr(together.Group, "take_step", interrupted)
+    runs = [run for method in ("Normal", "Adv") for run in some(method, dataset, (0,))]
+    for run in runs:
+        run.checkpoint = tmp_path / run.method
+    with pytest.raises(KeyboardInterrupt):
+        fit_together(runs)
+    monkeypatch.undo()
+    assert device == "cuda" or sum(run.step for run in runs) >= 3  # there a recording is what calls take_step
+    for run in runs:
+        step = torch.load(run.checkpoint, weights_only=True)["step"]
+        assert step == run.step < run.total
+        whole = some(run.method, dataset, (0,))
+        fit_together(whole, max_steps=step)
+        assert same(run.model, whole[0].model)
+
+
+def test_bfloat16_and_the_best_epoch_are_as_in_fit(dataset, device, monkeypatch):
+    run = some("Adv", dataset, (0,), precision="bfloat16")[0]
+    alone = network(0).to(device)
+    fit_together([run])
+    fit(alone, dataset, "Adv", SCHEDULE, precision="bfloat16")
+    start = network(0).to(device)
+    ours, theirs = (torch.cat([(p - q).flatten() for p, q in zip(m.parameters(), start.parameters(), strict=True)])
+                    for m in (run.model, alone))  # fmt: skip
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.9
+    accuracies = iter([0.2, 0.9, 0.9])
+    kept = some("Adv", dataset, (0,), keep="best")[0]
+    real = training.Run.end_epoch
+    seen = lambda self, watched: real(self, {**watched, "validation_robust": next(accuracies)})
+    monkeypatch.setattr(training.Run, "end_epoch", seen)
+    fit_together([kept])
+    monkeypatch.undo()
+    two = some("Adv", dataset, (0,))[0]
+    fit_together([two], max_steps=2 * STEPS_AN_EPOCH)
+    assert same(kept.model, two.model)
