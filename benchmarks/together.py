@@ -12,6 +12,7 @@ results/, which the chapter on training reads.
 import argparse
 import sys
 import time
+from dataclasses import replace
 
 import torch
 from tqdm import tqdm
@@ -22,7 +23,7 @@ from interp_lib.checks import check_device
 from interp_lib.data import Dataset, Split
 from interp_lib.models import ARCHITECTURES, build
 from interp_lib.together import Group
-from interp_lib.training import Run, Schedule, generator, inner_maximum
+from interp_lib.training import PRECISIONS, Run, Schedule, generator, inner_maximum
 
 
 def noise(name, device):
@@ -44,11 +45,12 @@ def network(args, dataset, seed):
 def launched(args, dataset, method, schedule):
     """Milliseconds of a step whose kernels Python launches one by one, at the full radius."""
     model, batch = network(args, dataset, 0), slice(schedule.batch_size)
+    dtype = None if args.precision == "float32" else getattr(torch, args.precision)
     x, y = dataset.train.x(batch), dataset.train.labels[batch]
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
 
     def step(number):
-        problem, x_adv = losses.METHODS[method](model, x, y), x
+        problem, x_adv = losses.METHODS[method](model, x, y, dtype=dtype), x
         if problem.objective:
             seeded = generator(0, "start", number, args.device)
             x_adv = inner_maximum(problem.objective, x, eps=schedule.eps, schedule=schedule, generator=seeded)
@@ -69,7 +71,8 @@ def recorded(args, dataset, methods, size, schedule):
     """Milliseconds in which each of these methods has taken a step of a stack of `size` networks."""
     groups = []
     for method in methods:
-        runs = [Run(network(args, dataset, seed), dataset, method, schedule, seed=seed) for seed in range(size)]
+        runs = [Run(network(args, dataset, seed), dataset, method, schedule, seed=seed, precision=args.precision)
+                for seed in range(size)]  # fmt: skip
         groups.append(Group(runs))
         groups[-1].at = schedule.ramp_end  # the full radius
         groups[-1].step.fill_(schedule.ramp_end)
@@ -98,6 +101,8 @@ def main():
     parser.add_argument("--methods", default=",".join(METHODS), help="(all eight)")
     parser.add_argument("--sizes", default="1,2,4,8", help="networks of a stack (%(default)s)")
     parser.add_argument("--beside", default="1,3", help="networks of each stack, all methods at once (%(default)s)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(%(default)s)")
+    parser.add_argument("--attack-steps", type=int, help="inner steps (those of the paper)")
     parser.add_argument("--steps", type=int, default=20, help="timed steps (%(default)s)")
     parser.add_argument("--write", action="store_true", help="write the record that the chapter on training reads")
     parser.add_argument("--results-dir", default=str(records.RESULTS))
@@ -105,6 +110,8 @@ def main():
     args.device = check_device("cuda")
     methods, sizes = args.methods.split(","), [int(size) for size in args.sizes.split(",")]
     schedule, dataset = Schedule.load("paper", args.dataset), noise(args.dataset, args.device)
+    if args.attack_steps:
+        schedule = replace(schedule, attack_steps=args.attack_steps)
     records.commit()  # of the code that is timed
     began, rows = time.perf_counter(), []
     per_epoch = len(dataset.train) // schedule.batch_size
@@ -128,7 +135,7 @@ def main():
     if args.write:
         settings = {"measurement": "training-time-gpu", "dataset": args.dataset, "model": args.model,
                     "networks": "ours", "batch": schedule.batch_size, "attack_steps": schedule.attack_steps,
-                    "steps": args.steps, "images_an_epoch": len(dataset.train)}  # fmt: skip
+                    "precision": args.precision, "steps": args.steps, "images_an_epoch": len(dataset.train)}  # fmt: skip
         provenance = records.provenance(time.perf_counter() - began, args.device)
         record = records.Record(f"training-time-gpu-{args.dataset}-{args.model}", settings, rows, provenance)
         print(records.write(record, args.results_dir))

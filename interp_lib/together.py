@@ -78,9 +78,8 @@ class Group:
             x_adv = ascend(problem.objective, x, eps=eps, alpha=self.schedule.attack_alpha,
                            steps=self.schedule.attack_steps, start=shifted(x, eps, noise))  # fmt: skip
         losses = self.stack.each(problem.loss(x_adv))  # a network's gradient is that of its own mean
-        gradients = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.sum().backward()
         self.optimizer.param_groups[0]["lr"].copy_(self.rates.index_select(0, self.step)[0])
         self.optimizer.step()
         self.losses.index_copy_(0, position, losses.detach()[None])
