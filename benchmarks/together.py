@@ -135,7 +135,8 @@ def main():
     if args.write:
         settings = {"measurement": "training-time-gpu", "dataset": args.dataset, "model": args.model,
                     "networks": "ours", "batch": schedule.batch_size, "attack_steps": schedule.attack_steps,
-                    "precision": args.precision, "steps": args.steps, "images_an_epoch": len(dataset.train)}  # fmt: skip
+                    "precision": args.precision, "steps": args.steps,
+                    "images_an_epoch": len(dataset.train)}  # fmt: skip
         provenance = records.provenance(time.perf_counter() - began, args.device)
         record = records.Record(f"training-time-gpu-{args.dataset}-{args.model}", settings, rows, provenance)
         print(records.write(record, args.results_dir))

@@ -3,6 +3,9 @@
 Networks as small as these leave a GPU idle: a kernel takes about as long for one network's batch as for eight's. Image
 i of a batch belongs to network i mod S, so that the images of all, (N * S, C, H, W), are (N, S * C, H, W) without a
 copy. What `losses` makes of a network it makes of a stack: it works image by image.
+
+Only the inner steps, with fixed weights, are computed like this. The one pass that the weights descend takes the
+networks one by one: gradients of grouped weights are slow.
 """
 
 import copy
@@ -85,14 +88,11 @@ class Stack:
             raise ValueError("a WResnet cannot be stacked; train each by itself.")
         self.networks = tuple(networks)
         self.affine = has_affine_tail(networks[0])
-        # The trunk's program, with a graph to the weights and without; the weights come with every call.
-        self.free, self.fixed = (Trunk(copy.deepcopy(networks[0]).to("meta")) for _ in range(2))
-        for template in (self.free, self.fixed):
-            for module in template.modules():
-                if isinstance(module, SameConv2d):
-                    module.groups = len(networks)
-                    if template is self.fixed:
-                        module.__class__ = FixedConv2d
+        # The trunk's program, for one network and for all with fixed weights; the weights come with every call.
+        self.one, self.all = (Trunk(copy.deepcopy(networks[0]).to("meta")) for _ in range(2))
+        for module in self.all.modules():
+            if isinstance(module, SameConv2d):
+                module.__class__, module.groups = FixedConv2d, len(networks)
         tail = ("classifier.", "conv3.") if self.affine else ("classifier.",)
         self.names = [name for name, _ in networks[0].named_parameters() if not name.startswith(tail)]
 
@@ -109,20 +109,35 @@ class Stack:
 
     def trunk(self, dtype: torch.dtype | None, fixed: bool) -> Callable[[Tensor], Tensor]:
         """Images (N * S, C, H, W) -> the networks' trunks at them, (N * S, c, h, w); `fixed` without their graph."""
-        weights, template = {}, self.fixed if fixed else self.free
+        size, parameters = (
+            len(self),
+            [[network.get_parameter(name) for name in self.names] for network in self.networks],
+        )
+        if fixed:
+            parameters = [[torch.cat([p.detach() for p in same]) for same in zip(*parameters, strict=True)]]
         # Matrix units take the channels as the fastest axis.
-        layout = torch.contiguous_format if dtype is None or len(self) > 1 else torch.channels_last
-        for name in self.names:
-            parts = [network.get_parameter(name) for network in self.networks]
-            stacked = torch.cat([part.detach() for part in parts] if fixed else parts)
-            kind = layout if stacked.dim() == 4 else torch.preserve_format
-            weights[f"network.{name}"] = stacked.to(dtype=dtype or stacked.dtype, memory_format=kind)
+        layout = torch.contiguous_format if dtype is None or (fixed and size > 1) else torch.channels_last
+
+        def convert(values: Tensor) -> Tensor:
+            kind = layout if values.dim() == 4 else torch.preserve_format
+            return values.to(dtype=dtype or values.dtype, memory_format=kind)
+
+        weights = [
+            {f"network.{name}": convert(p) for name, p in zip(self.names, own, strict=True)} for own in parameters
+        ]
+
+        def through(template: Trunk, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+            z = torch.func.functional_call(template, weights, (convert(x),))
+            if z.requires_grad and layout is torch.channels_last:  # or all gradients before are in mixed layouts
+                z.register_hook(lambda gradient: gradient.contiguous(memory_format=layout))
+            return z.to(x.dtype)
 
         def trunk(x: Tensor) -> Tensor:
-            together = x.reshape(-1, len(self) * x.shape[1], *x.shape[2:])
-            together = together.to(dtype=dtype or x.dtype, memory_format=layout)
-            z = torch.func.functional_call(template, weights, (together,))
-            return z.to(x.dtype).reshape(len(x), -1, *z.shape[2:])
+            if fixed:
+                z = through(self.all, x.reshape(-1, size * x.shape[1], *x.shape[2:]), *weights)
+                return z.reshape(len(x), -1, *z.shape[2:])
+            each = x.unflatten(0, (-1, size)).unbind(1)
+            return torch.stack([through(self.one, *pair) for pair in zip(each, weights, strict=True)], 1).flatten(0, 1)
 
         return trunk
 

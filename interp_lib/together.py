@@ -64,17 +64,20 @@ class Group:
     def on_cuda(self) -> dict:
         return {"capturable": True, "fused": True} if self.device.type == "cuda" else {}
 
-    def take_step(self) -> None:
-        """A training step of every run, by the tables' entries for `step`, which it advances."""
+    def take_step(self, attacked: bool = True) -> None:
+        """A training step of every run, by the tables' entries for `step`, which it advances.
+
+        Args:
+            attacked: whether the radius is not 0.
+        """
         position = self.step % self.per_epoch
         index = self.orders.index_select(0, position)[0]
         x, y = self.data.train.x(index), self.data.train.labels[index]
         problem = METHODS[self.runs[0].method](self.stack, x, y, self.gamma, dtype=self.runs[0].dtype)
         x_adv = x
-        if problem.objective:
+        if problem.objective and attacked:
             eps = self.radii.index_select(0, self.step).expand(len(x))
             noise = self.noise.index_select(0, self.step % BLOCK)[0].transpose(0, 1).flatten(0, 1)
-            # A radius of 0 leaves x as it is.
             x_adv = ascend(problem.objective, x, eps=eps, alpha=self.schedule.attack_alpha,
                            steps=self.schedule.attack_steps, start=shifted(x, eps, noise))  # fmt: skip
         losses = self.stack.each(problem.loss(x_adv))  # a network's gradient is that of its own mean
@@ -107,15 +110,20 @@ class Group:
         with torch.cuda.stream(self.stream):  # a rehearsal: libraries choose and load their kernels
             self.take_step()
             self.watch()
-        self.graphs = {}
-        for name in ("take_step", "watch"):
-            self.graphs[name] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[name], stream=self.stream):
-                getattr(self, name)()
+        graphs = {}
+        for name in ("take_step", "take_first_step", "watch"):
+            graphs[name] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graphs[name], stream=self.stream):
+                self.do(name)
+        self.graphs = graphs
         with torch.no_grad():
             for tensor, value in zip(state, before, strict=True):
                 tensor.copy_(value)
         torch.cuda.synchronize(self.device)
+
+    def take_first_step(self) -> None:
+        """A step before the ramp, where x' is x."""
+        self.take_step(attacked=False)
 
     def do(self, name: str) -> None:
         self.graphs[name].replay() if self.graphs else getattr(self, name)()
@@ -136,7 +144,6 @@ class Group:
 
         On a GPU a block is handed over while the one before it runs.
         """
-        attacked = METHODS[self.runs[0].method] is not METHODS["Normal"]
         fresh, before = True, None
         while self.at < stop:
             end_of_epoch = (self.at // self.per_epoch + 1) * self.per_epoch
@@ -144,10 +151,11 @@ class Group:
             with self.on_stream():
                 if fresh:
                     self.load_order()
-                if attacked:
+                radii = [self.schedule.radius(step) for step in range(self.at, last)]
+                if any(radii):
                     self.draw_noise(self.at, last)
-                for _ in range(self.at, last):
-                    self.do("take_step")
+                for eps in radii:
+                    self.do("take_step" if eps else "take_first_step")
                 if fresh := last == end_of_epoch:
                     self.do("watch")
                 event = self.event()

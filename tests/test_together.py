@@ -194,11 +194,11 @@ def test_a_run_goes_on_by_itself_and_back(tmp_path, dataset, device):
 def test_ctrl_c_leaves_checkpoints(tmp_path, dataset, device, monkeypatch):
     real, calls = together.Group.take_step, []
 
-    def interrupted(self):
+    def interrupted(self, **settings):
         calls.append(1)
         if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)
-        return real(self)
+        return real(self, **settings)
 
     monkeypatch.setattr(together, "BLOCK", 2)
     monkeypatch.setattr(together.Group, "take_step", interrupted)
