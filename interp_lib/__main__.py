@@ -46,7 +46,7 @@ def command_train(args) -> None:
         names = [
             networks.NetworkName(args.dataset, args.model, method, seed, args.schedule, gamma)
             for method in methods
-            for gamma in args.gamma
+            for gamma in (args.gamma if method.startswith("Int") else args.gamma[:1])  # others have none
             for seed in args.seed
         ]
     missing = []
@@ -71,12 +71,13 @@ def differs(how: dict, asked: dict) -> str:
 
 def train(
     wanted: list, *, data_dir=None, resume: bool = True, device: str | None = None, keep: str = "last",
-    precision: str = "float32", tensorboard: Path | None = None,
+    precision: str = "float32", tensorboard: Path | None = None, at_once: bool | None = None,
 ) -> None:  # fmt: skip
-    """Trains networks and stores each, with a checkpoint beside it while it runs: one by one, on a GPU together.
+    """Trains networks and stores each, with a checkpoint beside it while it runs.
 
     Args:
         wanted: (name, path) of each; all of one dataset.
+        at_once: all at the same time, see `together`, or one by one; where not given, as the device likes it.
     """
     import torch
 
@@ -116,7 +117,7 @@ def train(
         accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
         print(f"{path}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, after {len(history)} epochs")
 
-    if device.startswith("cuda"):
+    if device.startswith("cuda") if at_once is None else at_once:
         runs = {begun(*each): each for each in wanted}
         fit_together(list(runs), finished=lambda run: store(run, *runs[run], len(runs)))
     else:

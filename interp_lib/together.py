@@ -45,7 +45,7 @@ class Group:
         self.losses = torch.zeros(self.per_epoch, size, device=self.device)
         if position := self.at % self.per_epoch:
             self.losses[:position] = table([run.losses for run in runs]).T
-        self.watched = torch.zeros(2, size, device=self.device)
+        self.watched = torch.zeros(2, size, dtype=torch.float64, device=self.device)
         self.parameters = [p for run in runs for p in run.model.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=torch.zeros((), device=self.device), **self.on_cuda())
         for run in runs:
@@ -97,7 +97,7 @@ class Group:
         every = self.stack.repeat(images), self.stack.repeat(labels)
         with torch.no_grad():
             for row, (of, true) in zip(self.watched, (every, (x_adv, y)), strict=True):
-                row.copy_(self.stack.each((logits(of).argmax(1) == true).float()))
+                row.copy_(self.stack.each((logits(of).argmax(1) == true).double()))
 
     def record(self) -> None:
         """Makes graphs of a step and of a look at the validation images; the state stays what it was."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from interp_lib import __main__ as cli
-from interp_lib import networks, records, released
+from interp_lib import data, models, networks, records, released
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("data", "train", "measure", "compare", "chapter", "book")
@@ -153,6 +153,37 @@ def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
 
     assert cli.main(["compare", "--networks", "ours", "--results-dir", "out"]) == 0
     assert "743 of the paper's 743 values are not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_lists_of_methods_gammas_and_seeds(at_once, tmp_path, monkeypatch, capsys):
+    """Every combination is a network; trained at the same time or one by one they are the same up to rounding."""
+    from interp_lib import training
+
+    short = training.Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
+    monkeypatch.setattr(training.Schedule, "load", classmethod(lambda cls, name, dataset: short))
+    real = cli.train
+    monkeypatch.setattr(cli, "train", lambda *args, **settings: real(*args, **settings, at_once=at_once))
+    arguments = ["train", "--method", "adv,int", "--gamma", "0.01,0.02", "--seed", "0,1", "--out", "nets"]
+    assert cli.main([*arguments, "--device", "cpu"]) == 0
+    slugs = [
+        f"digits-small-{m}-s{s}-digits{g}" for m, g in (("adv", ""), ("int", ""), ("int", "-g0.02")) for s in (0, 1)
+    ]
+    found = {path.stem: networks.load(path) for path in networks.available("nets")}
+    assert sorted(found) == sorted(slugs) and capsys.readouterr().out.count("under attack, after 1 epochs") == 6
+    assert {how.get("trained_together", 1) for _, how in found.values()} == {6 if at_once else 1}
+    assert not list(tmp_path.rglob("*.checkpoint"))
+    alone, _ = found["digits-small-int-s1-digits-g0.02"]
+    again = models.build("small", seed=1)
+    training.fit(again, data.load("digits"), "Int", short, gamma=0.02, seed=1)
+    flat = lambda model: torch.cat([p.detach().flatten() for p in model.parameters()])
+    moved = (flat(again) - flat(models.build("small", seed=1))).norm()  # Adam's first steps follow a gradient's sign
+    assert (flat(again) - flat(alone)).norm() < (0.02 if at_once else 1e-6) * moved
+    assert cli.main([*arguments, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.count("is there already") == 6
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--seed", "0,one"])
+    assert "invalid list of int value: '0,one'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("able, warned", [({"amx_bf16": False}, True), ({"amx_bf16": True}, False), (None, False)])

@@ -9,6 +9,7 @@ from test_training import SCHEDULE, STEPS_AN_EPOCH, furthest, network, same, see
 
 from interp_lib import losses, together, training
 from interp_lib.attacks.pgd import input_gradient
+from interp_lib.checks import check_device
 from interp_lib.models import build
 from interp_lib.stack import Stack
 from interp_lib.together import fit_together
@@ -19,7 +20,15 @@ DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
 @pytest.fixture(params=DEVICES)
 def device(request):
-    return request.param
+    """The device as `check_device` sets it up: float32 convolutions that give the same bits again."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    yield check_device(request.param)
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before
+
+
+# Adam turns the rounding of a gradient into a step, where the gradient is small: more on a GPU, which rounds otherwise
+# in a stack than alone. Of how far the weights went.
+TOLERANCE = {"cpu": 1e-3, "cuda": 1e-2}
 
 
 @pytest.fixture
@@ -106,10 +115,10 @@ def test_together_is_each_by_itself(method, dataset, device):
         alone = network(k).to(device)
         history = fit(alone, dataset, method, SCHEDULE, seed=k, gamma=gammas[k])
         moved = furthest(alone, network(k).to(device))
-        assert moved > 0.01 and furthest(alone, run.model) < 1e-3 * moved and not run.model.training
+        assert moved > 0.01 and furthest(alone, run.model) < TOLERANCE[device] * moved and not run.model.training
         assert [list(row) for row in run.history] == [list(row) for row in history]
         for ours, theirs in zip(run.history, history, strict=True):
-            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.1 * TOLERANCE[device])
             assert ours["eps"] == pytest.approx(theirs["eps"]) and ours["epoch"] == theirs["epoch"]
             for key in ("validation_accuracy", "validation_robust"):
                 assert ours[key] == pytest.approx(theirs[key], abs=0.051)  # one of 20 images
@@ -132,10 +141,11 @@ def test_methods_and_architectures_beside_each_other(dataset, device):
         assert same(a.model, b.model) and seen(a.history) == seen(b.history) and len(a.history) == SCHEDULE.epochs
     alone = build("pool", (1, 8, 8), 3, seed=1).to(device)
     fit(alone, dataset, "Adv", SCHEDULE, seed=1)
-    assert furthest(alone, first[5].model) < 1e-3 * furthest(alone, build("pool", (1, 8, 8), 3, seed=1).to(device))
+    moved = furthest(alone, build("pool", (1, 8, 8), 3, seed=1).to(device))
+    assert furthest(alone, first[5].model) < TOLERANCE[device] * moved
 
 
-def test_company_does_not_matter(dataset):
+def test_company_does_not_matter(dataset, device):
     """A run that diverges leaves the others what they are without it."""
     good, alone = some("Adv", dataset), some("Adv", dataset)
     wild = Run(network(3).to(dataset.train.labels.device), dataset, "Adv", SCHEDULE, seed=3)
@@ -145,7 +155,11 @@ def test_company_does_not_matter(dataset):
         fit_together([good[0], wild, *good[1:]])
     fit_together(alone)
     for a, b in zip(good, alone, strict=True):
-        assert furthest(a.model, b.model) < 1e-5 and len(a.history) == SCHEDULE.epochs and not a.model.training
+        assert (
+            furthest(a.model, b.model) < 1e-2 * TOLERANCE[device]
+            and len(a.history) == SCHEDULE.epochs
+            and not a.model.training
+        )
     assert wild.history == []
 
 
@@ -184,7 +198,7 @@ def test_a_run_goes_on_by_itself_and_back(tmp_path, dataset, device):
     run = Run(network(9).to(device), dataset, "TRADES", SCHEDULE, **settings)
     assert run.step == 7
     fit_together([run])
-    assert furthest(run.model, alone) < 1e-3 * furthest(alone, network(1).to(device))
+    assert furthest(run.model, alone) < TOLERANCE[device] * furthest(alone, network(1).to(device))
     finished = []
     again = Run(network(9).to(device), dataset, "TRADES", SCHEDULE, **settings)
     fit_together([again], finished=finished.append)  # nothing is left to do
