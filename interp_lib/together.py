@@ -194,12 +194,11 @@ class Group:
             run.step, run.losses = self.at, losses
 
     def end_epoch(self) -> None:
-        with self.on_stream():
+        with self.on_stream():  # the best weights are copied before the next step changes them
             self.read_losses()
-            watched = self.watched.T.tolist()
-        for run, (accuracy, robust) in zip(self.runs, watched, strict=True):
-            if not run.error:
-                run.end_epoch({"validation_accuracy": accuracy, "validation_robust": robust})
+            for run, (accuracy, robust) in zip(self.runs, self.watched.T.tolist(), strict=True):
+                if not run.error:
+                    run.end_epoch({"validation_accuracy": accuracy, "validation_robust": robust})
         if time.perf_counter() - self.saved > SECONDS:
             self.save()
 
