@@ -280,7 +280,8 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
     p.add_argument("table", help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), starts (random "
-                   "ones), many (2,000 images), rounding, tightness (of Proposition 1), digits")  # fmt: skip
+                   "ones), many (2,000 images), seen (training images), rounding, tightness (of Proposition 1), "
+                   "digits")  # fmt: skip
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--dataset", help="only the part of a table on this dataset: mnist, cifar10, restricted_imagenet")
     p.add_argument("--model", help="only the part on this architecture: small, pool, wresnet")

@@ -23,6 +23,7 @@ MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
 CIFAR_EPS = (0, 2 / 255, 4 / 255, 6 / 255, 8 / 255)
 STEPS = (1, 10, 100, 200)
 STARTS = (1, compare.STARTS)  # numbers of random starts
+SEEN_STEPS, TRAINING_EPS = 10, {"mnist": 0.3, "cifar10": 8 / 255, "digits": 0.15}  # of the attack on training images
 MANY = 2000  # images, where the paper's 200 leave a statement open
 PGD_EPS = {
     ("mnist", "small"): (*MNIST_EPS, 0.35, 0.4),
@@ -37,6 +38,7 @@ TABLES = {
     "table3": MAIN, "table4": MAIN, "A1": APPENDIX, "A2": APPENDIX, "A3": APPENDIX,
     "fgsm": (("mnist", "small"),), "digits": (("digits", "small"),),
     "starts": (("mnist", "small"), *APPENDIX), "many": (("mnist", "small"), ("cifar10", "small")),
+    "seen": (("cifar10", "small"), ("cifar10", "wresnet")),
     "table2": MAIN, "A4": APPENDIX, "A5": APPENDIX,
     "table1": (("mnist", "small"), ("cifar10", "small"), ("restricted_imagenet", "wresnet")),
 }  # fmt: skip
@@ -117,13 +119,17 @@ def accuracy_record(
     'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps; 'starts' is
     'pgd' with 200 steps from random points instead of x itself, 'many' with 200 steps at the eps that the statements of
     `orderings` are about. Images are those of `Dataset.evaluation_subset`, 200 for the tables; more of them begin with
-    the same 200. Rows that the record already holds are kept; those of a network whose weights have changed are
-    measured anew.
+    the same 200. 'seen' is ten steps at the training radius on the first n training images. Rows that the record already holds are
+    kept; those of a network whose weights have changed are measured anew.
 
     Returns:
         The record's path.
     """
-    eps = orderings.perturbation_sizes(dataset.name, model) if attack == "many" else PGD_EPS[dataset.name, model]
+    eps = PGD_EPS[dataset.name, model]
+    if attack == "many":
+        eps = orderings.perturbation_sizes(dataset.name, model)
+    elif attack == "seen":
+        eps = (0, TRAINING_EPS[dataset.name])
     # The attack as the record says it, its rows, and how many steps it takes at one eps.
     last = max(STEPS)
     said, rows_of, steps = {
@@ -132,16 +138,23 @@ def accuracy_record(
         "fgsm": ({"random_start": False, "alpha": "eps", "steps": [1]}, fgsm_accuracy, 1),
         "starts": ({"random_start": "uniform, seed 0", "starts": list(STARTS), "alpha": 0.01, "steps": [last]},
                    lambda *a, **k: random_start_accuracy(*a, starts=STARTS, steps=last, **k), last * max(STARTS)),
+        "seen": ({"random_start": False, "alpha": 0.01, "steps": [SEEN_STEPS]},
+                 lambda *a, **k: pgd_accuracy(*a, steps=[SEEN_STEPS], **k), SEEN_STEPS),
         "many": ({"random_start": False, "alpha": 0.01, "steps": [last]},
                  lambda *a, **k: pgd_accuracy_in_batches(*a, steps=[last], **k), last * -(-n // 200)),
     }[attack]  # fmt: skip
     settings = {
         "measurement": attack, "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
-        "subset": {"n": n, "seed": 99}, "model": model, "networks": source,
+        "subset": {"n": n, "split": "train"} if attack == "seen" else {"n": n, "seed": 99},
+        "model": model, "networks": source,
         "attack": {"name": attack, "loss": "cross-entropy", "norm": "linf", "eps": list(eps), **said},
     }  # fmt: skip
-    subset = dataset.evaluation_subset(n)
-    x, y = subset.x.to(device), subset.y.to(device)
+    if attack == "seen":
+        x, y = dataset.train.x(slice(n)), dataset.train.labels[:n]
+    else:
+        subset = dataset.evaluation_subset(n)
+        x, y = subset.x, subset.y
+    x, y = x.to(device), y.to(device)
     rows = lambda network, progress: rows_of(network, x, y, eps=eps, progress=progress)
     return grow(settings, found, once(rows), steps * len([e for e in eps if e]), folder=folder, device=device)
 
@@ -288,9 +301,9 @@ def measure(
 
     Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is
     one step of the full size on the networks of Table 3; `starts` is the attack of Table 3 from random points on these
-    and on those of Tables A1 to A3; `many` is the same from x on 2,000 images for the Small networks; `digits` is the
-    experiment of Table 3 on digits. Table 1 is measured on the Small networks, whose numbers it prints, and on
-    R-ImageNet where its images are there.
+    and on those of Tables A1 to A3; `many` is the same from x on 2,000 images for the Small networks; `seen` is ten
+    steps of the training radius on training images; `digits` is the experiment of Table 3 on digits. Table 1 is measured
+    on the Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
 
     Args:
         table: a key of `TABLES`, in capitals or not.
@@ -317,7 +330,9 @@ def measure(
     everything, paths = list(find_networks(source, networks_dir)), []
     for dataset, model in parts:
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
-        kind, interpreter = INTERPRETATION.get(name, (name if name in ("fgsm", "starts", "many") else "pgd", None))
+        kind, interpreter = INTERPRETATION.get(
+            name, (name if name in ("fgsm", "starts", "many", "seen") else "pgd", None)
+        )
         if kind == "isa":  # Table 1 has no other
             found = [network for network in found if network.labels["method"] == "Normal"]
         if found:

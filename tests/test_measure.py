@@ -155,6 +155,19 @@ def test_many_images_have_a_record_of_their_own_at_the_eps_of_the_statements(ben
     assert (row["correct"], row["n"], row["steps"]) == (count_correct(model, x_adv, subset.y), 205, 3)
 
 
+def test_training_images_have_a_record_of_their_own(bench, tiny_dataset, monkeypatch):
+    monkeypatch.setattr(measure, "TABLES", {"seen": (("digits", "small"),)})
+    monkeypatch.setattr(measure, "SEEN_STEPS", 2)
+    (path,) = measure.measure("seen", "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
+    record, train = records.read(path), tiny_dataset.train
+    assert record.family == "seen-digits-small-ours" and record.settings["subset"] == {"n": 200, "split": "train"}
+    model, _ = networks.load(bench.nets / "Adv.safetensors")
+    found = {r["eps"]: r["correct"] for r in record.rows if r["method"] == "Adv"}
+    x_adv = pgd(model, train.x(), train.labels, eps=0.15, alpha=0.01, steps=2)
+    assert found == {0: count_correct(model, train.x(), train.labels), 0.15: count_correct(model, x_adv, train.labels)}
+    assert {r["n"] for r in record.rows} == {len(train)}  # all there are
+
+
 @pytest.mark.parametrize("table, attack", [("table2", "aai"), ("A5", "aai"), ("table1", "isa")])
 def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset, monkeypatch, table, attack):
     runs = []
