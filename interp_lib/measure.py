@@ -119,8 +119,8 @@ def accuracy_record(
     'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps; 'starts' is
     'pgd' with 200 steps from random points instead of x itself, 'many' with 200 steps at the eps that the statements of
     `orderings` are about. Images are those of `Dataset.evaluation_subset`, 200 for the tables; more of them begin with
-    the same 200. 'seen' is ten steps at the training radius on the first n training images. Rows that the record already holds are
-    kept; those of a network whose weights have changed are measured anew.
+    the same 200. 'seen' is ten steps at the training radius on the first n training images. Rows that the record
+    already holds are kept; those of a network whose weights have changed are measured anew.
 
     Returns:
         The record's path.
@@ -302,8 +302,8 @@ def measure(
     Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is
     one step of the full size on the networks of Table 3; `starts` is the attack of Table 3 from random points on these
     and on those of Tables A1 to A3; `many` is the same from x on 2,000 images for the Small networks; `seen` is ten
-    steps of the training radius on training images; `digits` is the experiment of Table 3 on digits. Table 1 is measured
-    on the Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
+    steps at the training radius on training images; `digits` is the experiment of Table 3 on digits. Table 1 is
+    measured on the Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
 
     Args:
         table: a key of `TABLES`, in capitals or not.
