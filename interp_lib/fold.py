@@ -60,7 +60,7 @@ class FixedConv2d(nn.Module):
         # With the channels as the fastest axis, neither a convolution nor a block needs a transposition.
         self.conv = copy.deepcopy(conv).requires_grad_(False).to(memory_format=torch.channels_last)
         self.factor = block_factor(conv)
-        self.kernels: dict[tuple, Tensor] = {}
+        self.plans: dict[tuple, tuple] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         return Convolution.apply(x, self) if x.device.type == "cpu" else self.conv(x)
@@ -74,34 +74,45 @@ class FixedConv2d(nn.Module):
 
     def gradient_kernel(self, *axes: tuple[int, int, int, int]) -> Tensor:
         """v of both axes, (b b' C, O, q, q'), the pixels of a block first and then the channels of x."""
-        if axes not in self.kernels:
-            v = self.conv.weight.permute(2, 3, 1, 0)  # (k, k', C, O)
-            for axis, (p, shift, first, last) in enumerate(axes):
-                k, s = self.conv.kernel_size[axis], self.conv.stride[axis]
-                a, q = torch.arange(self.factor * s)[:, None], torch.arange(first, last + 1)
-                t = a - shift + p - s * q
-                t = torch.where((0 <= t) & (t < k), t, -1)  # the -1st entry is a zero, put there for this
-                v = F.pad(v.movedim(2 * axis, -1), (0, 1))[..., t].movedim((-2, -1), (2 * axis, 2 * axis + 1))
-            v = v.permute(0, 2, 4, 5, 1, 3).flatten(0, 2)  # from (b, q, b', q', C, O)
-            self.kernels[axes] = v.contiguous(memory_format=torch.channels_last)
-        return self.kernels[axes]
+        v = self.conv.weight.permute(2, 3, 1, 0)  # (k, k', C, O)
+        for axis, (p, shift, first, last) in enumerate(axes):
+            k, s = self.conv.kernel_size[axis], self.conv.stride[axis]
+            a, q = torch.arange(self.factor * s)[:, None], torch.arange(first, last + 1)
+            t = a - shift + p - s * q
+            t = torch.where((0 <= t) & (t < k), t, -1)  # the -1st entry is a zero, put there for this
+            v = F.pad(v.movedim(2 * axis, -1), (0, 1))[..., t].movedim((-2, -1), (2 * axis, 2 * axis + 1))
+        v = v.permute(0, 2, 4, 5, 1, 3).flatten(0, 2)  # from (b, q, b', q', C, O)
+        return v.contiguous(memory_format=torch.channels_last)
 
-    def input_gradient(self, dy: Tensor, height: int, width: int) -> Tensor:
-        """dx (N, C, height, width) from dy (N, O, h, w)."""
-        axes = self.axis(height, 0), self.axis(width, 1)
+    def plan(self, size: tuple[int, int], outputs: tuple[int, int]) -> tuple:
+        """What `input_gradient` needs for x of a size and dy of another: made once.
+
+        Returns:
+            How dy is padded, None where conv2d's own padding, the next, will do; v; a block; and the first pixel of dx.
+        """
+        axes = self.axis(size[0], 0), self.axis(size[1], 1)
         block = [self.factor * s for s in self.conv.stride]
         before = [-first for _, _, first, _ in axes]
         after = [
-            (n + axis[1] - 1) // b * self.factor + axis[3] - (outputs - 1)
-            for n, b, outputs, axis in zip((height, width), block, dy.shape[2:], axes, strict=True)
+            (n + axis[1] - 1) // b * self.factor + axis[3] - (out - 1)
+            for n, b, out, axis in zip(size, block, outputs, axes, strict=True)
         ]
+        padding = None
         if after[0] > before[0] or after[1] > before[1]:  # conv2d itself pads both ends alike
-            dy = F.pad(dy, (before[1], after[1], before[0], after[0]))
-            before = 0
-        blocks = F.conv2d(dy, self.gradient_kernel(*axes), stride=self.factor, padding=before)
-        pixels = blocks.permute(0, 2, 3, 1).unflatten(3, (*block, -1))  # (N, j, j', b, b', C)
+            padding, before = (before[1], after[1], before[0], after[0]), 0
+        return padding, before, self.gradient_kernel(*axes), (*block, -1), axes[0][1], axes[1][1]
+
+    def input_gradient(self, dy: Tensor, height: int, width: int) -> Tensor:
+        """dx (N, C, height, width) from dy (N, O, h, w)."""
+        outputs = dy.shape[2:]
+        if (key := (height, width, *outputs)) not in self.plans:
+            self.plans[key] = self.plan((height, width), outputs)
+        padding, before, kernel, block, top, left = self.plans[key]
+        if padding:
+            dy = F.pad(dy, padding)
+        blocks = F.conv2d(dy, kernel, None, self.factor, before)
+        pixels = blocks.permute(0, 2, 3, 1).unflatten(3, block)  # (N, j, j', b, b', C)
         dx = pixels.transpose(2, 3).flatten(1, 2).flatten(2, 3)
-        (_, top, *_), (_, left, *_) = axes
         return dx[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
 
 

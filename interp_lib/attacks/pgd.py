@@ -123,10 +123,14 @@ def projected_ascent(
         onto = lambda moved: moved.clamp_(low, high)
     else:
         onto = lambda moved: project(moved, x, eps, norm)
+    signs = direction is torch.Tensor.sign_ and not isinstance(alpha, Tensor)
     x_adv = x if start is None else onto(start.detach().clone())
     for _ in range(int(steps)):
         step = direction(input_gradient(objective, x_adv))
-        x_adv = onto(step.mul_(alpha).add_(x_adv))
+        if signs:  # times a number it is exact, so that one pass does for two
+            x_adv = onto(torch.add(x_adv, step, alpha=alpha))
+        else:
+            x_adv = onto(step.mul_(alpha).add_(x_adv))
         yield x_adv
 
 
