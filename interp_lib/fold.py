@@ -296,7 +296,7 @@ def fold_for_training(model: GlobalPoolNetwork, dtype: torch.dtype | None = None
             products are added up in 24. A processor with units for that (AMX) takes a half to a quarter of the time
             for large layers, other processors more than before.
     """
-    if hasattr(model, "fold"):  # several networks, see `stack.Stack`
+    if not isinstance(model, nn.Module):  # several networks, see `stack.Stack`
         return model.fold(dtype)
     keep_memory()
     dtype = dtype or model.classifier.weight.dtype

@@ -19,7 +19,7 @@ from .fold import Folded, compose_tail, fold_tail, has_affine_tail, hooked, pool
 from .models import GlobalPoolNetwork, SameConv2d, WResnet, same_conv2d, same_padding
 
 
-class Convolution(torch.autograd.Function):
+class GroupedConvolution(torch.autograd.Function):
     """`same_conv2d` of fixed weights: only x is differentiated.
 
     The second derivative of PyTorch's own convolution computes that of the weights too, asked for or not, and one
@@ -49,11 +49,11 @@ class Convolution(torch.autograd.Function):
         return dx[:, :, top : top + height, left : left + width], None, None, None, None
 
 
-class FixedConv2d(SameConv2d):
+class GroupedConv2d(SameConv2d):
     """A `SameConv2d` that differentiates x alone."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return Convolution.apply(x, self.weight, self.bias, self.stride, self.groups)
+        return GroupedConvolution.apply(x, self.weight, self.bias, self.stride, self.groups)
 
 
 class Trunk(nn.Module):
@@ -92,7 +92,7 @@ class Stack:
         self.one, self.all = (Trunk(copy.deepcopy(networks[0]).to("meta")) for _ in range(2))
         for module in self.all.modules():
             if isinstance(module, SameConv2d):
-                module.__class__, module.groups = FixedConv2d, len(networks)
+                module.__class__, module.groups = GroupedConv2d, len(networks)
         tail = ("classifier.", "conv3.") if self.affine else ("classifier.",)
         self.names = [name for name, _ in networks[0].named_parameters() if not name.startswith(tail)]
 
@@ -109,10 +109,8 @@ class Stack:
 
     def trunk(self, dtype: torch.dtype | None, fixed: bool) -> Callable[[Tensor], Tensor]:
         """Images (N * S, C, H, W) -> the networks' trunks at them, (N * S, c, h, w); `fixed` without their graph."""
-        size, parameters = (
-            len(self),
-            [[network.get_parameter(name) for name in self.names] for network in self.networks],
-        )
+        size = len(self)
+        parameters = [[network.get_parameter(name) for name in self.names] for network in self.networks]
         if fixed:
             parameters = [[torch.cat([p.detach() for p in same]) for same in zip(*parameters, strict=True)]]
         # Matrix units take the channels as the fastest axis.
@@ -143,9 +141,24 @@ class Stack:
 
     def fold(self, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]:
         """What `fold.fold_for_training` returns, of all networks at once: images (N * S, C, H, W) -> (N * S, ...)."""
-        return tuple(self._fold(self.trunk(dtype, fixed), fixed) for fixed in (False, True))
+        tail = self.tail()
+        return (
+            self._fold(self.trunk(dtype, fixed=False), *tail),
+            self._fold(self.trunk(dtype, fixed=True), *(part.detach() for part in tail)),
+        )
 
-    def _fold(self, trunk: Callable[[Tensor], Tensor], fixed: bool) -> Folded:
+    def tail(self) -> tuple[Tensor, ...]:
+        """What follows the trunks, with its graph: all networks' `compose_tail` and `fold_tail`, or linear layers."""
+        if not self.affine:
+            return (torch.stack([network.classifier.weight for network in self.networks]),)
+        composed = [compose_tail(network) for network in self.networks]
+        tails = [fold_tail(*pair) for pair in zip(self.networks, composed, strict=True)]
+        matrix, bias = (torch.stack(parts) for parts in zip(*tails, strict=True))
+        # From (S, classes, h * w * c) to a trunk with the channels first.
+        matrix = matrix.unflatten(2, (-1, self.networks[0].conv2.out_channels)).transpose(2, 3).flatten(2)
+        return *(torch.cat(parts) for parts in zip(*composed, strict=True)), matrix, bias
+
+    def _fold(self, trunk: Callable[[Tensor], Tensor], *tail: Tensor) -> Folded:
         size = len(self)
 
         def rows(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -157,27 +170,20 @@ class Stack:
             product = product if bias is None else product + bias[:, None]
             return product.transpose(0, 1).flatten(0, 1)
 
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not fixed):
-            if self.affine:
-                composed = [compose_tail(network) for network in self.networks]
-                tails = [fold_tail(*pair) for pair in zip(self.networks, composed, strict=True)]
-                kernel, offset = (torch.cat(parts) for parts in zip(*composed, strict=True))
-                matrix, bias = (torch.stack(parts) for parts in zip(*tails, strict=True))
-                # From (S, classes, h * w * c) to a trunk with the channels first.
-                channels = self.networks[0].conv2.out_channels
-                matrix = matrix.unflatten(2, (-1, channels)).transpose(2, 3).flatten(2)
-            else:
-                weight = torch.stack([network.classifier.weight for network in self.networks])
+        if not self.affine:
+            (weight,) = tail
+
+            def maps(x: Tensor) -> Tensor:
+                every = trunk(x).unflatten(0, (-1, size))
+                return pool_share(torch.einsum("nskhw,sck->nschw", every, weight).flatten(0, 1))
+
+            return Folded(lambda x: rows(trunk(x).mean((2, 3)), weight), maps)
+        kernel, offset, matrix, bias = tail
 
         def maps(x: Tensor) -> Tensor:
             z = trunk(x)
-            if not self.affine:
-                every = z.unflatten(0, (-1, size))
-                return pool_share(torch.einsum("nskhw,sck->nschw", every, weight).flatten(0, 1))
             together = z.reshape(-1, size * z.shape[1], *z.shape[2:])
             made = same_conv2d(together, kernel, offset, self.networks[0].conv3.stride, size)
             return pool_share(made.reshape(len(x), -1, *made.shape[2:]))
 
-        if self.affine:
-            return Folded(lambda x: rows(trunk(x).flatten(1), matrix, bias), maps)
-        return Folded(lambda x: rows(trunk(x).mean((2, 3)), weight), maps)
+        return Folded(lambda x: rows(trunk(x).flatten(1), matrix, bias), maps)

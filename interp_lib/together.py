@@ -246,7 +246,7 @@ def fit_together(
         ValueError: see `stack.Stack`.
         Diverged: some runs have, with a sentence for each; the others were trained to the end.
     """
-    errors, seconds = [], lambda: time.perf_counter()
+    errors = []
 
     def end(run: Run) -> None:
         try:
@@ -269,7 +269,7 @@ def fit_together(
         limit = lambda group: group.total if max_steps is None else min(group.total, max_steps)
         work = {group: (group.steps(limit(group)), 0, None) for group in groups}
         for run in runs:
-            run.began = seconds() - run.seconds
+            run.began = time.perf_counter() - run.seconds
         amount = sum(len(group.runs) * (limit(group) - group.at) for group in groups)
         with tqdm(total=amount, desc=f"{len(runs)} networks", unit="step", disable=None, unit_scale=True) as bar:
             while work and not interrupted():
