@@ -22,9 +22,9 @@ def case(architecture="small", classes=5):
             if parameter.dim() == 1:
                 parameter.normal_(0, 0.2, generator=generator)
         model.classifier.weight.mul_(4)  # logits that differ
-    x = images(6, SHAPES[architecture], seed=3)
+    x = images(IMAGES, SHAPES[architecture], seed=3)
     x_adv = (x + 0.1 * torch.randn(x.shape, generator=generator, dtype=x.dtype)).clamp(0, 1)
-    return model, x, torch.randint(classes, (6,), generator=generator), x_adv
+    return model, x, torch.randint(classes, (IMAGES,), generator=generator), x_adv
 
 
 # The methods, image by image and class by class, on the plain network
@@ -67,19 +67,53 @@ def ig_norm(model, x, x_adv, t):
 
 
 GAMMA = 0.03
+IMAGES = 6  # of a batch: the weight of IG-Norm is 1 over it
 # method -> (its loss of one image, what x' climbs of it)
 PLAIN = {
     "Normal": (lambda m, x, a, t: cross_entropy(m, x, t), None),
     "Adv": (lambda m, x, a, t: cross_entropy(m, a, t),) * 2,
     "TRADES": (lambda m, x, a, t: cross_entropy(m, x, t) + divergence(m, x, a, t), divergence),
-    "IG-Norm": (lambda m, x, a, t: cross_entropy(m, x, t) + ig_norm(m, x, a, t), ig_norm),
-    "IG-Norm-Sum": (lambda m, x, a, t: cross_entropy(m, a, t) + ig_norm(m, x, a, t),) * 2,
+    "IG-Norm": (lambda m, x, a, t: cross_entropy(m, x, t) + ig_norm(m, x, a, t) / IMAGES, ig_norm),
+    "IG-Norm-Sum": (lambda m, x, a, t: cross_entropy(m, a, t) + ig_norm(m, x, a, t) / IMAGES,) * 2,
+    "Chen-IG-Norm": (lambda m, x, a, t: cross_entropy(m, x, t) + ig_norm(m, x, a, t), ig_norm),
+    "Chen-IG-Sum-Norm": (lambda m, x, a, t: cross_entropy(m, a, t) + 0.1 * ig_norm(m, x, a, t),) * 2,
     "Int-1-class": (lambda m, x, a, t: cross_entropy(m, x, t) + GAMMA * first_norm(m, x, a, t), first_norm),
     "Int": (lambda m, x, a, t: cross_entropy(m, x, t) + GAMMA * int_norms(m, x, a, t), int_norms),
     "Int-Adv": (lambda m, x, a, t: cross_entropy(m, a, t) + GAMMA * int_norms(m, x, a, t),) * 2,
 }
 PLAIN["Int2"] = PLAIN["Int"][0], PLAIN["Adv"][0]
 PLAIN["Int2-Adv"] = PLAIN["Int-Adv"][0], PLAIN["Adv"][0]
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+@pytest.mark.parametrize("method", ["IG-Norm", "IG-Norm-Sum"])
+def test_ig_norm_is_the_graph_of_the_release(method, size):
+    """The batch's graph as the released code builds it: it differentiates the mean cross-entropy of the batch.
+
+    One image at a time cannot see the weight 1/N that this gives the penalty.
+    """
+    model = build("small", (1, 8, 8), 5, seed=1).double()
+    x = images(size, (1, 8, 8), seed=3)
+    generator = torch.Generator().manual_seed(4)
+    y = torch.randint(5, (size,), generator=generator)
+    inputs_adv = (x + 0.1 * torch.randn(x.shape, generator=generator, dtype=x.dtype)).clamp(0, 1).requires_grad_()
+    grad_sum = torch.zeros_like(x)
+    for k in range(5):
+        z = x + (inputs_adv - x) * (k + 1) / 5
+        f = F.cross_entropy(model(z), y)  # reduce_mean, over the batch
+        grad_sum = grad_sum + torch.autograd.grad(f, z, create_graph=True)[0]
+    ig = (inputs_adv - x) * grad_sum / 5
+    release = F.cross_entropy(model(x if method == "IG-Norm" else inputs_adv), y) + ig.abs().flatten(1).sum(1).mean()
+    problem = losses.METHODS[method](model, x, y)
+    assert problem.loss(inputs_adv).mean().item() == pytest.approx(release.item(), rel=1e-12)
+    weights = tuple(model.parameters())
+    expected = torch.autograd.grad(release, (inputs_adv, *weights), retain_graph=True, allow_unused=True)
+    ours = torch.autograd.grad(problem.loss(inputs_adv).mean(), weights, allow_unused=True)
+    for gradient, other in zip(ours, expected[1:], strict=True):
+        assert gradient is other is None or torch.allclose(gradient, other, rtol=1e-9, atol=1e-14)
+    climbed = input_gradient(problem.objective, inputs_adv.detach())  # of IG-Norm without its constant factor 1/N^2
+    factor = size if method == "IG-Norm-Sum" else size * size
+    assert torch.allclose(climbed, factor * expected[0], rtol=1e-9, atol=1e-14)
 
 
 def test_every_method_is_written_out_here():
