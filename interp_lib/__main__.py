@@ -155,7 +155,7 @@ def command_measure(args) -> None:
     table, where = args.table.lower(), (args.data_dir, args.released_dir, args.results_dir)
     if table in ("rounding", "tightness", "figure1", "figure2"):
         whole = {"--dataset": args.dataset, "--model": args.model, "--networks-dir": args.networks_dir,
-                 "--networks ours": args.networks == "ours",
+                 f"--networks {args.networks}": args.networks != "released",
                  "--device": table != "tightness" and args.device}  # fmt: skip
         if given := [option for option, value in whole.items() if value]:
             raise ValueError(f"{table} is measured as a whole, on the released networks; leave out {', '.join(given)}.")
@@ -174,7 +174,7 @@ def command_measure(args) -> None:
     else:
         from .measure import measure
 
-        folder = args.released_dir if args.networks == "released" else args.networks_dir
+        folder = args.networks_dir if args.networks == "ours" else args.released_dir
         paths = measure(args.table, args.networks, dataset=args.dataset, model=args.model, data_dir=args.data_dir,
                         networks_dir=folder, folder=args.results_dir, device=args.device)  # fmt: skip
     for path in paths:
@@ -280,9 +280,14 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
     p.add_argument("table", help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), starts (random "
-                   "ones), many (2,000 images), seen (training images), rounding, tightness (of Proposition 1), "
-                   "digits")  # fmt: skip
-    p.add_argument("--networks", choices=("released", "ours"), default="released")
+                   "ones), many (2,000 images), seen (training images), clean (R-ImageNet), rounding, tightness (of "
+                   "Proposition 1), digits")  # fmt: skip
+    p.add_argument(
+        "--networks",
+        choices=("released", "sweeps", "ours"),
+        default="released",
+        help="the released ones of the tables (default), those with other gammas, radii or runs, or ours",
+    )
     p.add_argument("--dataset", help="only the part of a table on this dataset: mnist, cifar10, restricted_imagenet")
     p.add_argument("--model", help="only the part on this architecture: small, pool, wresnet")
     p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")

@@ -31,6 +31,7 @@ PGD_EPS = {
     ("cifar10", "small"): CIFAR_EPS,
     ("cifar10", "wresnet"): (*CIFAR_EPS, 9 / 255, 10 / 255),
     ("digits", "small"): (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3),
+    ("restricted_imagenet", "wresnet"): (0,),
 }
 MAIN = (("mnist", "small"), ("cifar10", "wresnet"))
 APPENDIX = (("mnist", "pool"), ("cifar10", "small"))
@@ -38,7 +39,7 @@ TABLES = {
     "table3": MAIN, "table4": MAIN, "A1": APPENDIX, "A2": APPENDIX, "A3": APPENDIX,
     "fgsm": (("mnist", "small"),), "digits": (("digits", "small"),),
     "starts": (("mnist", "small"), *APPENDIX), "many": (("mnist", "small"), ("cifar10", "small")),
-    "seen": (("cifar10", "small"), ("cifar10", "wresnet")),
+    "seen": (("cifar10", "small"), ("cifar10", "wresnet")), "clean": (("restricted_imagenet", "wresnet"),),
     "table2": MAIN, "A4": APPENDIX, "A5": APPENDIX,
     "table1": (("mnist", "small"), ("cifar10", "small"), ("restricted_imagenet", "wresnet")),
 }  # fmt: skip
@@ -69,8 +70,9 @@ def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Net
     """The networks of a source, in the order of the paper's tables.
 
     Args:
-        source: 'released' or 'ours'.
-        folder: where they are; for 'released' see `released.released_dir`, for 'ours' the folder networks/.
+        source: 'released', those of the tables; 'sweeps', the release's networks with other gammas, radii, runs or
+            epochs, see `released.other_networks`; or 'ours'.
+        folder: where they are; see `released.released_dir`, for 'ours' the folder networks/.
 
     Raises:
         FileNotFoundError: no folder of released networks.
@@ -79,6 +81,11 @@ def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Net
     if source == "released":
         for dataset, model, method in released.available(folder):
             yield Network(dataset, model, {"method": method}, released.find(dataset, model, method, folder))
+    elif source == "sweeps":
+        for other in released.other_networks(folder):
+            labels = {key: getattr(other, key) for key in ("method", "gamma", "radius", "run", "epochs")}
+            labels = {key: value for key, value in labels.items() if value is not None}
+            yield Network(other.dataset, other.model, labels, other.path)
     elif source == "ours":
         hows = [(networks.load(path)[1], path) for path in networks.available(folder or networks.NETWORKS)]
         for how, path in hows:
@@ -88,14 +95,15 @@ def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Net
             labels = {key: how[key] for key in ("method", "seed", "schedule", "gamma") if key in how}
             yield Network(how["dataset"], how["model"], labels, path)
     else:
-        raise ValueError(f"networks are 'released' or 'ours'; got {source!r}.")
+        raise ValueError(f"networks are 'released', 'sweeps' or 'ours'; got {source!r}.")
 
 
 def row_order(row: dict) -> tuple:
-    """Rows stand in the order of the paper's tables, other methods after them; then by schedule, gamma and seed."""
+    """Rows stand in the order of the paper's tables, other methods after them; then by what varies within a method."""
     method = row["method"]
     position = released.METHODS.index(method) if method in released.METHODS else len(released.METHODS)
-    return position, method, row.get("schedule", ""), row.get("gamma", records.GAMMA), row.get("seed", 0)
+    varied = row.get("schedule", ""), row.get("radius", 0), row.get("gamma", records.GAMMA), row.get("seed", 0)
+    return position, method, *varied, row.get("run", 0), row.get("epochs", 0)
 
 
 def fgsm_accuracy(model: GlobalPoolNetwork, x, y, *, eps: Sequence[float], progress=None) -> list[dict]:
@@ -119,8 +127,8 @@ def accuracy_record(
     'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps; 'starts' is
     'pgd' with 200 steps from random points instead of x itself, 'many' with 200 steps at the eps that the statements of
     `orderings` are about. Images are those of `Dataset.evaluation_subset`, 200 for the tables; more of them begin with
-    the same 200. 'seen' is ten steps at the training radius on the first n training images. Rows that the record
-    already holds are kept; those of a network whose weights have changed are measured anew.
+    the same 200. 'seen' is ten steps at the training radius on the first n training images, 'clean' no attack. Rows
+    that the record already holds are kept; those of a network whose weights have changed are measured anew.
 
     Returns:
         The record's path.
@@ -135,6 +143,8 @@ def accuracy_record(
     said, rows_of, steps = {
         "pgd": ({"random_start": False, "alpha": 0.01, "steps": list(STEPS)},
                 lambda *a, **k: pgd_accuracy(*a, steps=STEPS, **k), last),
+        "clean": ({"random_start": False, "alpha": 0.01, "steps": [0]},
+                  lambda *a, **k: pgd_accuracy(*a, steps=[0], **k), 0),
         "fgsm": ({"random_start": False, "alpha": "eps", "steps": [1]}, fgsm_accuracy, 1),
         "starts": ({"random_start": "uniform, seed 0", "starts": list(STARTS), "alpha": 0.01, "steps": [last]},
                    lambda *a, **k: random_start_accuracy(*a, starts=STARTS, steps=last, **k), last * max(STARTS)),
@@ -302,8 +312,9 @@ def measure(
     Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is
     one step of the full size on the networks of Table 3; `starts` is the attack of Table 3 from random points on these
     and on those of Tables A1 to A3; `many` is the same from x on 2,000 images for the Small networks; `seen` is ten
-    steps at the training radius on training images; `digits` is the experiment of Table 3 on digits. Table 1 is
-    measured on the Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
+    steps at the training radius on training images; `clean` is no attack at all; `digits` is the experiment of Table 3
+    on digits. Table 1 is measured on the Small networks, whose numbers it prints, and on R-ImageNet where its images
+    are there.
 
     Args:
         table: a key of `TABLES`, in capitals or not.
@@ -331,7 +342,7 @@ def measure(
     for dataset, model in parts:
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
         kind, interpreter = INTERPRETATION.get(
-            name, (name if name in ("fgsm", "starts", "many", "seen") else "pgd", None)
+            name, (name if name in ("fgsm", "starts", "many", "seen", "clean") else "pgd", None)
         )
         if kind == "isa":  # Table 1 has no other
             found = [network for network in found if network.labels["method"] == "Normal"]
@@ -350,7 +361,7 @@ def measure(
                 for interpreters in (MAPS, ("IG",)) if model == "small" else (MAPS,):
                     paths.append(isa_record(loaded, model, found, source, interpreters=interpreters, **where))
             else:
-                images = {"n": MANY} if kind == "many" else {}
+                images = {"many": {"n": MANY}, "clean": {"n": len(loaded.test)}}.get(kind, {})
                 paths.append(accuracy_record(loaded, model, found, source, attack=kind, **images, **where))
     if not paths:
         raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, parts))}.")

@@ -11,7 +11,9 @@ Source: the authors' repository, AkhilanB/Proper-Interpretability (MIT licence).
 import hashlib
 import os
 import pickle
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +29,11 @@ _FILE_NAME = {
     ("cifar10", "wresnet"): "cifar_wresnet_{}_200.pkl",
     ("restricted_imagenet", "wresnet"): "restimagenet_wresnet_{}_35.pkl",
 }
+# Networks that are in no table: other gammas and radii of training, second runs at the paper's, other epochs.
+_OTHER_FILE = re.compile(r"(mnist|cifar)_smallgap_(?:adv|int(0\d+)?)(?:_(\d+))?_(?:100|200)\.pkl")
+_OTHER_EPOCHS = re.compile(r"restimagenet_wresnet_normal_(\d+)\.pkl")
+# In file names a radius is in tenths on MNIST and in 255ths on CIFAR-10.
+_RADIUS = {"mnist": (10, 3), "cifar": (255, 8)}  # unit of the names, the paper's radius in it
 LARGEST_FILE = 64 * 2**20  # bytes; the released files have at most 1.9 MB
 
 
@@ -195,6 +202,61 @@ def available(folder: str | os.PathLike | None = None) -> list[tuple[str, str, s
         for method in METHODS
         if pattern.format(_METHOD_IN_FILE[method]) in names
     ]
+
+
+class OtherNetwork(NamedTuple):
+    """A released network that is in none of the paper's tables; what it is, its file name says and nothing else.
+
+    Attributes:
+        dataset, model, method: as those of the tables.
+        gamma: weight of the discrepancy in training, in the released code's units; None for Adv and Normal.
+        radius: eps of its training, in the unit of the pixels; None for Normal.
+        run: 2 for a second network of the same method, gamma and radius, else 1.
+        epochs: of its training.
+        path: the file.
+    """
+
+    dataset: str
+    model: str
+    method: str
+    gamma: float | None
+    radius: float | None
+    run: int
+    epochs: int
+    path: Path
+
+
+def other_networks(folder: str | os.PathLike | None = None) -> list[OtherNetwork]:
+    """The networks in the folder that vary gamma, the radius of training, the run or the epochs.
+
+    Adv and Int of Small on MNIST and CIFAR-10, and the Normal networks of R-ImageNet with other epochs than Table 1's.
+    `mnist_smallgap_int005_4_100.pkl` is Int with gamma 0.005 and radius 0.4, after 100 epochs. A name that gives the
+    paper's own radius is a second run of the network whose name gives none.
+
+    Args:
+        folder: see `released_dir`.
+
+    Returns:
+        In the order of dataset, method, radius, gamma and run.
+    """
+    found = []
+    for path in released_dir(folder).rglob("*.pkl"):
+        if epochs := _OTHER_EPOCHS.fullmatch(path.name):
+            if path.name != _FILE_NAME["restricted_imagenet", "wresnet"].format("normal"):
+                found.append(
+                    OtherNetwork("restricted_imagenet", "wresnet", "Normal", None, None, 1, int(epochs[1]), path)
+                )
+        elif (name := _OTHER_FILE.fullmatch(path.name)) and (name[2] or name[3]):
+            unit, usual = _RADIUS[name[1]]
+            method = "Adv" if "_adv_" in path.name else "Int"
+            gamma = None if method == "Adv" else float(f"0.{name[2]}") if name[2] else 0.01
+            dataset, epochs = {"mnist": ("mnist", 100), "cifar": ("cifar10", 200)}[name[1]]
+            radius = int(name[3] or usual)
+            second = 2 if name[3] and radius == usual else 1
+            found.append(OtherNetwork(dataset, "small", method, gamma, radius / unit, second, epochs, path))
+    return sorted(
+        found, key=lambda n: (list(_FILE_NAME).index(n[:2]), n.method, n.radius or 0, n.gamma or 0, n.run, n.epochs)
+    )
 
 
 def load(path_or_name: str | os.PathLike, folder: str | os.PathLike | None = None) -> GlobalPoolNetwork:

@@ -450,3 +450,23 @@ def test_fingerprint_tells_networks_apart():
         second.conv2.bias[3] += 1e-7
     assert released.fingerprint(first) != released.fingerprint(second)
     assert len(released.fingerprint(first)) == 16
+
+
+def test_other_networks_say_gamma_radius_run_and_epochs(tmp_path):
+    names = (
+        "mnist_smallgap_adv_4_100 mnist_smallgap_int005_2_100 mnist_smallgap_int01_3_100 mnist_smallgap_int005_100 "
+        "cifar_smallgap_int02_10_200 restimagenet_wresnet_normal_20 "
+        # in the tables, or varying something else
+        "mnist_smallgap_adv_100 mnist_smallgap_int_100 mnist_smallgap_int2_100 mnist_smallgap_adv_1 "
+        "restimagenet_wresnet_normal_35 mnist_pool_adv_100"
+    )
+    for name in names.split():
+        (tmp_path / f"{name}.pkl").touch()
+    assert [(n[:7], n.path.stem) for n in released.other_networks(tmp_path)] == [
+        (("mnist", "small", "Adv", None, 0.4, 1, 100), "mnist_smallgap_adv_4_100"),
+        (("mnist", "small", "Int", 0.005, 0.2, 1, 100), "mnist_smallgap_int005_2_100"),
+        (("mnist", "small", "Int", 0.005, 0.3, 1, 100), "mnist_smallgap_int005_100"),
+        (("mnist", "small", "Int", 0.01, 0.3, 2, 100), "mnist_smallgap_int01_3_100"),
+        (("cifar10", "small", "Int", 0.02, 10 / 255, 1, 200), "cifar_smallgap_int02_10_200"),
+        (("restricted_imagenet", "wresnet", "Normal", None, None, 1, 20), "restimagenet_wresnet_normal_20"),
+    ]
