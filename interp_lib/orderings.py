@@ -5,17 +5,18 @@ A statement is held to printed values, to the released networks and to ours alik
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import sub
 from statistics import fmean, pstdev, stdev
 
+from . import intervals
 from .compare import SCHEDULES, Cell, eps_of
 from .data_files import TITLES
 from .models import ARCHITECTURES
 from .records import GAMMA, Record
 
 SOURCES = ("printed", "released", "ours")
-CERTAIN = 2  # standard errors
+TRAINED = 0.3  # clean accuracy, three times that of a guess: a network below it has not learnt its task
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,13 @@ class Finding:
     Attributes:
         accuracy: of the method that should be the better one.
         rival, rival_accuracy: the most accurate of the others.
-        error: standard error of the difference; 0 for printed values where both are 0 or 1.
+        error: standard error of the difference between these two.
         paired: whether that is an error of differences image by image.
+        p: of the statement, or of its contrary where a rival is the more accurate one; see `findings`.
+        adjusted: p after Holm's correction for the number of findings.
+        images: n.
+        missing: methods of the statement that are printed and have no value in this source.
+        untrained: methods whose clean accuracy is not above `TRAINED`.
     """
 
     statement: Statement
@@ -81,21 +87,47 @@ class Finding:
     rival_accuracy: float
     error: float
     paired: bool
+    p: float
+    adjusted: float
+    images: int
+    missing: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
         return self.accuracy - self.rival_accuracy
 
     @property
+    def at_most(self) -> float:
+        """The largest accuracy with which no image of `images` being right is still likely."""
+        return intervals.proportion(0, self.images)[1]
+
+    @property
     def verdict(self) -> str:
-        """'yes' or 'no' where the difference is more than two standard errors from 0, else 'open'."""
-        if abs(self.difference) <= CERTAIN * self.error or self.difference == 0:
-            return "open"
-        return "yes" if self.difference > 0 else "no"
+        """What the numbers say, in one of six ways.
+
+        'yes' or 'no'; 'not settled': too few images or networks to tell; 'none left': no image is right on either
+        side; 'not measured': above all rivals that have a value, but some have none; 'not trained': a network of the
+        comparison has not learnt its task, so that its failure under attack confirms nothing.
+        """
+        if self.untrained:
+            return "not trained"
+        if self.accuracy == self.rival_accuracy == 0:
+            return "none left"
+        if self.adjusted > intervals.LEVEL:
+            return "not settled"
+        if self.difference < 0:
+            return "no"
+        return "not measured" if self.missing else "yes"
 
     def __str__(self) -> str:
+        if self.verdict == "none left":
+            return f"none left, at most {self.at_most:.{2 if self.images < 1000 else 3}f}"
+        if self.verdict == "not trained":
+            return f"not trained, {' and '.join(self.untrained)}"
         sign = "−" if self.difference < 0 else "+"
-        return f"{self.verdict}, {sign}{abs(self.difference):.3f} ± {self.error:.3f}"
+        p = "p < 0.001" if self.adjusted < 0.001 else f"p = {self.adjusted:.3f}"
+        return f"{self.verdict}, {sign}{abs(self.difference):.3f} ± {self.error:.3f}, {p}"
 
 
 def perturbation_sizes(dataset: str, model: str) -> list[float]:
@@ -118,13 +150,29 @@ def accuracy(cell: Cell, source: str) -> float | None:
     return getattr(cell, column(cell, source))
 
 
-def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> float:
-    """Standard error of an accuracy of n images, together with the spread between seeds where there are several.
+def seeds(cell: Cell, source: str, images: int = 200) -> int:
+    """How many networks an accuracy is the mean of."""
+    return max(1, round(cell.n_ours / images)) if source == "ours" and cell.n_ours else 1
 
-    sqrt(p (1 - p) / n + s^2)
+
+def seed_part(cell: Cell, source: str, images: int = 200) -> tuple[float, float]:
+    """The part of a mean's variance that is due to the k seeds, s^2 / k, and its degrees of freedom; 0 for one."""
+    k = seeds(cell, source, images)
+    return (cell.spread**2 / k, k - 1) if k > 1 and cell.spread else (0.0, 1)
+
+
+def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> float:
+    """Standard error of an accuracy of n images, or of a mean of k networks with standard deviation s between them.
+
+    sqrt((p (1 - p) / n + 1 / 4 n^2) / (1 + 1/n)^2 + s^2 / k), the first half of the length of Wilson's interval, which
+    is not 0 where no image is right
     """
-    p, spread = accuracy(cell, source), cell.spread if source == "ours" else None
-    return math.sqrt(p * (1 - p) / images + (spread or 0.0) ** 2)
+    return math.sqrt(_image_variance(accuracy(cell, source), images) + seed_part(cell, source, images)[0])
+
+
+def _image_variance(p: float, n: int) -> float:
+    """The first term of `uncertainty`."""
+    return (p * (1 - p) / n + 1 / (2 * n) ** 2) / (1 + 1 / n) ** 2
 
 
 def difference_error(one: Sequence[float], other: Sequence[float]) -> float:
@@ -135,20 +183,45 @@ def difference_error(one: Sequence[float], other: Sequence[float]) -> float:
     return pstdev(map(sub, one, other)) / math.sqrt(len(one))
 
 
-def paired_error(cells: Sequence[Cell], source: str = "released") -> float | None:
-    """Standard error of the difference of two accuracies on the same images, seeds as in `uncertainty`.
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods at one level: their difference, its standard error, p of no difference; see `compared`."""
 
-    With d_i the difference on image i, 1, 0 or -1, or between two means over seeds,
+    difference: float
+    error: float
+    p: float
+    paired: bool
 
-        sqrt(1/n^2 sum_i (d_i - mean d)^2 + s^2 + s'^2)
 
-    Returns:
-        The error; None where the records do not say which images were right.
+def compared(better: Cell, rival: Cell, source: str = "released", images: int = 200) -> Comparison:
+    """One method against another.
+
+    Of one network each: the exact test of McNemar where the records say which images were right, and Fisher's where
+    they do not. Of several seeds: Welch's test of the two means over seeds, each with k - 1 degrees of freedom, and the
+    same with the variance of the images, n - 1 degrees, added (`intervals.t_test`); p is the larger one.
+
+    Args:
+        better, rival: cells of one level.
+        source: 'printed', 'released' or 'ours'.
+        images: n. Networks of several seeds saw the same images, which count once.
     """
-    one, other = (cell.outcomes.get(column(cell, source), ()) for cell in cells)
-    if not one or len(one) != len(other):
-        return None
-    return math.hypot(difference_error(one, other), *((cell.spread or 0.0) for cell in cells if source == "ours"))
+    pair = (better, rival)
+    values = [accuracy(cell, source) for cell in pair]
+    outcomes = [cell.outcomes.get(column(cell, source), ()) for cell in pair]
+    paired = bool(outcomes[0]) and len(outcomes[0]) == len(outcomes[1])
+    parts = [seed_part(cell, source, images) for cell in pair]
+    image = difference_error(*outcomes) ** 2 if paired else sum(_image_variance(p, images) for p in values)
+    if max(seeds(cell, source, images) for cell in pair) > 1:
+        # A part with many degrees of freedom adds to all of them: p must not become smaller by it.
+        both = [*parts, (image, images - 1)]
+        p = max(intervals.t_test(values[0] - values[1], summed)[0] for summed in (parts, both))
+    elif paired:
+        p = intervals.mcnemar(*outcomes)
+    else:
+        counts = [round(value * images) for value in values]
+        p = intervals.fisher(counts[0], images, counts[1], images)
+    error = math.sqrt(image + sum(variance for variance, _ in parts))
+    return Comparison(values[0] - values[1], error, p, paired)
 
 
 def findings(
@@ -156,19 +229,19 @@ def findings(
 ) -> list[Finding]:
     """Every statement about a part of Table 3 or A1, held to the values of one source.
 
-    The error of a difference is `paired_error` where the records say which images were right. Where they do not it is
-    `uncertainty` of both accuracies together, as if they came from different images: mostly too large, because two
-    networks mostly have the same images right. The spread between seeds is not divided by their number: the question
-    is whether another pair of networks would show the same.
+    A method is compared with each of its rivals; see `compared`. 'yes' needs it above all of them, so that p is the
+    largest of these and no correction is due; 'no' needs one that is above it, so that p is the smallest of those
+    times their number. Over all the findings p is then adjusted by Holm's procedure.
 
     Args:
         cells: of `compare.compare`.
         network: dataset and architecture as the paper writes them, a key of `STATEMENTS`.
         source: 'printed', 'released' or 'ours'.
-        images: n. Networks of several seeds saw the same images, which count once.
+        images: n.
 
     Returns:
-        A finding for every statement and level that has a value of `better` and of at least one of `worse`.
+        A finding for every statement and level that has a value, and a clean accuracy, of `better` and of at least one
+        of `worse`.
 
     Raises:
         ValueError: an unknown source, or a network without statements.
@@ -179,28 +252,34 @@ def findings(
         raise ValueError(
             f"source is one of {SOURCES}, network one of {tuple(STATEMENTS)}; got {source!r}, {network!r}."
         )
-    at = {
-        (cell.owner, cell.level): cell
-        for cell in cells
-        if cell.table in TABLES
-        and f"{cell.dataset} {cell.architecture}" == network
-        and accuracy(cell, source) is not None
-    }
+    spoken = [c for c in cells if c.table in TABLES and f"{c.dataset} {c.architecture}" == network]
+    printed = {cell.owner for cell in spoken}
+    at = {(cell.owner, cell.level): cell for cell in spoken if accuracy(cell, source) is not None}
+    clean = {method: accuracy(cell, source) for (method, level), cell in at.items() if level == "0"}
     found = []
     for statement in STATEMENTS[network]:
         for level in statement.levels:
-            better = at.get((statement.better, level))
-            worse = [at[method, level] for method in statement.worse if (method, level) in at]
-            if better is None or not worse:
+            there = [m for m in (statement.better, *statement.worse) if m in clean and (m, level) in at]
+            rivals = {method: at[method, level] for method in there if method != statement.better}
+            if statement.better not in there or not rivals:
                 continue
-            rival = max(worse, key=lambda cell: accuracy(cell, source))
-            error = paired_error((better, rival), source)
-            paired = error is not None
-            if not paired:
-                error = math.hypot(*(uncertainty(cell, source, images) for cell in (better, rival)))
-            values = accuracy(better, source), rival.owner, accuracy(rival, source)
-            found.append(Finding(statement, level, source, *values, error, paired))
-    return found
+            better = at[statement.better, level]
+            against = {method: compared(better, cell, source, images) for method, cell in rivals.items()}
+            rival = max(rivals, key=lambda method: accuracy(rivals[method], source))
+            best = against[rival]
+            above = [one.p for one in against.values() if one.difference < 0]
+            p = min(1.0, min(above) * len(against)) if above else max(one.p for one in against.values())
+            found.append(
+                Finding(
+                    statement, level, source, accuracy(better, source), rival, accuracy(rivals[rival], source),
+                    best.error, best.paired, p, p, images,
+                    missing=tuple(m for m in statement.worse if m in printed and m not in rivals),
+                    untrained=tuple(m for m in there if clean[m] <= TRAINED),
+                )
+            )  # fmt: skip
+    trained = [finding for finding in found if not finding.untrained]
+    adjusted = iter(intervals.holm([finding.p for finding in trained]))
+    return [finding if finding.untrained else replace(finding, adjusted=next(adjusted)) for finding in found]
 
 
 def gamma_rows(
