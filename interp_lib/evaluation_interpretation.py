@@ -1,7 +1,7 @@
 """The two attacks on interpretation as rows: rank correlations under AAI, NDS and NSL of ISAs."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ INTERPRETERS = {
 MAPS = ("CAM", "GradCAM++", "Repr")
 CLASS_SETS = ("1-class", "2-class", "all-class")
 AAI = {"top_k": 8, "alpha": 0.01, "steps": 200, "hinge": 0.0}
+# Eq. (7) as printed, with its hinge; the paper leaves lambda open. The released code, `AAI`, has none.
+PRINTED_AAI = {"top-k": {**AAI, "hinge": 1.0}, "l1": {**AAI, "hinge": 1.0, "top_k": None}}
 PENALTIES = (1.1, 1.2, 1.4, 1.6)
 BATCH = 100  # images in the released code's batch, which its step depends on
 IG_SCALE = 1.0
@@ -41,18 +43,20 @@ def aai_rows(
     *,
     eps: Sequence[float],
     interpreter: str = "CAM",
+    attack: Mapping[str, float | None] = AAI,
     progress: Callable[[int], object] | None = None,
 ) -> list[dict]:
-    """Kendall's tau-b of the true class's map before and after the top-k AAI, for every eps.
+    """Kendall's tau-b of the true class's map before and after an AAI, for every eps.
 
-    The attack is the released code's: the eight largest pixels, 200 steps of 0.01, the subset's random start, no
-    hinge. An image whose predicted class has changed is dropped afterwards; being right is not required. The maps
-    are not up-sampled.
+    By default the attack is the released code's: the eight largest pixels, 200 steps of 0.01, no hinge. Every attack
+    begins at the subset's random start. An image whose predicted class has changed is dropped afterwards; being right
+    is not required. The maps are not up-sampled.
 
     Args:
         subset: images and labels, on the model's device.
         eps: perturbation sizes > 0, in the unit of the pixels.
         interpreter: 'CAM' or 'GradCAM++' (the released code's).
+        attack: arguments of `attacks.aai.aai`; those of eq. (7) as printed are `PRINTED_AAI`.
         progress: called with the number of steps done since the last call.
 
     Returns:
@@ -72,14 +76,14 @@ def aai_rows(
         clean = attacked(model, x, y[:, None])
         for size in eps:
             start = (x + subset.random_start(size).to(x)).clamp(0, 1)
-            x_adv = aai(model, x, y, eps=size, start=start, interpreter=attacked, **AAI)
+            x_adv = aai(model, x, y, eps=size, start=start, interpreter=attacked, **attack)
             taus = kendall_tau(clean, attacked(model, x_adv, y[:, None]))
             left, defined = (predictions(model, x_adv) == predicted).cpu(), ~taus.isnan()
             (tau, se), (tau_all, se_all) = mean_and_error(taus[left]), mean_and_error(taus)
             rows.append({"interpreter": interpreter, "eps": size, "tau": tau, "n": int((left & defined).sum()),
                          "se": se, "tau_all": tau_all, "n_all": int(defined.sum()), "se_all": se_all})  # fmt: skip
             if progress:
-                progress(AAI["steps"])
+                progress(attack["steps"])
     return rows
 
 

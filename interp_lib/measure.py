@@ -16,7 +16,17 @@ from tqdm import tqdm
 from . import compare, data, networks, orderings, records, released
 from .checks import check_device
 from .evaluation import pgd_accuracy, pgd_accuracy_in_batches, random_start_accuracy
-from .evaluation_interpretation import AAI, BATCH, CLASS_SETS, IG_SCALE, MAPS, PENALTIES, aai_rows, isa_rows
+from .evaluation_interpretation import (
+    AAI,
+    BATCH,
+    CLASS_SETS,
+    IG_SCALE,
+    MAPS,
+    PENALTIES,
+    PRINTED_AAI,
+    aai_rows,
+    isa_rows,
+)
 from .models import GlobalPoolNetwork
 
 MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
@@ -24,6 +34,8 @@ CIFAR_EPS = (0, 2 / 255, 4 / 255, 6 / 255, 8 / 255)
 STEPS = (1, 10, 100, 200)
 STARTS = (1, compare.STARTS)  # numbers of random starts
 SEEN_STEPS, TRAINING_EPS = 10, {"mnist": 0.3, "cifar10": 8 / 255, "digits": 0.15}  # of the attack on training images
+# From one random point in finer steps, beyond the training radius as well: what Table 3's attack may have missed.
+FINE = {"steps": 40, "alpha": 1 / 255, "eps": (8 / 255, 10 / 255, 12 / 255)}
 MANY = 2000  # images, where the paper's 200 leave a statement open
 PGD_EPS = {
     ("mnist", "small"): (*MNIST_EPS, 0.35, 0.4),
@@ -40,11 +52,18 @@ TABLES = {
     "fgsm": (("mnist", "small"),), "digits": (("digits", "small"),),
     "starts": (("mnist", "small"), *APPENDIX), "many": (("mnist", "small"), ("cifar10", "small")),
     "seen": (("cifar10", "small"), ("cifar10", "wresnet")), "clean": (("restricted_imagenet", "wresnet"),),
+    "aai-printed": (("mnist", "small"),), "fine": (("cifar10", "wresnet"),),
     "table2": MAIN, "A4": APPENDIX, "A5": APPENDIX,
     "table1": (("mnist", "small"), ("cifar10", "small"), ("restricted_imagenet", "wresnet")),
 }  # fmt: skip
 # What a table is measured with, other than PGD: the record's family and its arguments.
-INTERPRETATION = {"table2": ("aai", "CAM"), "A4": ("aai", "CAM"), "A5": ("aai", "GradCAM++"), "table1": ("isa", None)}
+INTERPRETATION = {
+    "table2": ("aai", "CAM"),
+    "aai-printed": ("aai-printed", "CAM"),
+    "A4": ("aai", "CAM"),
+    "A5": ("aai", "GradCAM++"),
+    "table1": ("isa", None),
+}
 RowsOf = Callable[[GlobalPoolNetwork, list[dict], Callable[[int], object]], Iterable[list[dict]]]
 ISA_IMAGES = 100
 # Table 1 has no IG of R-ImageNet, and there an image takes half an hour: few are measured, the first ones.
@@ -125,10 +144,11 @@ def accuracy_record(
     """Measures the accuracy of all networks of one dataset and architecture under an attack, and writes the record.
 
     'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps; 'starts' is
-    'pgd' with 200 steps from random points instead of x itself, 'many' with 200 steps at the eps that the statements of
-    `orderings` are about. Images are those of `Dataset.evaluation_subset`, 200 for the tables; more of them begin with
-    the same 200. 'seen' is ten steps at the training radius on the first n training images, 'clean' no attack. Rows
-    that the record already holds are kept; those of a network whose weights have changed are measured anew.
+    'pgd' with 200 steps from random points instead of x itself; 'fine' is 40 finer steps from one random point; 'many'
+    is 200 steps from x at the eps that the statements of `orderings` are about. Images are those of
+    `Dataset.evaluation_subset`, 200 for the tables; more of them begin with the same 200. 'seen' is ten steps at the
+    training radius on the first n training images, 'clean' no attack. Rows that the record already holds are kept;
+    those of a network whose weights have changed are measured anew.
 
     Returns:
         The record's path.
@@ -138,6 +158,8 @@ def accuracy_record(
         eps = orderings.perturbation_sizes(dataset.name, model)
     elif attack == "seen":
         eps = (0, TRAINING_EPS[dataset.name])
+    elif attack == "fine":
+        eps = FINE["eps"]
     # The attack as the record says it, its rows, and how many steps it takes at one eps.
     last = max(STEPS)
     said, rows_of, steps = {
@@ -148,6 +170,9 @@ def accuracy_record(
         "fgsm": ({"random_start": False, "alpha": "eps", "steps": [1]}, fgsm_accuracy, 1),
         "starts": ({"random_start": "uniform, seed 0", "starts": list(STARTS), "alpha": 0.01, "steps": [last]},
                    lambda *a, **k: random_start_accuracy(*a, starts=STARTS, steps=last, **k), last * max(STARTS)),
+        "fine": ({"random_start": "uniform, seed 0", "starts": [1], "alpha": FINE["alpha"], "steps": [FINE["steps"]]},
+                 lambda *a, **k: random_start_accuracy(*a, starts=[1], steps=FINE["steps"], alpha=FINE["alpha"], **k),
+                 FINE["steps"]),
         "seen": ({"random_start": False, "alpha": 0.01, "steps": [SEEN_STEPS]},
                  lambda *a, **k: pgd_accuracy(*a, steps=[SEEN_STEPS], **k), SEEN_STEPS),
         "many": ({"random_start": False, "alpha": 0.01, "steps": [last]},
@@ -191,6 +216,38 @@ def aai_record(
     subset = dataset.evaluation_subset(n).to(device)
     rows = lambda network, progress: aai_rows(network, subset, eps=eps, interpreter=interpreter, progress=progress)
     return grow(settings, found, once(rows), len(eps) * AAI["steps"], folder=folder, device=device)
+
+
+def printed_aai_record(
+    dataset: data.Dataset,
+    model: str,
+    found: Sequence[Network],
+    source: str,
+    *,
+    folder: str | Path = records.RESULTS,
+    n: int = 200,
+    device: str = "cpu",
+) -> Path:
+    """Measures rank correlations of CAM under AAI as eq. (7) prints it, in both of its forms; see `aai_record`.
+
+    A row says in `form` which it is: 'top-k' or 'l1'.
+    """
+    eps = [e for e in PGD_EPS[dataset.name, model] if e]
+    settings = {
+        "measurement": "aai-printed", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
+        "subset": {"n": n, "seed": 99}, "model": model, "networks": source, "interpreter": "CAM",
+        "attack": {"name": "aai", "norm": "linf", "random_start": "evaluation subset", "eps": eps,
+                   "forms": PRINTED_AAI},
+        "score": "Kendall's tau-b of the true class's map, images of unchanged prediction, and all",
+    }  # fmt: skip
+    subset = dataset.evaluation_subset(n).to(device)
+    rows = lambda network, progress: [
+        {"form": form, **row}
+        for form, attack in PRINTED_AAI.items()
+        for row in aai_rows(network, subset, eps=eps, attack=attack, progress=progress)
+    ]
+    total = sum(attack["steps"] for attack in PRINTED_AAI.values()) * len(eps)
+    return grow(settings, found, once(rows), total, folder=folder, device=device)
 
 
 def isa_record(
@@ -309,12 +366,12 @@ def measure(
 ) -> list[Path]:
     """Measures one of the paper's tables, `table1` to `table4` or `A1` to `A5`, or what it leaves out.
 
-    Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is
-    one step of the full size on the networks of Table 3; `starts` is the attack of Table 3 from random points on these
-    and on those of Tables A1 to A3; `many` is the same from x on 2,000 images for the Small networks; `seen` is ten
-    steps at the training radius on training images; `clean` is no attack at all; `digits` is the experiment of Table 3
-    on digits. Table 1 is measured on the Small networks, whose numbers it prints, and on R-ImageNet where its images
-    are there.
+    Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is one
+    step of the full size on the networks of Table 3; `starts` is the attack of Table 3 from random points on these and
+    on those of Tables A1 to A3; `fine` is one random point and finer steps on WResnet; `aai-printed` is Table 2 by eq.
+    (7) with its hinge; `many` is Table 3's attack on 2,000 images for the Small networks; `seen` is ten steps at the
+    training radius on training images; `clean` is no attack at all; `digits` is the experiment of Table 3 on digits.
+    Table 1 is measured on the Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
 
     Args:
         table: a key of `TABLES`, in capitals or not.
@@ -342,7 +399,7 @@ def measure(
     for dataset, model in parts:
         found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
         kind, interpreter = INTERPRETATION.get(
-            name, (name if name in ("fgsm", "starts", "many", "seen", "clean") else "pgd", None)
+            name, (name if name in ("fgsm", "starts", "fine", "many", "seen", "clean") else "pgd", None)
         )
         if kind == "isa":  # Table 1 has no other
             found = [network for network in found if network.labels["method"] == "Normal"]
@@ -357,6 +414,8 @@ def measure(
             where = {"folder": folder, "device": device}
             if kind == "aai":
                 paths.append(aai_record(loaded, model, found, source, interpreter=interpreter, **where))
+            elif kind == "aai-printed":
+                paths.append(printed_aai_record(loaded, model, found, source, **where))
             elif kind == "isa":
                 for interpreters in (MAPS, ("IG",)) if model == "small" else (MAPS,):
                     paths.append(isa_record(loaded, model, found, source, interpreters=interpreters, **where))

@@ -138,14 +138,13 @@ def test_bad_settings_are_refused(small, make_images, change, words):
 # Scores
 
 
-def test_an_image_whose_prediction_changes_is_dropped(tiny_dataset, monkeypatch):
+def test_an_image_whose_prediction_changes_is_dropped(tiny_dataset):
     """The rows from their parts: attack, predictions, and tau of the true class's map."""
     settings = {"top_k": 2, "alpha": 0.02, "steps": 20, "hinge": 0.0}
-    monkeypatch.setattr("interp_lib.evaluation_interpretation.AAI", settings)
     model = build("small", (1, 8, 8), 3, seed=1).eval()
     subset = tiny_dataset.evaluation_subset(60)
     done = []
-    rows = aai_rows(model, subset, eps=[1e-4, 0.3], progress=done.append)
+    rows = aai_rows(model, subset, eps=[1e-4, 0.3], attack=settings, progress=done.append)
     assert done == [20, 20] and [row["eps"] for row in rows] == [1e-4, 0.3]
     assert rows[0]["n"] == rows[0]["n_all"] == 60 and rows[0]["tau"] == rows[0]["tau_all"] > 0.9
     start = subset.x + subset.random_start(0.3)

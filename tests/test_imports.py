@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "interp_lib"
 # Each floor imports from the floors above it only. A new module is put on a floor here.
 FLOORS = (
-    ("activations", "checks", "data_files", "pooling", "quadrature", "records"),
+    ("activations", "checks", "data_files", "intervals", "pooling", "quadrature", "records"),
     ("data", "models"),
     ("fold", "released", "networks"),
     ("sensitivity", "discrepancy", "derivatives", "stack"),
@@ -21,10 +21,11 @@ FLOORS = (
     ("training", "compare", "claims", "illustrations", "toy"),
     ("orderings", "together"),
     ("measure", "profiles"),
-    ("rounding", "tightness"),
+    ("rounding", "tightness", "sweeps", "ig_penalty", "black"),
     ("plots", "tables"),
     ("widgets", "plots_maps"),
     ("plots_training",),
+    ("plots_sweeps",),
     ("chapters",),
     ("__main__",),
 )
@@ -75,12 +76,20 @@ def test_attacks_know_no_datasets(module):
 
 
 TRAINING = {"torch", "numpy", "tqdm", "safetensors", "yaml", *sys.stdlib_module_names}
-BOOK = ("chapters", "plots", "plots_maps", "plots_training", "tables", "widgets")  # only a page needs these
+BOOK = (
+    "chapters",
+    "plots",
+    "plots_maps",
+    "plots_sweeps",
+    "plots_training",
+    "tables",
+    "widgets",
+)  # only a page needs these
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] not in BOOK], ids=str)
 def test_a_training_run_needs_what_the_package_requires(module):
-    scipy = {"scipy"} if unit(module) in ("compare", "discrepancy") else set()
+    scipy = {"scipy"} if unit(module) in ("compare", "discrepancy", "intervals") else set()
     assert imports(module)[1] <= TRAINING | scipy
 
 

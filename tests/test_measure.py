@@ -276,7 +276,7 @@ def test_r_imagenet_is_left_out_where_its_images_are_not_there(bench, monkeypatc
 def test_unknown_tables_and_sources_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unknown table 'table9'; known are table3, table4, A1, A2, A3"):
         measure.measure("table9")
-    with pytest.raises(ValueError, match="'released' or 'ours'; got 'theirs'"):
+    with pytest.raises(ValueError, match="'released', 'sweeps' or 'ours'; got 'theirs'"):
         measure.measure("table3", "theirs")
     with pytest.raises(FileNotFoundError, match="No ours network of mnist/small, cifar10/wresnet"):
         measure.measure("table3", "ours", networks_dir=tmp_path)

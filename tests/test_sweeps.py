@@ -1,0 +1,76 @@
+"""The release's sweeps beside the networks of the tables: which rows belong together, and what their figures draw."""
+
+import pandas as pd
+import pytest
+
+from interp_lib import plots_sweeps, sweeps
+from interp_lib.records import Record
+
+
+def record(networks, rows, measurement="pgd", **settings):
+    settings = {"measurement": measurement, "dataset": "mnist", "model": "small", "networks": networks, **settings}
+    return Record(f"{measurement}-mnist-small-{networks}", settings, rows)
+
+
+def row(method, eps=0.3, accuracy=0.5, **more):
+    return {"method": method, "eps": eps, "steps": 200, "accuracy": accuracy, "se": 0.03, "n": 200, **more}
+
+
+FOUND = [
+    record("released", [row("Normal"), row("Adv"), row("Int"), row("IG-Norm")]),
+    record("sweeps", [row("Int", gamma=0.02, radius=0.3, run=2), row("Adv", radius=0.4, run=1),
+                      row("Int", gamma=0.02, radius=0.3, run=1), row("Int", gamma=0.001, radius=0.4, run=1)]),
+    record("ours", [row("Int", gamma=0.5)]),
+    record("released", [row("Adv", accuracy=0.1)], measurement="many"),
+    record("released", [row("Adv", accuracy=0.1)], model="pool"),
+]  # fmt: skip
+
+
+def test_networks_of_the_tables_have_the_papers_settings():
+    rows = sweeps.rows_of_small(FOUND, "pgd", "mnist")
+    assert [(r["method"], r["gamma"], r["radius"], r["run"]) for r in rows[:3]] == [
+        ("Normal", 0.0, 0.0, 1), ("Adv", None, 0.3, 1), ("Int", 0.01, 0.3, 1)]  # fmt: skip
+    assert len(rows) == 7
+    assert [r["accuracy"] for r in sweeps.rows_of_small(FOUND, "many", "mnist")] == [0.1]
+    assert sweeps.rows_of_small(FOUND, "pgd", "cifar10") == []
+
+
+def test_rows_are_chosen_by_value_and_in_order():
+    rows = sweeps.rows_of_small(FOUND, "pgd", "mnist")
+    chosen = sweeps.choose(rows, method="Int", radius=0.3)
+    assert [(r["gamma"], r["run"]) for r in chosen] == [(0.01, 1), (0.02, 1), (0.02, 2)]
+    assert len(sweeps.choose(rows, radius=[0.3, 0.4 + 1e-9])) == 6 and sweeps.choose(rows, eps=0.2) == []
+
+
+def test_figure_a1_has_one_radius_and_normal_training_as_zero():
+    rows = sweeps.gamma_rows(FOUND)
+    assert [(r["gamma"], r["run"]) for r in rows] == [(0.0, 1), (0.01, 1), (0.02, 1), (0.02, 2)]
+
+
+def test_a_panel_a_radius():
+    rows = pd.DataFrame(
+        [
+            {"method": m, "radius": r, "run": 1, "eps": e, "accuracy": 0.5, "se": 0.03, "source": s}
+            for m in ("Adv", "Int")
+            for r in (0.2, 0.4)
+            for e in (0.1, 0.2)
+            for s in plots_sweeps.STARTS
+        ]
+    )
+    figure = plots_sweeps.radius_panels(rows)
+    assert [ax.get_title() for ax in figure.axes] == [f"trained in a ball of ε = {r}" for r in (0.2, 0.4)]
+    for ax, radius in zip(figure.axes, (0.2, 0.4), strict=True):
+        assert ax.get_lines()[0].get_xdata()[0] == radius and len(ax.get_lines()) == 1 + 4
+    with pytest.raises(ValueError, match="empty"):
+        plots_sweeps.radius_panels(rows[:0])
+
+
+def test_the_front_has_a_point_a_network():
+    points = pd.DataFrame(
+        {"method": ["Adv", "Int", "Int"], "radius": [0.03, 0.03, 0.03], "clean": [0.5, 0.6, 0.4],
+         "clean se": 0.01, "robust": [0.3, 0.2, 0.25], "robust se": 0.01}
+    )  # fmt: skip
+    figure = plots_sweeps.front(points, labels=["a", "b", "c"], robust="under attack")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="3 points and 1 labels"):
+        plots_sweeps.front(points, labels=["a"], robust="")
