@@ -1,0 +1,63 @@
+"""The weight of IG-Norm's penalty: the batch's graph as the release builds it, and what the records say of 1/N."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from interp_lib import compare, ig_penalty, records
+from interp_lib.models import build
+from interp_lib.training import Schedule
+
+STORED = [
+    record
+    for record in records.read_all(Path(__file__).resolve().parent.parent / "results")
+    if record.settings["measurement"] == "ig-penalty"
+]
+RELEASED = [record for record in STORED if record.settings["networks"] == "released"]
+
+
+def penalty_of_the_batch(model, x, y, x_adv):
+    """The release's: the gradient of the batch's mean cross-entropy, and the mean of its l1 norms."""
+    total = torch.zeros_like(x)
+    for k in range(1, 6):
+        z = (x + (x_adv - x) * k / 5).requires_grad_()
+        total += torch.autograd.grad(F.cross_entropy(model(z), y), z)[0]
+    return ((x_adv - x) * total / 5).abs().flatten(1).sum(1).mean().item()
+
+
+@pytest.mark.parametrize("n", [1, 3, 50])
+def test_the_batch_of_the_release_gives_the_penalty_over_n(n, make_images):
+    model = build("small", seed=0).double()
+    x, y = make_images(n).double(), torch.arange(n) % 10
+    x_adv = (x + 0.05).clamp(max=1)
+    terms = ig_penalty.loss_terms(model, x, y, x_adv, n)
+    assert terms["penalty_over_n"] == pytest.approx(penalty_of_the_batch(model, x, y, x_adv), rel=1e-9)
+    assert terms["penalty"] == pytest.approx(n * terms["penalty_over_n"])
+    assert terms["total"] - terms["penalty"] == pytest.approx(F.cross_entropy(model(x), y).item())
+
+
+def test_the_inner_maximum_is_higher_than_the_start_and_inside_the_ball(make_images):
+    model, schedule = build("small", seed=0), Schedule.load("paper", "mnist")
+    x, y = make_images(4).float(), torch.arange(4)
+    of_x = ig_penalty.loss_terms(model, x, y, x, 50)
+    rows = ig_penalty.ig_penalty_rows(model, x, y, schedule)
+    assert [row["climbs"] for row in rows] == ["penalty", "cross-entropy"]
+    assert of_x["penalty"] == 0 < rows[0]["penalty"]
+    assert all(row["cross_entropy"] == of_x["cross_entropy"] and row["n"] == 4 for row in rows)
+
+
+def test_with_weight_1_the_released_networks_are_worse_than_a_constant_and_with_1_over_n_better():
+    assert {(r.settings["dataset"], r.settings["model"]) for r in RELEASED} == set(ig_penalty.PAIRS)
+    for record in RELEASED:
+        assert record.settings["batch_size"] == {"mnist": 50, "cifar10": 128}[record.settings["dataset"]]
+        for row in record.rows:
+            assert row["n"] == 200 and row["log_classes"] == pytest.approx(2.302585, abs=1e-6)
+            assert row["total"] == pytest.approx(row["cross_entropy"] + row["penalty"])
+            assert row["penalty"] == pytest.approx(row["penalty_over_n"] * record.settings["batch_size"])
+            assert row["total_over_n"] < row["log_classes"] < row["total"]
+
+
+def test_a_comparison_with_the_paper_ignores_the_records():
+    assert all(cell.released is None for cell in compare.compare(STORED))
