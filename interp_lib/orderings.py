@@ -13,7 +13,7 @@ from . import intervals
 from .compare import SCHEDULES, Cell, eps_of
 from .data_files import TITLES
 from .models import ARCHITECTURES
-from .records import GAMMA, Record
+from .records import GAMMA, Record, unpack
 
 SOURCES = ("printed", "released", "ours")
 TRAINED = 0.3  # clean accuracy, three times that of a guess: a network below it has not learnt its task
@@ -150,29 +150,58 @@ def accuracy(cell: Cell, source: str) -> float | None:
     return getattr(cell, column(cell, source))
 
 
-def seeds(cell: Cell, source: str, images: int = 200) -> int:
-    """How many networks an accuracy is the mean of."""
-    return max(1, round(cell.n_ours / images)) if source == "ours" and cell.n_ours else 1
+@dataclass(frozen=True)
+class Measured:
+    """An accuracy of n images, a mean over seeds where there are several.
 
+    Attributes:
+        accuracy: in [0, 1].
+        images: n. Networks of several seeds saw the same ones.
+        seeds: how many networks.
+        spread: standard deviation between them; 0 for one.
+        outcomes: which share of the networks has each image right, (n,); empty where it is not known.
+    """
 
-def seed_part(cell: Cell, source: str, images: int = 200) -> tuple[float, float]:
-    """The part of a mean's variance that is due to the k seeds, s^2 / k, and its degrees of freedom; 0 for one."""
-    k = seeds(cell, source, images)
-    return (cell.spread**2 / k, k - 1) if k > 1 and cell.spread else (0.0, 1)
+    accuracy: float
+    images: int = 200
+    seeds: int = 1
+    spread: float = 0.0
+    outcomes: tuple[float, ...] = ()
+
+    @classmethod
+    def of_cell(cls, cell: Cell, source: str, images: int = 200) -> "Measured":
+        """What a source has for a printed value."""
+        seeds = max(1, round(cell.n_ours / images)) if source == "ours" and cell.n_ours else 1
+        spread = cell.spread if source == "ours" and seeds > 1 else 0.0
+        outcomes = cell.outcomes.get(column(cell, source), ())
+        return cls(accuracy(cell, source), images, seeds, spread or 0.0, outcomes)
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[dict]) -> "Measured":
+        """From a record's rows of one method and attack, a row a seed."""
+        values, n = [row["accuracy"] for row in rows], rows[0]["n"]
+        each = [unpack(row["right"], n) for row in rows if "right" in row]
+        outcomes = tuple(fmean(image) for image in zip(*each, strict=True)) if len(each) == len(rows) else ()
+        return cls(fmean(values), n, len(rows), stdev(values) if len(rows) > 1 else 0.0, outcomes)
+
+    @property
+    def image_variance(self) -> float:
+        """(p (1 - p) / n + 1 / 4 n^2) / (1 + 1/n)^2, the square of half of Wilson's interval; not 0 at p = 0."""
+        p, n = self.accuracy, self.images
+        return (p * (1 - p) / n + 1 / (2 * n) ** 2) / (1 + 1 / n) ** 2
+
+    @property
+    def seed_variance(self) -> float:
+        return self.spread**2 / self.seeds
 
 
 def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> float:
-    """Standard error of an accuracy of n images, or of a mean of k networks with standard deviation s between them.
+    """Standard error of an accuracy of n images, or of a mean of k networks, with s between them.
 
-    sqrt((p (1 - p) / n + 1 / 4 n^2) / (1 + 1/n)^2 + s^2 / k), the first half of the length of Wilson's interval, which
-    is not 0 where no image is right
+    The root of `Measured.image_variance` + s^2 / k.
     """
-    return math.sqrt(_image_variance(accuracy(cell, source), images) + seed_part(cell, source, images)[0])
-
-
-def _image_variance(p: float, n: int) -> float:
-    """The first term of `uncertainty`."""
-    return (p * (1 - p) / n + 1 / (2 * n) ** 2) / (1 + 1 / n) ** 2
+    value = Measured.of_cell(cell, source, images)
+    return math.sqrt(value.image_variance + value.seed_variance)
 
 
 def difference_error(one: Sequence[float], other: Sequence[float]) -> float:
@@ -185,7 +214,7 @@ def difference_error(one: Sequence[float], other: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods at one level: their difference, its standard error, p of no difference; see `compared`."""
+    """Two accuracies: their difference, its standard error, p of no difference, and whether image by image."""
 
     difference: float
     error: float
@@ -193,35 +222,28 @@ class Comparison:
     paired: bool
 
 
-def compared(better: Cell, rival: Cell, source: str = "released", images: int = 200) -> Comparison:
-    """One method against another.
+def compared(one: Measured, other: Measured) -> Comparison:
+    """One method against another at one level.
 
     Of one network each: the exact test of McNemar where the records say which images were right, and Fisher's where
     they do not. Of several seeds: Welch's test of the two means over seeds, each with k - 1 degrees of freedom, and the
     same with the variance of the images, n - 1 degrees, added (`intervals.t_test`); p is the larger one.
-
-    Args:
-        better, rival: cells of one level.
-        source: 'printed', 'released' or 'ours'.
-        images: n. Networks of several seeds saw the same images, which count once.
     """
-    pair = (better, rival)
-    values = [accuracy(cell, source) for cell in pair]
-    outcomes = [cell.outcomes.get(column(cell, source), ()) for cell in pair]
-    paired = bool(outcomes[0]) and len(outcomes[0]) == len(outcomes[1])
-    parts = [seed_part(cell, source, images) for cell in pair]
-    image = difference_error(*outcomes) ** 2 if paired else sum(_image_variance(p, images) for p in values)
-    if max(seeds(cell, source, images) for cell in pair) > 1:
+    difference = one.accuracy - other.accuracy
+    paired = bool(one.outcomes) and len(one.outcomes) == len(other.outcomes)
+    image = one.image_variance + other.image_variance
+    if paired:
+        image = difference_error(one.outcomes, other.outcomes) ** 2
+    if max(one.seeds, other.seeds) > 1:
+        seeds = [(side.seed_variance, side.seeds - 1) for side in (one, other)]
         # A part with many degrees of freedom adds to all of them: p must not become smaller by it.
-        both = [*parts, (image, images - 1)]
-        p = max(intervals.t_test(values[0] - values[1], summed)[0] for summed in (parts, both))
+        p = max(intervals.t_test(difference, parts)[0] for parts in (seeds, [*seeds, (image, one.images - 1)]))
     elif paired:
-        p = intervals.mcnemar(*outcomes)
+        p = intervals.mcnemar(one.outcomes, other.outcomes)
     else:
-        counts = [round(value * images) for value in values]
-        p = intervals.fisher(counts[0], images, counts[1], images)
-    error = math.sqrt(image + sum(variance for variance, _ in parts))
-    return Comparison(values[0] - values[1], error, p, paired)
+        counts = [(round(side.accuracy * side.images), side.images) for side in (one, other)]
+        p = intervals.fisher(*counts[0], *counts[1])
+    return Comparison(difference, math.sqrt(image + one.seed_variance + other.seed_variance), p, paired)
 
 
 def findings(
@@ -264,7 +286,8 @@ def findings(
             if statement.better not in there or not rivals:
                 continue
             better = at[statement.better, level]
-            against = {method: compared(better, cell, source, images) for method, cell in rivals.items()}
+            value = Measured.of_cell(better, source, images)
+            against = {m: compared(value, Measured.of_cell(cell, source, images)) for m, cell in rivals.items()}
             rival = max(rivals, key=lambda method: accuracy(rivals[method], source))
             best = against[rival]
             above = [one.p for one in against.values() if one.difference < 0]

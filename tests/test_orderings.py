@@ -9,7 +9,7 @@ from scipy import stats
 
 from interp_lib import compare, intervals, orderings, records
 from interp_lib.compare import Cell
-from interp_lib.orderings import findings, gamma_rows
+from interp_lib.orderings import Measured, findings, gamma_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -145,11 +145,11 @@ def test_three_seeds_are_tested_with_their_degrees_of_freedom():
     pair = [
         cells[1] for cells in (seeded(m, v, outcomes=o) for m, v, o in zip("AB", (one, other), outcomes, strict=True))
     ]
-    compared = orderings.compared(*pair, "ours")
+    compared = orderings.compared(*(Measured.of_cell(cell, "ours") for cell in pair))
     expected = stats.ttest_ind(one, other, equal_var=False)
     assert compared.paired and compared.p == pytest.approx(expected.pvalue)
     assert compared.error == pytest.approx(math.sqrt((stats.tvar(one) + stats.tvar(other)) / 3))
-    unpaired = orderings.compared(*(seeded(m, v)[1] for m, v in (("A", one), ("B", other))), "ours")
+    unpaired = orderings.compared(*(Measured.of_cell(seeded("A", v)[1], "ours") for v in (one, other)))
     image = sum(fmean(v) * (1 - fmean(v)) for v in (one, other)) / 200
     assert not unpaired.paired and unpaired.p == compared.p  # what the images add has many degrees of freedom
     assert unpaired.error == pytest.approx(math.sqrt(compared.error**2 + image), rel=0.01)
@@ -165,7 +165,7 @@ def test_the_spread_between_seeds_counts_for_ours_alone():
     (_, cell) = seeded("Int", (0.4, 0.5, 0.6))
     wilson = math.sqrt(0.25 / 200 + 1 / 400**2) / (1 + 1 / 200)
     assert orderings.uncertainty(cell, "ours") == pytest.approx(math.sqrt(wilson**2 + 0.01 / 3))
-    assert (orderings.seeds(cell, "ours"), orderings.seeds(cell, "released")) == (3, 1)
+    assert (Measured.of_cell(cell, "ours").seeds, Measured.of_cell(cell, "ours").spread) == (3, pytest.approx(0.1))
     (clean, cell) = cells({("Int", "0.35"): 0.5}, spread=0.1)
     assert orderings.uncertainty(cell) == pytest.approx(wilson)
 
@@ -195,6 +195,15 @@ def test_differences_on_the_same_images_are_tested_by_mcnemar():
     (found,) = findings(paired("released", Int=one * 4, Adv=other * 4), images=32)
     assert found.p == pytest.approx(2 / 2**8) and found.verdict == "yes"
     assert found.p < intervals.fisher(16, 32, 8, 32)
+
+
+def test_rows_of_a_record_are_measured_as_a_cell_is():
+    right = [(1, 1, 1, 0), (1, 1, 0, 0)]
+    rows = [{"accuracy": fmean(r), "n": 4, "right": records.pack(r)} for r in right]
+    value = Measured.of_rows(rows)
+    assert value == Measured(0.625, 4, 2, pytest.approx(stdev((0.75, 0.5))), (1, 1, 0.5, 0))
+    assert Measured.of_rows(rows[:1]) == Measured(0.75, 4, 1, 0.0, (1, 1, 1, 0))
+    assert Measured.of_rows([rows[0], {"accuracy": 0.5, "n": 4}]).outcomes == ()
 
 
 def test_networks_that_saw_other_images_are_not_paired():
