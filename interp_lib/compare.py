@@ -263,6 +263,8 @@ def assign_rows(distances: dict[str, dict[str, float]]) -> dict[str, str]:
 def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
     """A row for each table and dataset that has a measured value: how many were, and what came of them.
 
+    A part of a table of which every value rests on a single image is left out: one image measures no mean.
+
     Args:
         source: 'corrected' (the released networks under their right names), 'released' (under the printed names)
             or 'ours', which has two columns more: the mean distance to the released networks' values, under the right
@@ -275,7 +277,8 @@ def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
     for (table, dataset, model), group in groups.items():
         verdicts = [cell.verdict(source) for cell in group]
         differences = [abs(d) for cell in group if (d := cell.difference(source)) is not None]
-        if differences:
+        images = max(((cell.n_ours if source == "ours" else cell.n) or 0 for cell in group), default=0)
+        if differences and images > 1:
             rows.append(
                 {"table": table, "dataset": dataset, "model": model, "copy": next(c.copy for c in group if c.copy),
                  "values": len(differences), "exact": verdicts.count("exact"), "one image": verdicts.count("one image"),
@@ -346,5 +349,7 @@ def as_text(cells: Iterable[Cell], source: str = "released") -> str:
     )
     if any(cell.owner != cell.method for cell in cells) and source == "released":
         lines.append("Counted with the names of Tables A1 and A2, CIFAR-10, set right: see cause, 'row of'.")
+    if single := len(cells) - total["values"]:
+        lines.append(f"{single} values rest on a single image and are not counted.")
     lines.append(f"{len(records.paper_tables()) - len(cells)} of the paper's 743 values are not measured here.")
     return "\n".join(lines)

@@ -408,3 +408,13 @@ def test_a_score_is_close_within_five_per_cent():
     cell = Cell("1", "MNIST", "", "CAM", "NDS", "measure", "l1:1-class", "3.0723", released=3.2)
     assert cell.verdict() == "close"
     assert Cell("1", "MNIST", "", "CAM", "NDS", "measure", "l1:1-class", "3.0723", released=3.3).verdict() == "other"
+
+
+def test_what_rests_on_one_image_is_not_counted():
+    """R-ImageNet's part of Table 1: one image measures no mean."""
+    cells = compare.compare(records.read_all(ROOT / "results"))
+    (images,) = {c.n for c in cells if c.dataset == "R-ImageNet" and c.released is not None}
+    counted = {row["dataset"] for row in compare.counts(cells)}
+    assert ("R-ImageNet" in counted) == (images > 1)
+    text = compare.as_text(cells)
+    assert images > 1 or "28 values rest on a single image and are not counted." in text
