@@ -23,13 +23,12 @@ def loss_terms(model: GlobalPoolNetwork, x: Tensor, y: Tensor, x_adv: Tensor, ba
 
         1/n sum_i [ l(x_i) + w ||IG(x_i, x'_i)||_1 ],        w = 1 and w = 1/N
 
-    l is the cross-entropy and IG its integrated gradients, each image's own; see `losses.path_integral`.
-    A classifier that gives each of C classes the same probability has l = log C and no penalty.
+    l is the cross-entropy, IG its integrated gradients, each image's own; see `losses.path_integral`. A classifier
+    that gives each of C classes the same probability has l = log C and no penalty.
 
     Args:
         model: a network in evaluation mode.
-        x, y, x_adv: images (N, C, H, W), labels (N,) and the points x'.
-        batch_size: N, of training.
+        x, y, x_adv, batch_size: images (N, C, H, W), labels (N,), the points x', and N of training.
     """
     integral, logits_adv = losses.path_integral(model, x, x_adv, y)
     penalty = integral.abs().flatten(1).sum(1).mean().item()
@@ -73,7 +72,8 @@ def measure_ig_penalty(data_dir=None, networks_dir=None, folder=records.RESULTS,
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m interp_lib.ig_penalty", description=__doc__)
+    parser.add_argument("--networks", choices=("released", "ours"), default="released", help="ours: of networks/")
     for option, default in (("--data-dir", None), ("--released-dir", None), ("--results-dir", records.RESULTS)):
         parser.add_argument(option, default=default, help="left out: INTERP_DATA, INTERP_RELEASED, results/")
     given = parser.parse_args()
-    print(*measure_ig_penalty(given.data_dir, given.released_dir, given.results_dir), sep="\n")
+    print(*measure_ig_penalty(given.data_dir, given.released_dir, given.results_dir, source=given.networks), sep="\n")
