@@ -21,7 +21,7 @@ def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "
     markers attacks from random points. A thin line is a second run. Bands are 95 % of the images' sampling error.
 
     Args:
-        rows: columns `method`, `radius`, `run`, `eps`, `value`, `se`, and `source`, a key of `STARTS`.
+        rows: columns `method`, `radius`, `run`, `eps`, `value`, `se`, and optionally `source`, a key of `STARTS`.
         value: 'accuracy' or 'rank correlation', the column and the name of the axis.
         title: over the panels.
 
@@ -30,6 +30,8 @@ def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "
     """
     if rows.empty:
         raise ValueError("rows must not be empty")
+    several = "source" in rows
+    rows = rows if several else rows.assign(source="from x")
     radii = sorted(rows["radius"].unique())
     figure, axes = plt.subplots(len(radii), 1, figsize=(WIDTH, 2.3 * len(radii) + 1), sharex=True, squeeze=False)
     plt.close(figure)
@@ -38,7 +40,8 @@ def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "
         part = rows[rows["radius"] == radius]
         for (method, run, source), line in part.groupby(["method", "run", "source"], sort=False):
             line, style = line.sort_values("eps"), {**METHOD_COLORS[method], **STARTS[source]}
-            label = f"{method}, {source}" if run == part[part["method"] == method]["run"].min() else None
+            name = f"{method}, {source}" if several else method
+            label = name if run == part[part["method"] == method]["run"].min() else None
             ax.plot(line["eps"], line[value], label=label, clip_on=False, linewidth=2 if run == 1 else 1, **style)
             low, high = (line[value] + side * 1.96 * line["se"].fillna(0) for side in (-1, 1))
             ax.fill_between(line["eps"], low.clip(-1, 1), high.clip(-1, 1), color=style["color"], alpha=0.12, lw=0)

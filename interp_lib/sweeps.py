@@ -76,3 +76,34 @@ def gamma_rows(found: Sequence[Record], measurement: str = "pgd", *, dataset: st
     rows = rows_of_small(found, measurement, dataset)
     wanted = {"steps": 200}
     return [*choose(rows, method="Normal", **wanted), *choose(rows, method="Int", radius=radius, **wanted)]
+
+
+def front_points(found: Sequence[Record], measurement: str = "many", *, dataset: str = "cifar10") -> list[dict]:
+    """A row for each network of Adv and Int: clean accuracy beside the accuracy at the paper's radius of training.
+
+    Returns:
+        Rows with method, radius, gamma (0 for Adv), run, n, clean, robust, their standard errors `clean se` and
+        `robust se`, and `right`, what the network makes of each attacked image, see `records.pack`; in the order of
+        method, radius, gamma and run.
+    """
+    names = ("method", "radius", "gamma", "run")
+    rows = [{**row, "gamma": row["gamma"] or 0.0} for row in rows_of_small(found, measurement, dataset)]
+    part = lambda eps: {tuple(row[name] for name in names): row for row in choose(rows, method=["Adv", "Int"], eps=eps)}
+    clean, robust = part(0.0), part(TRAINING_EPS[dataset])
+    points = []
+    for key in sorted(clean.keys() & robust.keys()):
+        numbers = {
+            f"{name}{suffix}": row[column]
+            for name, row in (("clean", clean[key]), ("robust", robust[key]))
+            for suffix, column in (("", "accuracy"), (" se", "se"))
+        }
+        points.append(
+            {**dict(zip(names, key, strict=True)), **numbers, "n": robust[key]["n"], "right": robust[key]["right"]}
+        )
+    return points
+
+
+def radius_rows(found: Sequence[Record], measurement: str, radii: Sequence[float], **wanted) -> list[dict]:
+    """Rows of Adv and of Int with the paper's gamma, trained on MNIST in balls of these radii; see `choose`."""
+    rows = rows_of_small(found, measurement, "mnist")
+    return choose(rows, method=["Adv", "Int"], gamma=[None, GAMMA], radius=list(radii), **wanted)
