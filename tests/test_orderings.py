@@ -252,6 +252,27 @@ def test_statements_of_section_5_lean_as_printed(network):
     assert all(f.difference > 0 for f in findings(compare.compare([]), network=network, source="printed"))
 
 
+YES, NO, OPEN, NONE = "yes", "no", "not settled", "none left"
+
+
+@pytest.mark.parametrize(
+    "kind, network, source, images, verdicts",
+    [
+        ("pgd", "MNIST Small", "released", 200, [YES] * 4 + [OPEN] + [YES] * 4),
+        ("pgd", "MNIST Small", "ours", 200, [OPEN] * 5 + [YES] * 4),
+        ("pgd", "CIFAR-10 WResnet", "released", 200, [OPEN, YES, YES, OPEN, OPEN, YES]),
+        ("pgd", "CIFAR-10 WResnet", "ours", 200, [OPEN] * 5),
+        ("pgd", "CIFAR-10 Small", "released", 200, [OPEN, OPEN, OPEN, YES]),
+        ("many", "MNIST Small", "released", 2000, [YES] * 4 + [OPEN] + [YES] * 4),
+        ("many", "CIFAR-10 Small", "released", 2000, [NO, YES, YES, YES]),
+        ("starts", "MNIST Small", "released", 200, [NONE] * 3 + [NO, NONE] + [YES] * 4),
+    ],
+)
+def test_what_the_records_say_of_section_5(kind, network, source, images, verdicts):
+    cells = compare.compare(records.read_all(ROOT / "results"), kind)
+    assert [f.verdict for f in findings(cells, network=network, source=source, images=images)] == verdicts
+
+
 # Appendix C
 
 
