@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from side_by_side import in_turns
 from tqdm import tqdm
 
-from interp_lib import losses, records
+from interp_lib import losses, records, released
 from interp_lib.attacks.pgd import uniform_start
 from interp_lib.models import ARCHITECTURES, build
 from interp_lib.training import Schedule, generator, inner_maximum
@@ -30,7 +30,7 @@ from interp_lib.training import Schedule, generator, inner_maximum
 DATASETS = {"mnist": ((1, 28, 28), 55000), "cifar10": ((3, 32, 32), 45000)}  # an image, and images an epoch
 TOLERANCE = 0.02  # of the loss
 GAMMA = records.GAMMA
-METHODS = [method for method in losses.METHODS if not method.startswith("Int2")]
+METHODS = released.METHODS
 
 
 def cams(model, x):
@@ -47,12 +47,13 @@ def int_norms(model, x, x_adv, y, one_class):
 
 
 def path_norm(model, x, x_adv, y):
+    """The penalty of IG-Norm with its weight 1/N, see `losses.ig_norm`."""
     points = torch.cat([x + s / 5 * (x_adv - x) for s in range(1, 6)])
     if not points.requires_grad:
         points.requires_grad_()
     loss = F.cross_entropy(model(points), y.repeat(5), reduction="sum")
     (gradient,) = torch.autograd.grad(loss, points, create_graph=True)
-    return ((x_adv - x) * gradient.unflatten(0, (5, -1)).mean(0)).abs().flatten(1).sum(1)
+    return ((x_adv - x) * gradient.unflatten(0, (5, -1)).mean(0)).abs().flatten(1).sum(1) / len(x)
 
 
 def divergence(model, x, x_adv):
