@@ -36,10 +36,11 @@ class IsaScores(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One measure's scores minus another's on the same images, see `difference`.
+    """One measure's scores minus another's on the images that both keep, see `difference`.
 
     nds, nds_se, nsl, nsl_se: the differences with their standard errors.
-    images: how many images both were measured on, kept or not.
+    images: how many images both keep.
+    measured: how many images both were measured on.
     """
 
     nds: float
@@ -47,6 +48,7 @@ class Difference(NamedTuple):
     nsl: float
     nsl_se: float
     images: int
+    measured: int
 
 
 def image_scores(scores: Tensor, eps: Tensor, counts: Tensor) -> Tensor:
@@ -134,25 +136,34 @@ def isa_scores(each: Tensor) -> IsaScores:
     return IsaScores(nds, nds_se, nsl, nsl_se, per_image, per_image_se, images, int(each[:, 0].sum()))
 
 
-def difference(one: Tensor, other: Tensor) -> Difference:
-    """NDS and NSL of one measure minus those of another on the same images, with paired standard errors.
+def common(one: Tensor, other: Tensor) -> Tensor:
+    """Two measures on the images that both keep: (N, 3) and (M, 3) -> (min(N, M), 2, 3), zeros for other images."""
+    n = min(len(one), len(other))
+    both = torch.stack([one[:n], other[:n]], 1)
+    return torch.where((both[..., :1] > 0).all(1, keepdim=True), both, 0)
 
-    In each draw of the bootstrap both see the same images, so that what an image adds to both cancels, as in the
-    paired test. Where one was measured on fewer images, the other is cut to them.
+
+def difference(one: Tensor, other: Tensor) -> Difference:
+    """NDS and NSL of one measure minus those of another on the images that both keep, with paired standard errors.
+
+    An image whose score never falls is dropped, and two measures drop different images. Scores over the images of
+    each would differ because the images do, so that an image counts only where both measures keep it. In each draw
+    of the bootstrap both see the same images, and what an image adds to both cancels, as in the paired test. Images
+    are drawn from all that both were measured on, because which of them both keep is chance as well.
 
     Args:
         one, other: of `image_scores`, (N, 3) and (M, 3), the same images in the same order as far as both go.
 
     Returns:
-        A `Difference`; NaN where either keeps no image.
+        A `Difference`; its numbers are NaN where there is no image that both keep, its errors where there is one.
     """
-    n = min(len(one), len(other))
-    both = torch.stack([one[:n], other[:n]], 1)
+    both = common(one, other)
+    images = int((both[:, 0, 0] > 0).sum())
     apart = lambda sums: ratios(sums[..., 0, :]) - ratios(sums[..., 1, :])
     values = apart(both.sum(0))
-    enough = ((both[..., 0] > 0).sum(0) > 1).all()
-    errors = spread(apart(resampled(both))) if enough else torch.full_like(values, torch.nan)
-    return Difference(float(values[0]), float(errors[0]), float(values[1]), float(errors[1]), n)
+    errors = spread(apart(resampled(both))) if images > 1 else torch.full_like(values, torch.nan)
+    (nds, nsl), (nds_se, nsl_se) = values.tolist(), errors.tolist()
+    return Difference(nds, nds_se, nsl, nsl_se, images, len(both))
 
 
 def to_record(each: Tensor) -> list[list[float] | None]:

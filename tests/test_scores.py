@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp_lib.scores import difference, from_record, image_scores, isa_scores, ratios, resampled, to_record
+from interp_lib.scores import common, difference, from_record, image_scores, isa_scores, ratios, resampled, to_record
 
 
 def released_loop(scores, eps, counts):
@@ -128,22 +128,46 @@ def test_images_are_drawn_together_and_as_many_as_there_are():
 
 def test_a_measure_does_not_differ_from_itself():
     each = sample(40, kept=0.8)
-    found = difference(each, each)
-    assert found == (0, 0, 0, 0, 40)
+    kept = int((each[:, 0] > 0).sum())
+    assert difference(each, each) == (0, 0, 0, 0, kept, 40) and 20 < kept < 40
 
 
 def test_differences_by_hand_and_cut_to_common_images():
     one = torch.tensor([[2.0, 4.0, 1.0], [2.0, 8.0, 1.0], [5.0, 5.0, 5.0]]).double()
     other = torch.tensor([[4.0, 4.0, 2.0], [4.0, 8.0, 2.0]]).double()
     found = difference(one, other)
-    assert (found.nds, found.nsl, found.images) == (3 - 1.5, 0.5 - 0.5, 2)
+    assert (found.nds, found.nsl, found.images, found.measured) == (3 - 1.5, 0.5 - 0.5, 2, 2)
     # Two images, four equally likely draws: the same twice (two ways), or both.
     nds = np.array([2 - 1, 4 - 2, 1.5, 1.5])
     assert found.nds_se == pytest.approx(nds.std(), rel=0.05) and found.nsl_se == 0
     assert difference(other, one).nds == -found.nds
     alone = difference(one[:1], other[:1])
     assert alone.nds == 1 and math.isnan(alone.nds_se)
-    assert math.isnan(difference(one, torch.zeros(3, 3).double()).nds)
+    nothing = difference(one, torch.zeros(3, 3).double())
+    assert math.isnan(nothing.nds) and (nothing.images, nothing.measured) == (0, 3)
+
+
+def test_an_image_counts_only_where_both_measures_keep_it():
+    """The same scores on images 0 and 1; one drops 2, which is large, the other drops 3, which is small."""
+    one = torch.tensor([[2, 6, 1], [2, 8, 1], [0, 0, 0], [2, 1, 9]]).double()
+    other = torch.tensor([[2, 6, 1], [2, 8, 1], [2, 90, 1], [0, 0, 0]]).double()
+    assert difference(one, other) == (0, 0, 0, 0, 2, 4)
+    # Each over the images that it keeps: 15 / 6 against 104 / 6, and 11 / 6 against 3 / 6.
+    (nds, nsl), (other_nds, other_nsl) = ratios(torch.stack([one.sum(0), other.sum(0)])).tolist()
+    assert (nds, other_nds) == (15 / 6, 104 / 6) and (nsl, other_nsl) == (11 / 6, 3 / 6)
+    assert common(one, other)[:, 0].tolist() == [[2, 6, 1], [2, 8, 1], [0, 0, 0], [0, 0, 0]]
+    apart = difference(one[2:], other[2:])
+    assert math.isnan(apart.nds) and math.isnan(apart.nds_se) and apart.images == 0
+
+
+def test_differences_are_those_of_a_loop_over_images():
+    one, other = sample(70, 3, 0.7), sample(60, 4, 0.8)
+    pairs = [(a, b) for a, b in zip(one.tolist(), other.tolist(), strict=False) if a[0] and b[0]]
+    score = lambda side, column: sum(pair[side][column] for pair in pairs) / sum(pair[side][0] for pair in pairs)
+    found = difference(one, other)
+    assert (found.images, found.measured) == (len(pairs), 60) and 20 < len(pairs) < 60
+    assert found.nds == pytest.approx(score(0, 1) - score(1, 1), abs=1e-12)
+    assert found.nsl == pytest.approx(score(0, 2) - score(1, 2), abs=1e-12)
 
 
 def test_pairing_takes_out_what_images_share():
@@ -159,7 +183,7 @@ def test_paired_errors_are_those_of_repeated_samples():
     gaps, said = [], []
     for seed in range(300):
         one, other = sample(50, seed, 0.8), sample(50, seed, 0.9)
-        other[:, 1] *= torch.from_numpy(np.random.default_rng(seed + 10**6).lognormal(0, 0.2, 50))
+        other[:, 1:] *= torch.from_numpy(np.random.default_rng(seed + 10**6).lognormal(0, 0.2, (50, 2)))
         found = difference(one, other)
         gaps.append((found.nds, found.nsl))
         said.append((found.nds_se, found.nsl_se))
