@@ -1,6 +1,7 @@
 """The committed chapters: sound as notebooks, buildable as pages, alive in a browser."""
 
 import base64
+import re
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import pytest
 import yaml
 from browser import Keys, open_page, requires_browser
 
-from interp_lib import compare, networks, orderings, records
+from interp_lib import compare, networks, records, sweeps
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
@@ -110,34 +112,87 @@ def test_a_page_with_sliders_stays_small(html):
     assert (html / "04_attacks_on_maps.html").stat().st_size < 1_500_000
 
 
-def test_readme_says_of_start_and_images_what_the_records_say():
-    by_family = {record.family: record for record in records.read_all(ROOT / "results")}
+@pytest.fixture(scope="module")
+def by_family():
+    return {record.family: record for record in records.read_all(ROOT / "results")}
 
-    def accuracy(kind, method, **chosen):
-        (row,) = (
-            row
-            for row in by_family[f"{kind}-mnist-small-released"].rows
-            if {"method": method, "eps": 0.35, "steps": 200, **chosen}.items() <= row.items()
-        )
-        return f"{row['accuracy']:.3f}"
 
-    from_x = [accuracy("pgd", method) for method in ("Int", "Int-Adv", "Adv")]
-    random = [accuracy("starts", method, starts=1) for method in ("Int", "Int-Adv")]
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def the_one(record, **chosen):
+    """The row with these values."""
+    agrees = lambda row, key, value: abs(row[key] - value) < 1e-6 if isinstance(value, float) else row.get(key) == value
+    (row,) = (row for row in record.rows if all(agrees(row, *pair) for pair in chosen.items()))
+    return row
+
+
+def numbers(*rows, column="accuracy"):
+    return [f"{row[column]:.3f}" for row in rows]
+
+
+def test_readme_says_of_starts_what_the_records_say(by_family):
+    pgd, starts = (by_family[f"{kind}-mnist-small-released"] for kind in ("pgd", "starts"))
+    from_x = [the_one(pgd, method=m, eps=0.35, steps=200) for m in ("Int", "Int-Adv", "Adv")]
+    random = [the_one(starts, method=m, eps=0.35, starts=1) for m in ("Int", "Int-Adv")]
+    said = "leaves Int {} and Int-Adv {} of the images at ε = 0.35, where adversarial training has {}"
+    assert said.format(*numbers(*from_x)) in README
+    assert "it leaves them {} and {}".format(*numbers(*random)) in README
+    second = {"radius": 0.3, "run": 2, "eps": 0.35, "method": "Int", "gamma": 0.01}
+    again = the_one(by_family["pgd-mnist-small-sweeps"], steps=200, **second)
+    lost = the_one(by_family["starts-mnist-small-sweeps"], starts=1, **second)
+    assert again["accuracy"] >= from_x[0]["accuracy"] and lost["accuracy"] < 0.05
+
+
+def test_readme_says_of_the_radius_of_training_what_the_records_say(by_family):
+    pgd, aai = (by_family[f"{kind}-mnist-small-sweeps"] for kind in ("pgd", "aai"))
+    adv, ours = {"method": "Adv", "radius": 0.4}, {"method": "Int", "radius": 0.4, "gamma": 0.01}
+    rows = [the_one(pgd, steps=200, eps=e, **which) for which in (adv, ours) for e in (0.35, 0.4)]
+    said = "in a ball of 0.4 keeps {} and {} of the images at 0.35 and 0.4, Int trained in that ball {} and {}"
+    assert said.format(*numbers(*rows)) in README
+    assert all(a["accuracy"] > b["accuracy"] for a, b in zip(rows[:2], rows[2:], strict=True))
+    clean = [the_one(pgd, steps=200, eps=0.0, **which) for which in (adv, ours)]
+    assert "with {} and {} of them right without an attack".format(*numbers(*clean)) in README
+    maps = [the_one(aai, eps=e, **which) for which in (ours, adv) for e in (0.35, 0.4)]
+    said = "are {} and {} at 0.35 and 0.4, against {} and {} of adversarial training"
+    assert said.format(*numbers(*maps, column="tau")) in README
+    assert all(a["tau"] - b["tau"] > 2 * (a["se"] + b["se"]) for a, b in zip(maps[:2], maps[2:], strict=True))
+
+
+def test_readme_says_of_the_ig_baselines_and_of_cifar10_what_the_records_say(by_family):
+    found = list(by_family.values())
+    rows = [r for r in by_family["many-mnist-small-ours"].rows if (r["method"], r["eps"]) == ("Chen-IG-Norm", 0.3)]
+    assert {r["seed"] for r in rows} == {0, 1, 2}
+    assert f"it keeps {sum(r['accuracy'] for r in rows) / 3:.3f} of 2,000 images at ε = 0.3" in README
+    fails = [
+        r
+        for r in by_family["pgd-mnist-small-ours"].rows
+        if (r["method"], r["eps"], r["steps"]) == ("IG-Norm", 0.3, 200)
+    ]
+    assert len(fails) == 3 and max(r["accuracy"] for r in fails) < 0.1
+    point = {
+        (r["method"], round(255 * r["radius"]), r["gamma"], r["run"]): r["robust"] for r in sweeps.front_points(found)
+    }
+    said = "Int keeps {:.3f} and adversarial training {:.3f}; Int with γ = 0.02 keeps {:.3f} for a tenth less clean "
+    said += "accuracy, adversarial training at 10/255 {:.3f}."
+    order = ("Int", 8, 0.01, 1), ("Adv", 8, 0.0, 1), ("Int", 8, 0.02, 2), ("Adv", 10, 0.0, 1)
+    assert said.format(*(point[key] for key in order)) in README
+    wide = {(c.method, c.level): c for c in compare.compare(found) if (c.table, c.dataset) == ("3", "CIFAR-10")}
+    assert all(wide["Int", level].printed >= wide["Adv", level].printed for m, level in wide if m == "Int")
     assert (
-        "leaves Int {} and Int-Adv {} of the images at ε = 0.35, where adversarial training has {}".format(*from_x)
-        in text
+        f"adversarial training keeps {wide['Adv', '8/255'].ours:.3f} of the images at 8/255 and "
+        f"Int {wide['Int', '8/255'].ours:.3f}, by another schedule" in README
     )
-    assert "it leaves them {} and {}".format(*random) in text
-    many = {r["method"]: r["accuracy"] for r in by_family["many-cifar10-small-released"].rows if r["eps"]}
-    found = orderings.findings(compare.compare(by_family.values(), "many"), network="CIFAR-10 Small", images=2000)
-    (below,) = (f for f in found if f.statement.better == "Int" and f.statement.worse == ("Adv",))
-    assert below.paired and below.verdict == "no"
-    said = "2,000 images put Int below, at {:.3f} against {:.3f} (image by image {:.3f} ± {:.3f})"
-    assert said.format(many["Int"], many["Adv"], -below.difference, below.error) in text
-    ours = {r["method"]: r["accuracy"] for r in by_family["many-cifar10-small-ours"].rows if r["eps"]}
-    said = "it keeps {:.3f} and {:.3f} of 2,000 images, where Int keeps {:.3f} and {:.3f}; one seed"
-    assert said.format(*(of[method] for method in ("IG-Norm", "Int") for of in (many, ours))) in text
+
+
+def test_readme_says_what_the_records_of_training_time_say(by_family):
+    ratios = [row["ratio"] for row in by_family["training-time-mnist-small"].rows if row["method"] != "Normal"]
+    assert f"{min(ratios):.1f} to {max(ratios):.1f} times as fast as a plain PyTorch loop" in README
+
+
+def test_the_bibliography_is_what_the_pages_cite():
+    text = "".join(cell.source for path in CHAPTERS for cell in nbformat.read(path, 4).cells)
+    text += "".join(path.read_text(encoding="utf-8") for path in (ROOT / "book").glob("*.md"))
+    cited = {key.strip() for keys in re.findall(r"\{cite:[a-z]+\}`([^`]+)`", text) for key in keys.split(",")}
+    entries = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book/references.bib").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(entries) == sorted(cited)
 
 
 def test_readme_shows_the_figures_of_the_landing_page():
