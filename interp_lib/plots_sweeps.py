@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -60,10 +59,11 @@ def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "
 def front(points: pd.DataFrame, *, labels: Sequence[str], robust: str, title: str = "") -> Figure:
     """Clean accuracy against robust accuracy, a point a network; up and to the right is better on both counts.
 
-    Networks of one method and radius are joined in the order of gamma. Error bars are one standard error.
+    The networks of a method are joined in the order of the rows; second runs are hollow and not joined. Error bars are
+    one standard error.
 
     Args:
-        points: columns `method`, `radius`, `clean`, `clean se`, `robust`, `robust se`.
+        points: columns `method`, `run`, `clean`, `clean se`, `robust`, `robust se`.
         labels: a short text beside each point.
         robust: the name of the vertical axis.
         title: over the axes.
@@ -73,19 +73,20 @@ def front(points: pd.DataFrame, *, labels: Sequence[str], robust: str, title: st
     """
     if points.empty or len(points) != len(labels):
         raise ValueError(f"needs one label a point, and a point; got {len(points)} points and {len(labels)} labels.")
-    figure, ax = plt.subplots(figsize=(WIDTH, 4.8))
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.6))
     plt.close(figure)
-    texts = iter(labels)
-    widths = dict(zip(sorted(points["radius"].unique()), np.linspace(1, 3, points["radius"].nunique()), strict=True))
-    for (method, radius), line in points.groupby(["method", "radius"], sort=False):
-        style = METHOD_COLORS[method]
-        ax.errorbar(
-            line["clean"], line["robust"], xerr=line["clean se"], yerr=line["robust se"], color=style["color"],
-            marker=style["marker"], linewidth=widths[radius], elinewidth=0.8,
-            label=f"{method}, trained at {255 * radius:.0f}/255",
-        )  # fmt: skip
-        for x, y in zip(line["clean"], line["robust"], strict=True):
-            ax.annotate(next(texts), (x, y), xytext=(5, 5), textcoords="offset points", fontsize=9)
+    for method, line in points.groupby("method", sort=False):
+        style = {key: METHOD_COLORS[method][key] for key in ("color", "marker")}
+        first = line.drop_duplicates(["radius", "gamma"])
+        ax.plot(first["clean"], first["robust"], color=style["color"], alpha=0.6)
+        for run, part in line.groupby("run"):
+            ax.errorbar(
+                part["clean"], part["robust"], xerr=part["clean se"], yerr=part["robust se"], linestyle="none",
+                elinewidth=0.8, label=f"{method}, run {run}", markerfacecolor="white" if run > 1 else style["color"],
+                **style,
+            )  # fmt: skip
+    for text, x, y in zip(labels, points["clean"], points["robust"], strict=True):
+        ax.annotate(text, (x, y), xytext=(6, 7), textcoords="offset points", fontsize=9)
     ax.set(xlabel="clean accuracy", ylabel=robust, title=title)
     _legend_below(figure, *ax.get_legend_handles_labels(), ncols=2)
     return figure

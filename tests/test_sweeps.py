@@ -67,8 +67,8 @@ def test_a_panel_a_radius():
 
 def test_the_front_has_a_point_a_network():
     points = pd.DataFrame(
-        {"method": ["Adv", "Int", "Int"], "radius": [0.03, 0.03, 0.03], "clean": [0.5, 0.6, 0.4],
-         "clean se": 0.01, "robust": [0.3, 0.2, 0.25], "robust se": 0.01}
+        {"method": ["Adv", "Int", "Int"], "radius": 0.03, "gamma": [0.0, 0.01, 0.01], "run": [1, 1, 2],
+         "clean": [0.5, 0.6, 0.4], "clean se": 0.01, "robust": [0.3, 0.2, 0.25], "robust se": 0.01}
     )  # fmt: skip
     figure = plots_sweeps.front(points, labels=["a", "b", "c"], robust="under attack")
     assert [text.get_text() for text in figure.axes[0].texts] == ["a", "b", "c"]
