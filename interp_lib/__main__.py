@@ -281,8 +281,8 @@ def parser() -> argparse.ArgumentParser:
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
     p.add_argument("table", help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), starts (random "
                    "ones), fine (a random one and finer steps, WResnet), many (2,000 images), seen (training images), "
-                   "clean (R-ImageNet), aai-printed (eq. (7)), rounding, tightness (of Proposition 1), "
-                   "digits")  # fmt: skip
+                   "clean (R-ImageNet), aai-printed (eq. (7)), isa-again, softplus, rounding, tightness (of "
+                   "Proposition 1), digits")  # fmt: skip
     p.add_argument(
         "--networks",
         choices=("released", "sweeps", "ours"),

@@ -14,8 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import compare, data, networks, orderings, records, released
+from .activations import ACTIVATIONS, ReplacedRelu
 from .checks import check_device
-from .evaluation import pgd_accuracy, pgd_accuracy_in_batches, random_start_accuracy
+from .evaluation import count_correct, pgd_accuracy, pgd_accuracy_in_batches, random_start_accuracy
 from .evaluation_interpretation import (
     AAI,
     BATCH,
@@ -55,6 +56,7 @@ TABLES = {
     "aai-printed": (("mnist", "small"),), "fine": (("cifar10", "wresnet"),),
     "table2": MAIN, "A4": APPENDIX, "A5": APPENDIX,
     "table1": (("mnist", "small"), ("cifar10", "small"), ("restricted_imagenet", "wresnet")),
+    "isa-again": (("mnist", "small"),), "softplus": (("mnist", "small"), ("cifar10", "small")),
 }  # fmt: skip
 # What a table is measured with, other than PGD: the record's family and its arguments.
 INTERPRETATION = {
@@ -63,9 +65,12 @@ INTERPRETATION = {
     "A4": ("aai", "CAM"),
     "A5": ("aai", "GradCAM++"),
     "table1": ("isa", None),
+    "isa-again": ("isa-again", None),
+    "softplus": ("softplus", None),
 }
 RowsOf = Callable[[GlobalPoolNetwork, list[dict], Callable[[int], object]], Iterable[list[dict]]]
 ISA_IMAGES = 100
+AGAIN = 123  # seed of another hundred images of Table 1: the one in the released script `isa_cam`
 # Table 1 has no IG of R-ImageNet, and there an image takes half an hour: few are measured, the first ones.
 ISA_FEW = {("restricted_imagenet", "wresnet"): 2}
 
@@ -260,6 +265,7 @@ def isa_record(
     images: int | None = None,
     folder: str | Path = records.RESULTS,
     n: int = ISA_IMAGES,
+    seed: int = 99,
     device: str = "cpu",
 ) -> Path:
     """Measures NDS and NSL of ISAs, see `evaluation_interpretation.isa_rows`; arguments as `accuracy_record`.
@@ -268,23 +274,54 @@ def isa_record(
         interpreters: `MAPS`, or IG, which has a record of its own.
         images: how many of the n images of the subset; `measured` in a row says how many they were. More of them
             later go on with the same record.
+        seed: of the subset. Other images than the tables' make another measurement, 'isa-again'.
     """
     ig = "IG" in interpreters
     settings = {
-        "measurement": "isa", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
-        "subset": {"n": n, "seed": 99}, "model": model, "networks": source, "interpreters": list(interpreters),
+        "measurement": "isa" if seed == 99 else "isa-again",
+        "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
+        "subset": {"n": n, "seed": seed}, "model": model, "networks": source, "interpreters": list(interpreters),
         "attack": {"name": "isa", "norm": "linf", "targeted": True, "settings": "released", "batch": BATCH, "steps": 10,
                    "tau": 0.1, "penalties": list(PENALTIES)},
         "score": "NDS and NSL as the released code averages them, from three numbers an image",
         **({"IG": {"activation": "softplus", "baseline": "black", "steps": 100, "rule": "right", "scale": IG_SCALE}}
            if ig else {}),
     }  # fmt: skip
-    subset = dataset.evaluation_subset(n).to(device)
+    subset = dataset.evaluation_subset(n, seed=seed).to(device)
     images = min(n, ISA_FEW.get((dataset.name, model), n)) if images is None else images
     run = {"interpreters": interpreters, "images": images, "at_once": 1 if images < n else 10 if ig else None}
     rows = lambda network, held, progress: isa_rows(network, subset, held=held, progress=progress, **run)
     total = images * sum(2 * (1 if name == "Repr" else len(CLASS_SETS)) for name in interpreters)
     return grow(settings, found, rows, total, unit="image", folder=folder, device=device)
+
+
+def softplus_record(
+    dataset: data.Dataset,
+    model: str,
+    found: Sequence[Network],
+    source: str,
+    *,
+    folder: str | Path = records.RESULTS,
+    n: int = ISA_IMAGES,
+    device: str = "cpu",
+) -> Path:
+    """Measures how many images of Table 1 a network has right with softplus in the place of ReLU, as in rows IG."""
+    settings = {
+        "measurement": "softplus", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
+        "subset": {"n": n, "seed": 99}, "model": model, "networks": source,
+        "score": "images classified right, with each activation in the place of ReLU",
+    }  # fmt: skip
+    subset = dataset.evaluation_subset(n).to(device)
+
+    def rows(network: GlobalPoolNetwork, progress) -> list[dict]:
+        counts = []
+        for name in ("relu", "softplus"):
+            with ReplacedRelu(ACTIVATIONS[name]):
+                counts.append({"activation": name, "correct": count_correct(network, subset.x, subset.y), "n": n})
+        progress(1)
+        return counts
+
+    return grow(settings, found, once(rows), 1, folder=folder, device=device)
 
 
 def once(rows_of: Callable[[GlobalPoolNetwork, Callable[[int], object]], list[dict]]) -> RowsOf:
@@ -370,8 +407,9 @@ def measure(
     step of the full size on the networks of Table 3; `starts` is the attack of Table 3 from random points on these and
     on those of Tables A1 to A3; `fine` is one random point and finer steps on WResnet; `aai-printed` is Table 2 by eq.
     (7) with its hinge; `many` is Table 3's attack on 2,000 images for the Small networks; `seen` is ten steps at the
-    training radius on training images; `clean` is no attack at all; `digits` is the experiment of Table 3 on digits.
-    Table 1 is measured on the Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
+    training radius on training images; `clean` is no attack at all; `isa-again` is Table 1 on another hundred images,
+    `softplus` what its rows IG classify; `digits` is the experiment of Table 3 on digits. Table 1 is measured on the
+    Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
 
     Args:
         table: a key of `TABLES`, in capitals or not.
@@ -401,7 +439,7 @@ def measure(
         kind, interpreter = INTERPRETATION.get(
             name, (name if name in ("fgsm", "starts", "fine", "many", "seen", "clean") else "pgd", None)
         )
-        if kind == "isa":  # Table 1 has no other
+        if kind in ("isa", "isa-again", "softplus"):  # Table 1 has no other
             found = [network for network in found if network.labels["method"] == "Normal"]
         if found:
             try:
@@ -416,6 +454,10 @@ def measure(
                 paths.append(aai_record(loaded, model, found, source, interpreter=interpreter, **where))
             elif kind == "aai-printed":
                 paths.append(printed_aai_record(loaded, model, found, source, **where))
+            elif kind == "softplus":
+                paths.append(softplus_record(loaded, model, found, source, **where))
+            elif kind == "isa-again":
+                paths.append(isa_record(loaded, model, found, source, seed=AGAIN, **where))
             elif kind == "isa":
                 for interpreters in (MAPS, ("IG",)) if model == "small" else (MAPS,):
                     paths.append(isa_record(loaded, model, found, source, interpreters=interpreters, **where))
