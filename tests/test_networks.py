@@ -2,15 +2,17 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from interp_lib import networks
+from interp_lib import networks, records, released
 from interp_lib.models import build
 from interp_lib.networks import NetworkError, NetworkName
 
+ROOT = Path(__file__).resolve().parent.parent
 HOW = {"dataset": "mnist", "method": "Int", "seed": 0, "schedule": "digits"}
 NAME = NetworkName("mnist", "small", "IG-Norm-Sum", 3, "digits")
 
@@ -121,3 +123,21 @@ def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path):
     tensors["conv2.bias"][3] = float("inf")
     safetensors.torch.save_file(tensors, path)
     refused(path)
+
+
+def test_every_measured_network_is_the_one_that_is_there():
+    """A network that was trained again leaves no number of the one before it."""
+    weights = {}
+    for path in networks.available(ROOT / "networks"):
+        model, how = networks.load(path)
+        key = tuple(how[name] for name in ("dataset", "model", "method", "seed", "schedule", "gamma"))
+        weights[key] = released.fingerprint(model)
+    checked = 0
+    for record in records.read_all(ROOT / "results"):
+        if record.settings.get("networks") == "ours":
+            for row in (row for row in record.rows if "schedule" in row):
+                key = record.settings["dataset"], record.settings["model"]
+                key += tuple(row[name] for name in ("method", "seed", "schedule", "gamma"))
+                assert row["weights"] == weights[key], (record.name, key)
+                checked += 1
+    assert checked > 1000
