@@ -86,7 +86,7 @@ def front(points: pd.DataFrame, *, labels: Sequence[str], robust: str, title: st
                 **style,
             )  # fmt: skip
     for text, x, y in zip(labels, points["clean"], points["robust"], strict=True):
-        ax.annotate(text, (x, y), xytext=(6, 7), textcoords="offset points", fontsize=9)
+        ax.annotate(text, (x, y), xytext=(6, 7), textcoords="offset points", fontsize=10.5)
     ax.set(xlabel="clean accuracy", ylabel=robust, title=title)
     _legend_below(figure, *ax.get_legend_handles_labels(), ncols=2)
     return figure

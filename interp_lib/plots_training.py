@@ -235,7 +235,7 @@ def gamma_curve(rows: pd.DataFrame, *, eps: float, printed: pd.DataFrame | None 
                 label=f"{name}, paper", clip_on=False, zorder=3,
             )  # fmt: skip
     ax.set(xlabel="regularisation parameter γ", ylabel="accuracy", ylim=(0, 1), title=title)
-    ax.set_xticks(list(ticks), list(ticks.values()), fontsize=9)
+    ax.set_xticks(list(ticks), list(ticks.values()), rotation=45)  # neighbours such as 0.015 and 0.02 would touch
     _legend_below(figure, *ax.get_legend_handles_labels(), ncols=2)
     return figure
 
