@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from .models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, build
+from .records import GAMMA
 
 METHODS = ("Normal", "Adv", "TRADES", "IG-Norm", "IG-Norm-Sum", "Int-1-class", "Int", "Int-Adv")
 _METHOD_IN_FILE = dict(zip(METHODS, ("normal", "adv", "trades", "ig", "igsum", "intone", "int", "intadv"), strict=True))
@@ -249,7 +250,7 @@ def other_networks(folder: str | os.PathLike | None = None) -> list[OtherNetwork
         elif (name := _OTHER_FILE.fullmatch(path.name)) and (name[2] or name[3]):
             unit, usual = _RADIUS[name[1]]
             method = "Adv" if "_adv_" in path.name else "Int"
-            gamma = None if method == "Adv" else float(f"0.{name[2]}") if name[2] else 0.01
+            gamma = None if method == "Adv" else float(f"0.{name[2]}") if name[2] else GAMMA
             dataset, epochs = {"mnist": ("mnist", 100), "cifar": ("cifar10", 200)}[name[1]]
             radius = int(name[3] or usual)
             second = 2 if name[3] and radius == usual else 1

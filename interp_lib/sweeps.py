@@ -72,10 +72,8 @@ def gamma_rows(found: Sequence[Record], measurement: str = "pgd", *, dataset: st
 
     Source: Appendix C.
     """
-    radius = TRAINING_EPS[dataset]
-    rows = rows_of_small(found, measurement, dataset)
-    wanted = {"steps": 200}
-    return [*choose(rows, method="Normal", **wanted), *choose(rows, method="Int", radius=radius, **wanted)]
+    rows = choose(rows_of_small(found, measurement, dataset), steps=200)
+    return [*choose(rows, method="Normal"), *choose(rows, method="Int", radius=TRAINING_EPS[dataset])]
 
 
 def front_points(found: Sequence[Record], measurement: str = "many", *, dataset: str = "cifar10") -> list[dict]:
