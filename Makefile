@@ -1,17 +1,22 @@
 # Two commands: `make book` and `make test`. Each makes its own .venv when there is none.
 PYTHON ?= python3
 PROFILE ?= digits
+THREADS ?= 1
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: book test serve clean chapters compare lint
+.PHONY: book test test-processors serve clean chapters compare lint
 book: $(VENV)/.installed
 	$(RUN) interp_lib book --profile $(PROFILE)
 
 test: $(VENV)/.installed
 	$(RUN) interp_lib book --target networks
-	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile tests
-	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with book/nbval_sanitize.cfg book
+	OMP_NUM_THREADS=$(THREADS) $(RUN) pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=$(THREADS) $(RUN) pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with book/nbval_sanitize.cfg book
+
+# The tests as other processors, with one thread and two, with the networks trained anew each time; see tests/processors.sh.
+test-processors: $(VENV)/.installed
+	tests/processors.sh
 
 # Stores fresh outputs in the committed chapters.
 chapters: $(VENV)/.installed

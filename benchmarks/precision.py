@@ -1,7 +1,7 @@
 """What training in bfloat16 does to a network: the same training runs in both precisions, then the attack of Table 3.
 
     INTERP_DATA=... python benchmarks/precision.py --dataset cifar10 --seeds 1
-    INTERP_DATA=... python benchmarks/precision.py --dataset mnist --methods Chen-IG-Norm
+    INTERP_DATA=... python benchmarks/precision.py --dataset mnist --methods IG-Norm,Chen-IG-Norm
 
 Trains methods of Small by `quick` in bfloat16 into networks/bfloat16, which takes minutes a network, and measures all
 that are there on 2,000 images, as `measure many` does those of networks/, which were trained in float32 from the same

@@ -7,7 +7,7 @@ import base64
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,9 @@ requires_browser = pytest.mark.skipif(
 _OPTIONS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
 --disable-background-networking --disable-component-update --disable-dev-shm-usage --hide-scrollbars
 --allow-file-access-from-files""".split()
+# The browser asks for accounts, updates and search suggestions by itself: all but this machine lies behind a proxy
+# that does not answer, so that no name is looked up and nothing leaves.
+_OPTIONS.append("--proxy-server=127.0.0.1:9")
 
 
 @dataclass
@@ -104,7 +107,10 @@ class Page:
 
 
 @contextmanager
-def open_page(path: Path | str, *, width: int = 1280, height: int = 900, mode: str = "light") -> Iterator[Page]:
+def open_page(
+    path: Path | str, *, width: int = 1280, height: int = 900, mode: str = "light",
+    options: Sequence[str] = (),
+) -> Iterator[Page]:
     """A page open in a fresh headless browser, loaded and with its formulas set.
 
     Args:
@@ -112,16 +118,17 @@ def open_page(path: Path | str, *, width: int = 1280, height: int = 900, mode: s
         width: of the window in CSS pixels; below 600 the page sees a phone with two pixels per CSS pixel.
         height: of the window in CSS pixels.
         mode: ``"light"`` or ``"dark"``, as the reader's stored choice.
+        options: more of the browser's command line.
     """
     address = str(path) if str(path).startswith("http") else Path(path).resolve().as_uri()
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    settings = webdriver.ChromeOptions()
+    settings.binary_location = BROWSER
+    settings.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for option in (*_OPTIONS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
-            options.add_argument(option)
-        # Naming the driver keeps selenium from looking for one on the network.
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        for option in (*_OPTIONS, *options, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
+            settings.add_argument(option)
+        # Naming the driver keeps selenium from looking for one on the network, and from sending statistics.
+        driver = webdriver.Chrome(options=settings, service=webdriver.ChromeService(DRIVER))
         try:
             driver.set_page_load_timeout(60)
             phone = width < 600
