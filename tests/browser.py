@@ -108,7 +108,11 @@ class Page:
 
 @contextmanager
 def open_page(
-    path: Path | str, *, width: int = 1280, height: int = 900, mode: str = "light",
+    path: Path | str,
+    *,
+    width: int = 1280,
+    height: int = 900,
+    mode: str = "light",
     options: Sequence[str] = (),
 ) -> Iterator[Page]:
     """A page open in a fresh headless browser, loaded and with its formulas set.

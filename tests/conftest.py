@@ -1,6 +1,9 @@
 """What several test files share: small networks, the authors' networks, the original MNIST."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,12 @@ import torch
 from interp_lib import data, models, released
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Snakemake and matplotlib keep things at home, where tests leave nothing; some users have none.
+os.environ["HOME"] = tempfile.mkdtemp(prefix="home-of-tests-")
+atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "MPLCONFIGDIR"):
+    os.environ.pop(variable, None)
 
 
 def _folder(variable: str, beside: str) -> Path | None:
