@@ -153,6 +153,10 @@ def test_readme_says_of_the_radius_of_training_what_the_records_say(by_family):
     maps = [the_one(aai, eps=e, **which) for which in (ours, adv) for e in (0.35, 0.4)]
     said = "are {} and {} at 0.35 and 0.4, against {} and {} of adversarial training"
     assert said.format(*numbers(*maps, column="tau")) in README
+    rows = sweeps.choose(sweeps.rows_of_small(by_family.values(), "aai", "cifar10"), gamma=[None, 0.01])
+    tau = {(row["method"], row["radius"], row["run"], row["eps"]): row["tau"] for row in rows}
+    more = [tau[key] - tau["Adv", *key[1:]] for key in tau if key[0] == "Int"]
+    assert min(more) > 0 and f"CIFAR-10 Small in all {len(more)} comparisons" in README
     assert all(a["tau"] - b["tau"] > 2 * (a["se"] + b["se"]) for a, b in zip(maps[:2], maps[2:], strict=True))
 
 
