@@ -6,16 +6,21 @@ what was expected, what came and what to do. No pickle is opened before its chec
 
 import hashlib
 import importlib
+import io
 import math
 import os
 import pickle
 import re
 import socket
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .reading import FileError, opened, read_bytes
 
 DIGITS = tuple("0123456789")
 CLASSES = {
@@ -51,7 +56,12 @@ CIFAR10_FILES = {
 Arrays = tuple[Tensor, Tensor]
 
 
-class DataError(ValueError):
+# Bounds of what is read: datasets have 70,000 images of their own size, photographs are decoded one by one.
+MOST_IMAGES = 100_000
+LARGEST_PHOTOGRAPH = 2**26  # bytes of the file, and pixels of the image
+
+
+class DataError(FileError):
     """Data that is missing, damaged or not what its name says; the message says what to do."""
 
 
@@ -143,14 +153,37 @@ def _read_npz(name: str, path: Path) -> tuple[Arrays, Arrays]:
     keys = ("x_train", "y_train", "x_test", "y_test")
     expected = f"an npz file of plain arrays {', '.join(keys)}"
     try:
-        archive = np.load(path, allow_pickle=False)  # a pickle can run any program while it is read
-        found = getattr(archive, "files", ())
-        arrays = [np.asarray(archive[key]) for key in keys if key in found]  # bytes where no .npy
-    except Exception as error:  # numpy, zipfile, zlib and the disk each complain in their own way
+        with opened(path, _largest(name)) as file:
+            with zipfile.ZipFile(file) as archive:  # a packed array may have a thousand times the size of its file
+                unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > _largest(name):
+                raise FileError(f"{unpacked / 1e6:,.0f} MB unpacked where at most {_largest(name) / 1e6:,.0f} are read")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:  # a pickle can run any program while it is read
+                found = archive.files
+                arrays = [np.asarray(archive[key]) for key in keys if key in found]  # bytes where no .npy
+    except OSError as error:
+        if error.filename:  # the disk; else numpy, which means the content
+            raise
+        raise _wrong(path, expected, f"what cannot be read as one ({error})", _fetch_again(name)) from None
+    except Exception as error:  # numpy, zipfile and zlib each complain in their own way
         raise _wrong(path, expected, f"what cannot be read as one ({error})", _fetch_again(name)) from None
     if len(arrays) < len(keys):
         raise _wrong(path, expected, f"{', '.join(found) or 'none of them'}", _fetch_again(name))
     return _checked(*arrays[:2], name, path, "training"), _checked(*arrays[2:], name, path, "test")
+
+
+def _largest(name: str) -> int:
+    """Bytes that the files of a dataset may have: many more images than it has, with labels in int64."""
+    return MOST_IMAGES * (math.prod(_IMAGE_SHAPES[name]) + 8)
+
+
+def _content(path: Path, name: str, expected: str) -> bytes:
+    """What a file of a dataset holds, or a DataError: a pipe, a folder, or too large."""
+    try:
+        return read_bytes(path, _largest(name))
+    except FileError as error:
+        raise _wrong(path, expected, f"what cannot be read: {error}", _fetch_again(name)) from None
 
 
 def _read_mnist(folder: Path) -> tuple[Arrays, Arrays]:
@@ -164,22 +197,19 @@ def _read_mnist(folder: Path) -> tuple[Arrays, Arrays]:
 
 def _read_idx(path: Path, axes: int) -> np.ndarray:
     """MNIST's own format: bytes 0, 0, 8 (for uint8), number of axes; sizes as big-endian int32; data."""
-    raw = np.fromfile(path, np.uint8)
+    expected = f"an idx file of uint8 with {axes} axes"
+    raw = np.frombuffer(bytearray(_content(path, "mnist", expected)), np.uint8)
     magic, header = [0, 0, 8, axes], 4 + 4 * axes
     shape = raw[4:header].view(">u4").tolist() if len(raw) >= header else ()
     if raw[:4].tolist() != magic or len(shape) != axes or len(raw) != header + math.prod(shape):
-        expected, came = (
-            f"an idx file of uint8 with {axes} axes",
-            f"{len(raw)} bytes that are not a whole one",
-        )
-        raise _wrong(path, expected, came, _fetch_again("mnist"))
+        raise _wrong(path, expected, f"{len(raw)} bytes that are not a whole one", _fetch_again("mnist"))
     return raw[header:].reshape(shape)
 
 
 def _read_cifar10(folder: Path) -> tuple[Arrays, Arrays]:
     batches = []
     for file, md5 in CIFAR10_FILES.items():
-        content = (folder / file).read_bytes()
+        content = _content(folder / file, "cifar10", f"the original file, md5 {md5}")
         came = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if came != md5:  # checked before the pickle is opened: it can run any program while it is read
             came = f"{len(content)} bytes with md5 {came}"
@@ -250,8 +280,29 @@ def _decode(paths: list[Path]) -> Tensor:
     images = np.empty((len(paths), 224, 224, 3), np.uint8)
     for i, path in enumerate(tqdm(paths, "decoding", unit=" images", leave=False, delay=1)):
         try:
-            with pil.open(path) as image:
-                images[i] = image.convert("RGB").resize((224, 224), pil.Resampling.BILINEAR)
+            # Of Pillow's formats the two of ImageNet: another one may start a program, as EPS starts Ghostscript.
+            content = io.BytesIO(read_bytes(path, LARGEST_PHOTOGRAPH))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", pil.DecompressionBombWarning)  # refused below
+                image = pil.open(content, formats=("JPEG", "PNG"))
+            if math.prod(image.size) > LARGEST_PHOTOGRAPH:
+                raise FileError(f"{image.width} x {image.height} pixels; at most {LARGEST_PHOTOGRAPH:,} fit")
+            images[i] = _as_bytes(image, pil).resize((224, 224), pil.Resampling.BILINEAR)
+        except pil.UnidentifiedImageError:
+            raise _wrong(path, "a JPEG or a PNG", "something else", "Replace the file.") from None
+        except OSError as error:
+            if error.filename:  # the disk; else PIL, which means the content
+                raise
+            raise _wrong(path, "an image", f"what cannot be read ({error})", "Replace the file.") from None
         except Exception as error:  # PIL has a dozen kinds of errors for a damaged file
             raise _wrong(path, "an image", f"what cannot be read ({error})", "Replace the file.") from None
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def _as_bytes(image, pil):
+    """An image as RGB of 8 bits: greys of 16 bits are divided by 257, where Pillow would cut them off at 255."""
+    if image.mode.startswith("I"):
+        image = pil.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+        raise FileError(f"pixels of mode {image.mode}, where 8 bits a channel are expected")
+    return image.convert("RGB")

@@ -183,6 +183,7 @@ def all_finite(model: nn.Module) -> bool:
     return all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
 
 
+LARGEST_SIZE = 2**16  # of an axis of an image, and of a number of classes, in a file
 ARCHITECTURES = {cls.name: cls for cls in (Small, Pool, WResnet)}
 
 
@@ -211,3 +212,19 @@ def build(name: str, input_shape=(1, 28, 28), num_classes: int = 10, *, seed: in
                 else:
                     parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
     return model
+
+
+def weight_shapes(name: str, input_shape: tuple[int, int, int], num_classes: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's weights by name, as `build` would make them, but no memory is taken for any.
+
+    Raises:
+        ValueError: an unknown name, or numbers that are no shape of an image or no count of classes.
+    """
+    sizes = (*input_shape, num_classes)
+    if len(sizes) != 4 or not all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes):
+        raise ValueError(
+            f"input_shape (C, H, W) and num_classes must be whole numbers in 1 .. {LARGEST_SIZE}; got {sizes}"
+        )
+    with torch.device("meta"):
+        model = build(name, input_shape, num_classes)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}

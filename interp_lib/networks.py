@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
-from .models import GlobalPoolNetwork, all_finite, build
+from .models import GlobalPoolNetwork, all_finite, build, weight_shapes
+from .reading import FileError, read_bytes, read_json
 from .records import GAMMA, write_atomically
 
 NETWORKS = Path("networks")
+LARGEST_JSON = 2**20  # bytes; of two hundred epochs it has about 50,000
 
 
-class NetworkError(ValueError):
+class NetworkError(FileError):
     """A file that is no network of ours."""
 
 
@@ -77,10 +80,14 @@ def load(path: str | os.PathLike) -> tuple[GlobalPoolNetwork, dict]:
     """
     path = Path(path)
     try:
-        how = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        tensors = tensors_from_bytes(path.read_bytes())
-        if len(tensors["classifier.weight"]) != how["num_classes"]:  # before that many are given memory
-            raise ValueError(f"it has {len(tensors['classifier.weight'])} classes, its .json says {how['num_classes']}")
+        how = read_json(path.with_suffix(".json"), LARGEST_JSON)
+        expected = weight_shapes(how["model"], how["input_shape"], how["num_classes"])
+        largest = 8 * sum(map(math.prod, expected.values())) + LARGEST_JSON  # float64 and a header
+        tensors = tensors_from_bytes(read_bytes(path, largest))
+        came = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        if wrong := sorted(key for key in came | expected if came.get(key) != expected.get(key)):
+            key = wrong[0]
+            raise ValueError(f"its {key} has shape {came.get(key)}, by its .json {expected.get(key)}")
         model = build(how["model"], how["input_shape"], how["num_classes"])
         model.load_state_dict(tensors)
         if not all_finite(model):

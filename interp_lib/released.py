@@ -2,15 +2,16 @@
 
 A released file is a pickle: a list of pairs (W, b) in the order of the layers, W as (height, width, in, out), arrays
 of NaN in the place of a pool, and last a one-element tuple with the linear layer (1, 1, K, classes). A pickle can run
-any program while it is read. This reader admits nothing but float arrays: the four names that numpy's arrays need
-are answered by stand-ins that keep bytes, and every other name is refused before anything is called.
+any program while it is read, so none is unpickled here: `_unpickle` goes through its operations one by one, knows the
+few that lists of float arrays need, answers the four names of numpy's arrays with stand-ins that keep bytes, and
+refuses the rest.
 
 Source: the authors' repository, AkhilanB/Proper-Interpretability (MIT licence).
 """
 
 import hashlib
 import os
-import pickle
+import pickletools
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, build
+from .models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, build, weight_shapes
+from .reading import FileError, printable, read_bytes
 from .records import GAMMA
 
 METHODS = ("Normal", "Adv", "TRADES", "IG-Norm", "IG-Norm-Sum", "Int-1-class", "Int", "Int-Adv")
@@ -35,11 +37,29 @@ _OTHER_FILE = re.compile(r"(mnist|cifar)_smallgap_(?:adv|int(0\d+)?)(?:_(\d+))?_
 _OTHER_EPOCHS = re.compile(r"restimagenet_wresnet_normal_(\d+)\.pkl")
 # In file names a radius is in tenths on MNIST and in 255ths on CIFAR-10.
 _RADIUS = {"mnist": (10, 3), "cifar": (255, 8)}  # unit of the names, the paper's radius in it
-LARGEST_FILE = 64 * 2**20  # bytes; the released files have at most 1.9 MB
+# Bounds of what is read: the largest released network, a WResnet, has 1.9 MB and takes 1,609 operations.
+LARGEST_FILE = 4 * 2**20
+MOST_OPERATIONS = 10_000
 
 
-class ReleasedNetworkError(ValueError):
+class ReleasedNetworkError(FileError):
     """A file that is no released network, or that tries to be more than one."""
+
+
+class _Name(str):
+    """One of the names that a float array needs, standing for what it names."""
+
+    MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+    KNOWN = ("_reconstruct", "ndarray", "dtype", "scalar")
+
+    def __call__(self, *arguments):
+        if self == "dtype":
+            return _Dtype(*arguments)
+        if self == "_reconstruct":
+            return _Array()
+        if self == "scalar":  # the NaN that stands for a pool's bias
+            return None
+        raise ValueError(f"a call of {self}")
 
 
 class _Dtype:
@@ -47,47 +67,111 @@ class _Dtype:
 
     def __init__(self, code, *_):
         if code not in ("f4", "f8"):
-            raise pickle.UnpicklingError(f"an array of dtype {code!r}; only f4 and f8 are admitted")
+            name = printable(code, 30) if isinstance(code, str) else type(code).__name__
+            raise ValueError(f"an array of dtype {name}; only f4 and f8 are admitted")
         self.code = code
 
-    def __setstate__(self, state):
+    def build(self, state):
         order = state[1]
         if order not in ("<", ">") or any(part is not None for part in state[2:5]):
-            raise pickle.UnpicklingError("a dtype with fields, or of no byte order")
+            raise ValueError("a dtype with fields, or of no byte order")
         self.code = order + self.code[-2:]
 
 
 class _Array:
     """Stands in for numpy.ndarray: keeps shape, dtype and bytes until the file is read."""
 
-    def __setstate__(self, state):
+    data = None
+
+    def build(self, state):
         _, self.shape, self.dtype, self.fortran, self.data = state
 
     def numpy(self) -> np.ndarray:
-        if not isinstance(self.dtype, _Dtype) or not isinstance(self.data, bytes):
-            raise pickle.UnpicklingError("an array without bytes of floats")
+        if not isinstance(self.data, bytes) or not isinstance(self.dtype, _Dtype):
+            raise ValueError("an array without bytes of floats")
         flat = np.frombuffer(self.data, self.dtype.code)
-        return flat.reshape(self.shape, order="F" if self.fortran else "C").astype(np.float32)
+        sizes = self.shape if isinstance(self.shape, tuple) else (None,)
+        if not (len(sizes) <= 4 and all(type(size) is int and 0 < size <= len(flat) for size in sizes)):
+            raise ValueError(f"an array of {len(flat)} floats without a shape of as many")
+        with np.errstate(all="ignore"):  # what is too large for float32 is refused as infinite
+            return flat.reshape(sizes, order="F" if self.fortran else "C").astype(np.float32)
 
 
-# The unpickler in Python, not the one in C: there, nine bytes can ask for 64 GB of memory (a memo of 2**32 places).
-class _FloatsOnly(pickle._Unpickler):
-    """An unpickler whose whole vocabulary is: list, tuple, number, string, bytes, float array."""
+def _unpickle(content: bytes):
+    """What a pickle of lists, tuples, numbers, strings, bytes and float arrays holds.
 
-    _VOCABULARY = {
-        "_reconstruct": lambda *_: _Array(),
-        "ndarray": None,  # only ever an argument of _reconstruct
-        "dtype": _Dtype,
-        "scalar": lambda *_: None,  # the NaN that stands for a pool's bias
-    }
+    No unpickler is involved: this is a machine of its own, which has no operation that imports, calls or hashes.
 
-    def find_class(self, module, name):
-        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") and name in self._VOCABULARY:
-            return self._VOCABULARY[name]
-        raise pickle.UnpicklingError(f"the name {module}.{name}, which has no place in a network of float arrays")
+    Raises:
+        ValueError: any other operation, any other name, or too many of them.
+    """
+    stack, marks, memo = [], [], {}
 
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError("a reference to an object outside the file")
+    def pop(count: int | None = None) -> list:
+        """The topmost values: `count` of them, or all down to the last mark."""
+        start = marks.pop() if count is None else len(stack) - count
+        if start < (marks[-1] if marks else 0):
+            raise ValueError("more taken than there is")
+        values = stack[start:]
+        del stack[start:]
+        return values
+
+    for step, (operation, value, _) in enumerate(pickletools.genops(content)):
+        if step >= MOST_OPERATIONS:
+            raise ValueError(f"more than {MOST_OPERATIONS} operations")
+        match operation.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return pop(1)[0]
+            case "MARK":
+                marks.append(len(stack))
+            case (
+                "NONE" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINBYTES" | "SHORT_BINBYTES"
+                | "BINBYTES8" | "BINUNICODE" | "SHORT_BINUNICODE"
+            ):  # fmt: skip
+                stack.append(value)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(operation.name == "NEWTRUE")
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE":
+                stack.append(tuple(pop()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(pop(int(operation.name[-1]))))
+            case "APPEND" | "APPENDS":
+                values = pop(1 if operation.name == "APPEND" else None)
+                if not stack or type(stack[-1]) is not list:
+                    raise ValueError("an append to what is no list")
+                stack[-1] += values
+            case "GLOBAL" | "STACK_GLOBAL":
+                module, name = value.split(" ", 1) if operation.name == "GLOBAL" else pop(2)
+                if not (isinstance(module, str) and isinstance(name, str)):  # to show it might take for ever
+                    raise ValueError("a name that is no string")
+                if module not in _Name.MODULES or name not in _Name.KNOWN:
+                    raise ValueError(f"the name {module}.{name}, which has no place in a network of float arrays")
+                stack.append(_Name(name))
+            case "REDUCE":
+                function, arguments = pop(2)
+                if not isinstance(function, _Name) or not isinstance(arguments, tuple):
+                    raise ValueError("a call of what is no name")
+                stack.append(function(*arguments))
+            case "BUILD":
+                thing, state = pop(2)
+                if not isinstance(thing, (_Array, _Dtype)) or not isinstance(state, tuple):
+                    raise ValueError("a state for what is no array")
+                thing.build(state)
+                stack.append(thing)
+            case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+                memo[len(memo) if value is None else value] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[value])
+            case "BINPERSID" | "PERSID":
+                raise ValueError("a reference to an object outside the file")
+            case other:
+                raise ValueError(f"the operation {other}, which has no place in a network of float arrays")
 
 
 def read_layers(path: str | os.PathLike) -> list[tuple[np.ndarray, ...]]:
@@ -99,23 +183,27 @@ def read_layers(path: str | os.PathLike) -> list[tuple[np.ndarray, ...]]:
 
     Raises:
         FileNotFoundError: no such file.
-        ReleasedNetworkError: too large, truncated, corrupt, or holding anything but float arrays.
+        ReleasedNetworkError: too large, truncated, corrupt, or holding anything but finite float arrays.
     """
-    path = Path(path)
-    if (size := path.stat().st_size) > LARGEST_FILE:
-        raise ReleasedNetworkError(f"{path}: {size / 2**20:.0f} MB; a released network has at most 1.9 MB.")
     try:
-        with open(path, "rb") as file:
-            layers = _FloatsOnly(file).load()
+        layers = _unpickle(read_bytes(path, LARGEST_FILE))
         if not isinstance(layers, list) or not all(isinstance(layer, tuple) for layer in layers):
-            raise pickle.UnpicklingError("no list of layers")
-        arrays = [tuple(a.numpy() for a in layer if isinstance(a, _Array)) for layer in layers]
+            raise ValueError("no list of layers")
+        layers = [[part for part in layer if isinstance(part, _Array)] for layer in layers]
+        if sum(len(array.data or b"") for layer in layers for array in layer) > LARGEST_FILE:
+            raise ValueError("the same bytes many times over")
+        arrays = [tuple(array.numpy() for array in layer) for layer in layers]
+        arrays = [layer for layer in arrays if layer and not np.isnan(layer[0]).all()]  # a pool is an array of NaN
+        if not all(np.isfinite(array).all() for layer in arrays for array in layer):
+            raise ValueError("weights that are NaN or infinite")
+    except OSError:
+        raise
     except Exception as error:  # a hostile file can raise anything, and none of it is worth a stack trace
         raise ReleasedNetworkError(
-            f"{path} is not a released network: it holds {error}. Expected a pickled list of float arrays "
-            "as published by the authors; fetch the file again. Nothing in it was executed."
+            f"{path} is not a released network: it holds {printable(error, 600)}. Expected a pickled list of float "
+            "arrays as published by the authors; fetch the file again. Nothing in it was executed."
         ) from None
-    return [layer for layer in arrays if layer and not np.isnan(layer[0]).any()]
+    return arrays
 
 
 def read_network(path: str | os.PathLike, *, input_shape: tuple[int, int, int] | None = None) -> GlobalPoolNetwork:
@@ -137,17 +225,21 @@ def read_network(path: str | os.PathLike, *, input_shape: tuple[int, int, int] |
     if input_shape is None:
         side = 28 if channels == 1 else 224 if classes == 9 else 32
         input_shape = (channels, side, side)
-    for name in ARCHITECTURES:
-        model = build(name, input_shape, classes)
-        convs = [m for m in model.modules() if isinstance(m, SameConv2d)]
-        expected = [(*c.kernel_size, c.in_channels, c.out_channels) for c in convs]
-        if shapes == [*expected, (1, 1, model.classifier.in_features, classes)]:
+    try:
+        known = {name: weight_shapes(name, input_shape, classes) for name in ARCHITECTURES}
+    except ValueError as error:
+        raise ReleasedNetworkError(f"{path} is not a released network: {error}.") from None
+    for name, expected in known.items():
+        kernels = [(*size[2:], size[1], size[0]) for size in expected.values() if len(size) == 4]
+        if shapes == [*kernels, (1, 1, *expected["classifier.weight"][::-1])]:
             break
     else:
         raise ReleasedNetworkError(f"{path}: no architecture of {', '.join(ARCHITECTURES)} has the shapes {shapes}.")
     biases = [tuple(b.shape for b in rest) for _, *rest in layers[:-1]]
-    if biases != [((c.out_channels,),) for c in convs]:
+    if biases != [((kernel[-1],),) for kernel in kernels]:
         raise ReleasedNetworkError(f"{path} is not a released network: its biases have shapes {biases}.")
+    model = build(name, input_shape, classes)
+    convs = [m for m in model.modules() if isinstance(m, SameConv2d)]
     with torch.no_grad():
         for conv, (weight, bias) in zip(convs, layers[:-1], strict=True):
             conv.weight.copy_(torch.from_numpy(weight).permute(3, 2, 0, 1))
@@ -169,9 +261,16 @@ def released_dir(folder: str | os.PathLike | None = None) -> Path:
     )
     if not folder:
         raise FileNotFoundError(f"No folder of released networks is set. {how}")
-    if not Path(folder).is_dir():
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder. {how}")
-    return Path(folder)
+    return folder
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Name -> path of the .pkl files at any depth; of two of a name the one in the folder itself, or the first."""
+    paths = sorted(folder.rglob("*.pkl"), key=lambda path: (path.parent != folder, path))
+    return {path.name: path for path in reversed(paths) if path.is_file()}
 
 
 def find(dataset: str, model: str, method: str, folder: str | os.PathLike | None = None) -> Path:
@@ -187,16 +286,14 @@ def find(dataset: str, model: str, method: str, folder: str | os.PathLike | None
             f"{', '.join('/'.join(k) for k in _FILE_NAME)}, methods {', '.join(METHODS)}."
         )
     name, folder = _FILE_NAME[dataset, model].format(_METHOD_IN_FILE[method]), released_dir(folder)
-    for path in (folder / name, *sorted(folder.rglob(name))):
-        if path.is_file():
-            return path
+    if path := _files(folder).get(name):
+        return path
     raise FileNotFoundError(f"{name} is not in {folder}. Was the whole repository cloned?")
 
 
 def available(folder: str | os.PathLike | None = None) -> list[tuple[str, str, str]]:
     """(dataset, model, method) of every released network in the folder, in the order of the paper's tables."""
-    folder = released_dir(folder)
-    names = {path.name for path in folder.rglob("*.pkl")}
+    names = _files(released_dir(folder))
     return [
         (dataset, model, method)
         for (dataset, model), pattern in _FILE_NAME.items()
@@ -241,7 +338,7 @@ def other_networks(folder: str | os.PathLike | None = None) -> list[OtherNetwork
         In the order of dataset, method, radius, gamma and run.
     """
     found = []
-    for path in released_dir(folder).rglob("*.pkl"):
+    for path in _files(released_dir(folder)).values():
         if epochs := _OTHER_EPOCHS.fullmatch(path.name):
             if path.name != _FILE_NAME["restricted_imagenet", "wresnet"].format("normal"):
                 found.append(
@@ -263,16 +360,18 @@ def other_networks(folder: str | os.PathLike | None = None) -> list[OtherNetwork
 def load(path_or_name: str | os.PathLike, folder: str | os.PathLike | None = None) -> GlobalPoolNetwork:
     """A released network by path, or by the name of its file with or without `.pkl`.
 
+    What names a folder is a path, and read from there or not at all.
+
     Raises:
         FileNotFoundError, ReleasedNetworkError: see `read_layers`.
     """
     path = Path(path_or_name)
-    if path.is_file():
+    if path.name != str(path_or_name) or path.is_file():
         return read_network(path)
-    name = f"{path.name.removesuffix('.pkl')}.pkl"
-    for found in sorted(released_dir(folder).rglob(name)):
+    name, folder = f"{path.name.removesuffix('.pkl')}.pkl", released_dir(folder)
+    if found := _files(folder).get(name):
         return read_network(found)
-    raise FileNotFoundError(f"{name} is neither a file nor a network in {released_dir(folder)}.")
+    raise FileNotFoundError(f"{name} is neither a file nor a network in {folder}.")
 
 
 def fingerprint(model: torch.nn.Module) -> str:

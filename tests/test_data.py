@@ -1,6 +1,7 @@
 """Data against truth: numpy's legacy generator, scikit-learn, torchvision's checksums, the original MNIST."""
 
 import dataclasses
+import gc
 import gzip
 import hashlib
 import os
@@ -8,6 +9,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -474,10 +476,10 @@ def test_half_a_layout_is_no_layout(tmp_path):
 def test_files_that_the_disk_refuses_are_named(tmp_path, monkeypatch):
     raw = write_idx(tmp_path, arrays(test=3))
 
-    def refuse(path, dtype):
+    def refuse(path, largest):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(np, "fromfile", refuse)
+    monkeypatch.setattr(data_files, "read_bytes", refuse)
     refused("mnist", tmp_path, raw / "train-images-idx3-ubyte", "Permission denied")
 
 
@@ -552,6 +554,83 @@ def test_restricted_imagenet_refusals_name_folder_and_file(tmp_path):
     refused("restricted_imagenet", tmp_path, root / "4_bird", "none")
     (root / "4_bird").rename(root / "4_cat")
     refused("restricted_imagenet", tmp_path, root, "4_bird, 4_cat")
+
+
+def photographs(folder):
+    """A sample of one image a class; the path of the dog, for a test to put something else there."""
+    names = [f"{k}_{name}" for k, name in enumerate(SUPER_CLASSES)]
+    write_images(folder / "val", names, each=1)
+    return folder / "val" / "0_dog" / "0_dog_0.JPEG"
+
+
+@pytest.mark.parametrize("value, mode", [(32768, "I;16"), (257, "I;16"), (65535, "I;16"), (128, "L"), (1, "1")])
+def test_greys_of_16_bits_are_scaled_and_not_cut_off(tmp_path, value, mode):
+    path, white = photographs(tmp_path), {"I;16": 65535, "L": 255, "1": 1}[mode]
+    Image.new(mode, (10, 12), value).save(path, "PNG")
+    pixels = data.load("restricted_imagenet", tmp_path).test.images[0]
+    assert pixels.unique().tolist() == [round(255 * value / white)]
+
+
+@pytest.mark.parametrize("format", ["EPS", "TIFF", "GIF", "BMP", "PPM", "WEBP", "ICNS", "PDF", "TGA"])
+def test_photographs_are_jpeg_or_png_whatever_they_are_called(tmp_path, monkeypatch, format):
+    """Above all no EPS: Pillow would start Ghostscript on it."""
+    path = photographs(tmp_path)
+    Image.new("F" if format == "TIFF" else "RGB", (16, 16)).save(path, format)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    refused("restricted_imagenet", tmp_path, path, "expected a JPEG or a PNG")
+
+
+def test_a_large_photograph_is_not_decoded(tmp_path):
+    """169 megapixels in a file of 200 kB."""
+    path = photographs(tmp_path)
+    Image.new("L", (13_000, 13_000)).save(path, "PNG")
+    refused("restricted_imagenet", tmp_path, path, "13000 x 13000 pixels")
+
+
+def test_a_packed_archive_is_not_unpacked(tmp_path):
+    """3 MB of it would be 784 MB."""
+    with zipfile.ZipFile(tmp_path / "mnist.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("x_train.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False,
+                                                          "shape": (10**6, 28, 28)})  # fmt: skip
+            for _ in range(49):
+                member.write(bytes(16 * 10**6))
+    refused("mnist", tmp_path, "mnist.npz", "784 MB unpacked")
+
+
+def test_an_archive_is_closed_and_arrays_may_be_written_to(tmp_path):
+    write(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.load("mnist", tmp_path)
+        write_idx(tmp_path, arrays(test=3))
+        data.load("mnist", tmp_path)
+        gc.collect()
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)],
+                         ids=["pipe", "folder", "device"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["npz", "idx", "batch", "photograph"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch, kind, put):
+    name = {"npz": "mnist", "idx": "mnist", "batch": "cifar10", "photograph": "restricted_imagenet"}[kind]
+    if kind == "npz":
+        path = tmp_path / "mnist.npz"
+    elif kind == "idx":
+        path = write_idx(tmp_path, arrays(test=3)) / "train-images-idx3-ubyte"
+    elif kind == "batch":
+        write_batches(tmp_path, monkeypatch, size=20)
+        path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
+    else:
+        path = photographs(tmp_path)
+    path.unlink(missing_ok=True)
+    put(path)
+    refused(name, tmp_path, *((path, "and no file") if kind in ("npz", "photograph") else ("got neither",)))
+
+
+def test_messages_carry_no_escapes_and_no_megabytes(tmp_path):
+    np.savez(tmp_path / "mnist.npz", **{"\x1b[2J" + 500 * "k" + str(i): np.zeros(1) for i in range(100)})
+    message = refused("mnist", tmp_path, "mnist.npz", "python -m interp_lib data mnist")
+    assert message.isprintable() and len(message) < 1100
 
 
 # The real data, where there is some

@@ -1,6 +1,7 @@
 """Networks that we trained: whole, or refused by name."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -90,6 +91,11 @@ def test_a_missing_half_is_missing(path, suffix):
         {"input_shape": []},
         {"input_shape": 8},
         {"input_shape": "188"},
+        {"input_shape": [2_000_000, 8, 8]},
+        {"input_shape": [1, 8, 10**12]},
+        {"input_shape": [True, 8, 8]},
+        {"input_shape": [1.0, 8, 8]},
+        {"input_shape": [1, 8, 0]},
         {"num_classes": 4},
         {"num_classes": -1},
         {"num_classes": 10**12},
@@ -107,6 +113,23 @@ def test_a_json_of_another_network_is_refused(path, change):
 def test_damaged_json_is_refused(path, content):
     path.with_suffix(".json").write_text(content)
     refused(path)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path),
+                                 lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**40)],
+                         ids=["pipe", "folder", "device", "a hole of a terabyte"])  # fmt: skip
+def test_what_is_no_file_of_that_size_is_refused_at_once(path, suffix, put):
+    path.with_suffix(suffix).unlink()
+    put(path.with_suffix(suffix))
+    refused(path)
+
+
+def test_messages_carry_no_escapes_and_no_megabytes(path):
+    safetensors.torch.save_file({"\x1b[2J" + 10**6 * "k": torch.zeros(1)}, path)
+    with pytest.raises(NetworkError) as caught:
+        networks.load(path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1100
 
 
 def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path):
