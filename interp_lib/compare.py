@@ -173,11 +173,14 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
     Raises:
         ValueError: two records of the same measurement on different copies of the data; say which one to use by
             keeping only that one in the folder.
+        records.RecordError: a record with numbers that cannot be, see `records.fault`.
     """
     measured: dict[tuple, list[dict]] = {}
     titles: dict[tuple, str] = {}
     schedules: dict[tuple, set[str]] = {}
     for record in found:
+        if wrong := records.fault(record):
+            raise records.RecordError(f"{record.name}: {wrong}. Measure it again.")
         s = record.settings
         if s["measurement"] not in (accuracies, "aai", "isa"):
             continue
@@ -191,10 +194,7 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
                 continue
             if "schedule" in row:
                 schedules.setdefault(unit, set()).add(row["schedule"])
-            try:
-                key = (*unit, row["method"], *_run(s["measurement"], row))
-            except KeyError as error:
-                raise records.RecordError(f"{record.name}: a row lacks {error}; measure it again.") from None
+            key = (*unit, row["method"], *_run(s["measurement"], row))
             measured.setdefault(key, []).append(row)
     chosen = {unit: next((s for s in SCHEDULES if s in there), min(there)) for unit, there in schedules.items()}
     cells = []

@@ -241,7 +241,7 @@ def test_a_row_without_what_it_needs_is_named(tmp_path, capsys):
     settings = {"measurement": "pgd", "dataset": "mnist", "model": "small", "networks": "released", "title": "MNIST"}
     records.write(records.Record("pgd-mnist-small-released", settings, [{"eps": 0.1, "steps": 200}]), tmp_path)
     assert cli.main(["compare", "--results-dir", str(tmp_path)]) == 1
-    assert "pgd-mnist-small-released" in (err := capsys.readouterr().err) and "a row lacks 'method'" in err
+    assert "pgd-mnist-small-released" in (err := capsys.readouterr().err) and "it lacks 'method'" in err
 
 
 def test_a_package_that_is_not_there_is_one_line(monkeypatch, capsys):

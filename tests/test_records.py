@@ -10,19 +10,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from interp_lib import records
+from interp_lib import compare, records
 from interp_lib.records import Record, RecordError
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
     "measurement": "pgd",
     "dataset": "mnist",
+    "model": "small",
+    "networks": "released",
+    "title": "MNIST",
     "attack": {"alpha": 0.01, "eps": [0, 8 / 255]},
     "n": 200,
 }
 ROWS = [
-    {"method": "Int", "eps": 0.1, "correct": 198, "ε": "é"},
-    {"method": "Adv", "eps": 1 / 3, "correct": 0},
+    {"method": "Int", "eps": 0.1, "steps": 10, "correct": 198, "n": 200, "accuracy": 0.99, "ε": "é"},
+    {"method": "Adv", "eps": 1 / 3, "steps": 10, "correct": 2, "n": 6, "right": "30"},
 ]
 
 
@@ -44,13 +47,13 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-DICTIONARY = st.dictionaries(st.text(), JSON, max_size=4)
+DICTIONARY = st.dictionaries(st.text().map("_{}".format), JSON, max_size=4)  # no name that says what it holds
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(chosen=DICTIONARY, rows=st.lists(DICTIONARY, max_size=4), provenance=DICTIONARY)
+@given(chosen=DICTIONARY, rows=st.lists(DICTIONARY, max_size=4, unique_by=repr), provenance=DICTIONARY)
 def test_any_json_comes_back_as_it_was(tmp_path, chosen, rows, provenance):
-    written = Record("a-family-of-files", chosen, rows, provenance)
+    written = Record("a-family-of-files", chosen | {"measurement": "new"}, rows, provenance)
     assert records.read(records.write(written, tmp_path)) == written
 
 
@@ -140,13 +143,107 @@ def test_edited_inner_name_is_refused(tmp_path, record):
     refused(path, "pgd-mnist-00000000")
 
 
+AAI = {"measurement": "aai"}, {"method": "Int", "interpreter": "CAM", "eps": 0.1, "tau": 0.5, "n": 20}
+ISA = {"measurement": "isa"}, {"method": "Normal", "interpreter": "CAM", "measure": "l2:1-class", "nds": 1.0,
+                               "nsl": 0.1, "squared_score": False, "n": 20}  # fmt: skip
+PGD = {}, ROWS[0]
+IMPOSSIBLE = [
+    (PGD, {"correct": 999}, "correct 999 of n 200 images"),
+    (PGD, {"correct": -1}, "correct must be a whole number from 0; got -1"),
+    (PGD, {"correct": 19.5}, "correct must be a whole number"),
+    (PGD, {"correct": True}, "correct must be a whole number"),
+    (PGD, {"correct": None}, "correct must be a whole number"),
+    (PGD, {"n": 0}, "correct 198 of n 0 images"),
+    (PGD, {"n": "200"}, "n must be a whole number"),
+    (PGD, {"n": 10**400}, "n must be a whole number"),
+    (PGD, {"n": ...}, "lacks 'n'"),
+    (PGD, {"accuracy": 0.5}, "accuracy 0.5 where 198 of 200 are correct"),
+    (PGD, {"accuracy": None}, "accuracy must be a finite number in 0 .. 1; got None"),
+    (PGD, {"eps": 5}, "eps must be a finite number in 0 .. 1; got 5"),
+    (PGD, {"eps": "0.1"}, "eps must be a finite number"),
+    (PGD, {"eps": [0.1]}, "eps must be a finite number"),
+    (PGD, {"eps": ...}, "lacks 'eps'"),
+    (PGD, {"steps": -1}, "steps must be a whole number"),
+    (PGD, {"seed": -1}, "seed must be a whole number"),
+    (PGD, {"gamma": -0.1}, "gamma must be a finite number from 0"),
+    (PGD, {"method": ["Int"]}, "method must be a word"),
+    (PGD, {"method": ...}, "lacks 'method'"),
+    (PGD, {"right": "f"}, "right must be 50 hexadecimal digits"),
+    (PGD, {"right": 50 * "x"}, "right must be 50 hexadecimal digits"),
+    (PGD, {"right": 50 * "f"}, "right marks 200 images where 198 are correct"),
+    (AAI, {"tau": 7}, "tau must be a finite number in -1 .. 1; got 7"),
+    (AAI, {"tau": float("nan")}, "nan"),
+    (AAI, {"tau": None}, "tau is None over n 20 images"),
+    (AAI, {"n": 0}, "tau is 0.5 over n 0 images"),
+    (AAI, {"tau": [0.5, 0.5]}, "tau must be a finite number"),
+    (AAI, {"interpreter": ...}, "lacks 'interpreter'"),
+    (ISA, {"nds": float("inf")}, "inf"),
+    (ISA, {"nds": 10**400}, "nds must be a finite number"),
+    (ISA, {"nsl": None}, "nsl is None over n 20"),
+    (ISA, {"measure": 2}, "measure must be a word"),
+]
+
+
+@pytest.mark.parametrize(
+    "kind, change, words", IMPOSSIBLE, ids=lambda value: str(value)[:40] if isinstance(value, str) else ""
+)
+def test_numbers_that_cannot_be_are_refused_in_read_and_in_compare(tmp_path, kind, change, words):
+    settings, row = kind
+    row = {key: value for key, value in (row | change).items() if value is not ...}
+    record = Record("a", SETTINGS | settings, [kind[1] | {"method": "Adv"}, row], {"seconds": 1})
+    path = records.write(Record("a", record.settings), tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": record.rows}))  # NaN as Python writes it
+    refused(path, "no finite number" if words in ("nan", "inf") else words)
+    with pytest.raises(RecordError, match=f"{record.name}: row 2 .*{words}.*Measure it again"):
+        compare.compare([record])
+
+
+@pytest.mark.parametrize("key", ["measurement", "dataset", "model", "networks", "title"])
+def test_settings_without_what_the_tables_need_are_refused(tmp_path, key):
+    record = Record("a", {k: v for k, v in SETTINGS.items() if k != key}, [ROWS[0]])
+    refused(records.write(record, tmp_path), f"lack '{key}'")
+    with pytest.raises(RecordError, match=f"lack '{key}'"):
+        compare.compare([record])
+
+
+def test_a_row_twice_is_refused_whatever_it_says(tmp_path):
+    record = Record("a", SETTINGS, [ROWS[0], ROWS[1], ROWS[0] | {"correct": 100, "accuracy": 0.5}])
+    refused(records.write(record, tmp_path), "row 3 (method Int, eps 0.1, steps 10): it is there twice")
+    with pytest.raises(RecordError, match="twice"):
+        compare.compare([record])
+
+
+@pytest.mark.parametrize("content", [100_000 * b"[", b'{"a": 1e999}', b'{"a": NaN}', b"9" * 5000, b"\0" * 2**25])
+def test_json_that_python_would_take_or_choke_on_is_refused(tmp_path, content):
+    path = tmp_path / "pgd-mnist-12345678.json"
+    path.write_bytes(content)
+    refused(path)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    path = tmp_path / "pgd-mnist-12345678.json"
+    os.mkfifo(path)
+    refused(path, "a pipe or a device and no file")
+    path.unlink()
+    path.mkdir()
+    refused(path, "a folder and no file")
+
+
+def test_messages_carry_no_escapes_and_no_megabytes(tmp_path):
+    record = Record("a", SETTINGS | {"title": "\x1b[2J" + 10**6 * "t"}, [ROWS[0] | {"method": 10**6 * "\x1b", "n": 0}])
+    for call in (lambda: records.read(records.write(record, tmp_path)), lambda: compare.compare([record])):
+        with pytest.raises(RecordError) as caught:
+            call()
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 1100
+
+
 def test_missing_files_are_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         records.read(tmp_path / "none.json")
 
 
 def test_read_all_is_in_order_and_stops_at_the_first_bad_file(tmp_path):
-    written = [Record(family, {"k": 1}) for family in ("b", "a", "c")]
+    written = [Record(family, {"measurement": "new"}) for family in ("b", "a", "c")]
     for one in written:
         records.write(one, tmp_path)
     (tmp_path / "notes.txt").write_text("no record")
