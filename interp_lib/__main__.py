@@ -3,14 +3,20 @@
 python -m interp_lib COMMAND --help
 """
 
+import _thread
 import argparse
+import math
 import os
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from . import records
+from . import places, records
 
-EXAMPLES = """examples:
+EXAMPLES = (
+    """examples:
   python -m interp_lib data mnist                      fetch MNIST and say whether it is the original
   python -m interp_lib train --profile digits          train the networks of the default profile
   python -m interp_lib measure table3                  Table 3 on the released networks
@@ -18,8 +24,11 @@ EXAMPLES = """examples:
   python -m interp_lib chapter 07_robustness           execute one chapter
   python -m interp_lib book                            everything: train, execute, build
 
-Data come from --data-dir or INTERP_DATA, else ./data; the authors' networks from --released-dir or INTERP_RELEASED.
+Data come from --data-dir or INTERP_DATA, else data/ of the clone; the authors' networks from --released-dir or
+INTERP_RELEASED. Without a clone, data/, networks/ and results/ stand in the current folder. A clone is what
 """
+    + f"{places.NEED_A_CLONE} need: run these inside one."
+)
 
 
 def command_data(args) -> None:
@@ -32,9 +41,10 @@ def command_data(args) -> None:
 
 
 def command_train(args) -> None:
-    from . import networks, profiles
+    from . import data, models, networks, profiles, training
     from .losses import METHODS
 
+    out = args.out or places.home() / "_build/networks"
     if args.profile:
         names = profiles.load(args.profile).trained()
         if not names:
@@ -43,6 +53,13 @@ def command_train(args) -> None:
         # In file names and on a command line methods may be lower case; training says which names there are.
         known = {method.lower(): method for method in METHODS}
         methods = [known.get(method.lower(), method) for method in args.method.split(",")]
+        for word, known, what in (
+            *((method, METHODS, "method") for method in methods), (args.dataset, data.TITLES, "dataset"),
+            (args.model, models.ARCHITECTURES, "architecture"), (args.precision, training.PRECISIONS, "precision"),
+        ):  # fmt: skip
+            if word not in known:  # before anything is made
+                raise ValueError(f"unknown {what} {word!r}; known are {', '.join(known)}.")
+        training.Schedule.load(args.schedule, args.dataset)
         names = [
             networks.NetworkName(args.dataset, args.model, method, seed, args.schedule, gamma)
             for method in methods
@@ -51,10 +68,10 @@ def command_train(args) -> None:
         ]
     missing = []
     for name in names:
-        path = name.path(args.out)
+        path = name.path(out)
         if path.exists() and args.resume:
             asked = {"precision": args.precision, "kept": args.keep}
-            print(f"{path} is there already{differs(networks.load(path)[1], asked)}")
+            print(f"{places.shown(path)} is there already{differs(networks.load(path)[1], asked)}")
         else:
             missing.append((name, path))
     if missing:
@@ -115,7 +132,10 @@ def train(
         networks.save(run.model, path, how)
         run.checkpoint.unlink(missing_ok=True)
         accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
-        print(f"{path}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, after {len(history)} epochs")
+        print(
+            f"{places.shown(path)}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, "
+            f"after {len(history)} epochs"
+        )
 
     if device.startswith("cuda") if at_once is None else at_once:
         runs = {begun(*each): each for each in wanted}
@@ -152,7 +172,10 @@ def scalars(folder: Path):
 
 
 def command_measure(args) -> None:
-    table, where = args.table.lower(), (args.data_dir, args.released_dir, args.results_dir)
+    if args.until_stdin_closes:
+        threading.Thread(target=end_with_stdin, daemon=True).start()
+    results = args.results_dir or places.home() / records.RESULTS
+    table, where = args.table.lower(), (args.data_dir, args.released_dir, results)
     if table in ("rounding", "tightness", "figure1", "figure2"):
         whole = {"--dataset": args.dataset, "--model": args.model, "--networks-dir": args.networks_dir,
                  f"--networks {args.networks}": args.networks != "released",
@@ -170,26 +193,38 @@ def command_measure(args) -> None:
     elif table in ("figure1", "figure2"):
         from .illustrations import measure_figure
 
-        paths = measure_figure(table, data_dir=args.data_dir, networks_dir=args.released_dir, folder=args.results_dir)
+        paths = measure_figure(table, data_dir=args.data_dir, networks_dir=args.released_dir, folder=results)
     else:
         from .measure import measure
 
-        folder = args.networks_dir if args.networks == "ours" else args.released_dir
+        folder = args.released_dir
+        if args.networks == "ours":
+            folder = args.networks_dir or places.home() / "networks"
         paths = measure(args.table, args.networks, dataset=args.dataset, model=args.model, data_dir=args.data_dir,
-                        networks_dir=folder, folder=args.results_dir, device=args.device)  # fmt: skip
+                        networks_dir=folder, folder=results, device=args.device)  # fmt: skip
     for path in paths:
-        print(f"{path}: {len(records.read(path).rows)} rows")
+        print(f"{places.shown(path)}: {len(records.read(path).rows)} rows")
+
+
+def end_with_stdin() -> None:
+    """Interrupt this process when nobody holds the other end of its standard input any more."""
+    while os.read(0, 4096):
+        pass
+    _thread.interrupt_main()
+    time.sleep(10)  # for what is being written
+    os._exit(130)
 
 
 def command_compare(args) -> None:
     from .compare import as_csv, as_text, compare
 
-    cells = compare(records.read_all(args.results_dir))
+    folder = Path(args.results_dir or places.home() / records.RESULTS)
+    cells = compare(records.read_all(folder))
     cells = [cell for cell in cells if args.table is None or cell.table.lower() == args.table.lower()]
     if not cells:
         raise ValueError(f"the paper has no Table {args.table}; it has 1, 2, 3, 4, 5, A1, A2, A3, A4 and A5.")
-    if not Path(args.results_dir).is_dir():
-        raise FileNotFoundError(f"{args.results_dir} is no folder of records; run from the clone, or measure a table.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder of records; run from the clone, or measure a table.")
     print(as_csv(cells) if args.csv else as_text(cells, args.networks))
 
 
@@ -212,19 +247,47 @@ def command_book(args) -> None:
     print(chapters.build_book(args.profile, cores=args.cores, target=args.target))
 
 
-def several(kind):
-    """Numbers with commas between them, for an option."""
+def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """Read a number of an option, low <= number <= high and finite."""
 
-    def read(text: str) -> list:
-        return [kind(part) for part in text.split(",")]
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+            if low <= value <= high and math.isfinite(value):
+                return value
+        except (ValueError, OverflowError):
+            pass
+        limits = f"in {low} .. {high}" if math.isfinite(high) else f">= {low}"
+        raise argparse.ArgumentTypeError(f"must be a {'whole ' * (kind is int)}number {limits}; got {text!r}")
 
-    read.__name__ = f"list of {kind.__name__}"  # argparse says "invalid list of int value"
     return read
 
 
+def several(kind: Callable[[str], float]) -> Callable[[str], list]:
+    """Read numbers with commas between them."""
+    return lambda text: [kind(part.strip()) for part in text.split(",")]
+
+
+def folder(text: str) -> Path:
+    """Read a folder, with or without ~; the shell leaves that of --out=~/x alone."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a folder; got ''")
+    return Path(text).expanduser()
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake is one line, as everywhere."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see {self.prog} --help.\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(
-        prog="python -m interp_lib", description="One command for one unit of work.", epilog=EXAMPLES,
+    called = Path(sys.argv[0]).name
+    main = Parser(
+        prog=called if called == "interp-lib" else "python -m interp_lib",
+        description="One command for one unit of work.",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     commands = main.add_subparsers(required=True, metavar="COMMAND")
@@ -235,7 +298,7 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     def data_dir(p):
-        p.add_argument("--data-dir", help="folder of datasets (default: INTERP_DATA, else ./data)")
+        p.add_argument("--data-dir", type=folder, help="folder of datasets (default: INTERP_DATA, else data/)")
 
     def device(p):
         p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
@@ -259,22 +322,22 @@ def parser() -> argparse.ArgumentParser:
                    "Int-1-class, Int, Int-Adv; or Int2, Int2-Adv")  # fmt: skip
     p.add_argument(
         "--gamma",
-        type=several(float),
+        type=several(number(float, 0)),
         default=[records.GAMMA],
         help=f"regularisation parameter of Int and its variants, in the released code's units ({records.GAMMA})",
     )
-    p.add_argument("--seed", type=several(int), default=[0], help="(0)")
+    p.add_argument("--seed", type=several(number(int, 0, 2**63 - 1)), default=[0], help="(0)")
     p.add_argument("--schedule", default="digits", help="paper, quick or digits: a file of interp_lib/schedules")
     p.add_argument("--precision", default="float32",
                    help="of the convolutions, float32 (default) or bfloat16: 2 to 4 times as fast on a processor with "
                    "AMX, slower on one without")  # fmt: skip
-    p.add_argument("--out", type=Path, default=Path("_build/networks"), help="folder of the networks (%(default)s)")
+    p.add_argument("--out", type=folder, help="folder of the networks (default: _build/networks)")
     p.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
                    help="go on from a checkpoint, and leave a finished network alone (default)")  # fmt: skip
     p.add_argument("--keep", choices=("last", "best"), default="last",
                    help="store the weights of the last step (default), or of the epoch with the best robust validation "
                    "accuracy")  # fmt: skip
-    p.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's logs (default: none)")
+    p.add_argument("--tensorboard", type=folder, help="folder for TensorBoard's logs (default: none)")
     data_dir(p)
     device(p)
 
@@ -291,9 +354,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--dataset", help="only the part of a table on this dataset: mnist, cifar10, restricted_imagenet")
     p.add_argument("--model", help="only the part on this architecture: small, pool, wresnet")
-    p.add_argument("--released-dir", help="folder of the authors' networks (default: INTERP_RELEASED)")
-    p.add_argument("--networks-dir", help="folder of our networks (default: networks)")
-    p.add_argument("--results-dir", default=str(records.RESULTS), help="folder of the records (%(default)s)")
+    p.add_argument("--released-dir", type=folder, help="folder of the authors' networks (default: INTERP_RELEASED)")
+    p.add_argument("--networks-dir", type=folder, help="folder of our networks (default: networks)")
+    p.add_argument("--results-dir", type=folder, help="folder of the records (default: results)")
+    p.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
     data_dir(p)
     device(p)
 
@@ -301,44 +365,81 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--table", help="one table only: 3, 4, A1, ...")
     p.add_argument("--csv", action="store_true", help="all 743 values, with columns released, ours, n, n_ours")
-    p.add_argument("--results-dir", default=str(records.RESULTS), help="folder of the records (%(default)s)")
+    p.add_argument("--results-dir", type=folder, help="folder of the records (default: results)")
 
     p = command("chapter", command_chapter, "Execute a chapter with papermill into _build/src/book.")
     p.add_argument("name", help="file name of the chapter without .ipynb, or 'all'")
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
     p.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
                    help="another value for a name of the chapter's parameters cell; repeat as needed")  # fmt: skip
-    p.add_argument("--execution-timeout", type=int, default=600, help="seconds a cell may take (%(default)s)")
+    p.add_argument("--execution-timeout", type=number(int, 1), metavar="SECONDS",
+                   help="seconds a cell may take (default: 600, no limit with recompute=true)")  # fmt: skip
     p.add_argument("--in-place", action="store_true", help="store the outputs in book/ itself, as committed")
 
     command("pages", command_pages, "Build the HTML from the chapters executed so far; a warning is an error.")
 
     p = command("book", command_book, "Train, execute and build what is out of date; print the page to open.")
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
-    p.add_argument("--cores", type=int, default=2, help="jobs at a time (%(default)s)")
+    p.add_argument("--cores", type=number(int, 1), default=2, help="jobs at a time (%(default)s)")
     p.add_argument("--target", default="all", help="a rule of the Snakefile, such as networks (%(default)s)")
     return main
 
 
-def main(arguments: list[str] | None = None) -> int:
-    args = parser().parse_args(arguments)
-    if args.function in (command_train, command_measure):
-        records.commit()  # of the code that runs from here on
+NO_SUCH_PLACE = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+
+
+def silence(stream) -> None:
+    """Send what is still in a stream's buffer nowhere, so that the interpreter's last flush is quiet."""
     try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def finish(status: int) -> int:
+    """Write out what was printed and give the exit status; a reader that has gone is no mistake, a full disk is."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `compare | head` has read enough
+        silence(sys.stdout)
+    except OSError as error:
+        silence(sys.stdout)
+        if not status:
+            print(f"error: could not write to standard output: {error.strerror}", file=sys.stderr)
+        return status or 1
+    return status
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command: 0 done, 1 failed on the way, 2 asked for what there is not, 130 interrupted."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    try:
+        args = parser().parse_args(arguments)
+    except SystemExit as leaving:
+        raise SystemExit(finish(leaving.code)) from None
+    try:
+        places.settle()
+        if args.function in (command_train, command_measure):
+            records.commit()  # of the code that runs from here on
         args.function(args)
+        return finish(0)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `compare | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return finish(130)
+    except BrokenPipeError:
+        return finish(0)
     except ModuleNotFoundError as error:
-        print(f"error: {error}. Install everything: pip install -r requirements.txt.", file=sys.stderr)
-        return 1
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        message, status = f"{error}. Install everything: pip install -r requirements.txt.", 1
+    except (ValueError, TypeError, *NO_SUCH_PLACE) as error:
+        message, status = str(error), 2
+    except (OSError, RuntimeError) as error:
+        message, status = str(error), 1
+        if isinstance(error, OSError) and not error.filename and finish(0):  # standard output itself: it has been said
+            return 1
+    print(f"error: {message}", file=sys.stderr)
+    return finish(status)
 
 
 if __name__ == "__main__":

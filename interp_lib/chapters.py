@@ -6,12 +6,19 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from . import parameters as page
+from .parameters import check as check  # pages write chapters.check(...)
 from .profiles import load as load_profile
 from .profiles import project_root
 from .records import Record, read_all, write_atomically
+
+CELL_SECONDS = 600  # that a cell may take, where it does not measure records again
+TOLD_EVERY = 60  # seconds, while records are measured again
 
 
 class ChapterError(RuntimeError):
@@ -27,7 +34,8 @@ def records_for(recompute: bool, *measurements: str) -> list[Record]:
     """The records that a chapter shows: the committed ones, or the same measurements made again.
 
     Measuring again is `python -m interp_lib measure NAME` into _build/recomputed/. A table's measurement does only
-    what is missing there: after an interruption it goes on, and for another time the folder has to go.
+    what is missing there: after an interruption it goes on, and for another time the folder has to go. Standard error
+    says how far it is; it ends when this process ends.
 
     Args:
         recompute: the chapter's parameter of that name.
@@ -46,9 +54,9 @@ def records_for(recompute: bool, *measurements: str) -> list[Record]:
     folder = root / "_build/recomputed"
     for name in measurements:
         command = [sys.executable, "-m", "interp_lib", "measure", name, "--results-dir", str(folder)]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
+        status, errors = run_watched(command, root, name, folder)
+        if status:
+            reason = (errors.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
             raise ChapterError(f"recompute=true needs data and networks, and `measure {name}` said: {reason}")
     again = read_all(folder)
     replaced = {_measures(record) for record in again}
@@ -63,6 +71,48 @@ def records_for(recompute: bool, *measurements: str) -> list[Record]:
     return [record for record in committed if stays(record)] + again
 
 
+def run_watched(command: list[str], root: Path, name: str, folder: Path) -> tuple[int, str]:
+    """Run a measurement to its end and print to standard error how far it is.
+
+    The measurement holds the other end of a pipe: when this process is gone, whatever ended it, so is the pipe, and
+    the measurement stops.
+
+    Args:
+        command: `measure` with --results-dir folder.
+        root: where it is started.
+        name: what is measured.
+        folder: of its records.
+
+    Returns:
+        The exit status and what it wrote to standard error.
+    """
+    began, told, rows = time.monotonic(), 0.0, 0
+    print(f"measuring {name} again; what is done stays in {folder}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [*command, "--until-stdin-closes"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                try:
+                    process.wait(min(TOLD_EVERY, 10))
+                except subprocess.TimeoutExpired:
+                    before, rows = rows, sum(len(record.rows) for record in read_all(folder))
+                    now = time.monotonic()
+                    if rows != before or now - told >= TOLD_EVERY:
+                        told = now
+                        line = f"measuring {name}: {(now - began) / 60:.1f} minutes, {rows} rows"
+                        print(line, file=sys.stderr, flush=True)
+        finally:
+            process.stdin.close()
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        errors.seek(0)
+        return process.returncode, errors.read()
+
+
 def _measures(record: Record) -> str:
     """What tells a record from the others, whichever copy of the data it was measured on."""
     settings = {key: value for key, value in record.settings.items() if key not in ("title", "data")}
@@ -71,6 +121,8 @@ def _measures(record: Record) -> str:
 
 def parse_parameter(text: str) -> tuple[str, object]:
     """`NAME=VALUE` as a name and a Python scalar; true and false are booleans, what is no Python literal is a string.
+
+    Text is what `parameters.read` makes of it: 8/255 and 1e2 are numbers, and no is false.
 
     Raises:
         ValueError: there is no equals sign.
@@ -84,7 +136,7 @@ def parse_parameter(text: str) -> tuple[str, object]:
         return name, value
 
 
-def execute(name: str, parameters: Mapping[str, object], *, timeout: int = 600, in_place: bool = False) -> str:
+def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None = None, in_place: bool = False) -> str:
     """Executes one chapter, or 'all', and says where the result is.
 
     The source in book/ is not touched unless `in_place`; a chapter that fails leaves what it got to, with its
@@ -93,14 +145,15 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int = 600, 
     Args:
         name: file name without .ipynb, or 'all'.
         parameters: other values for names of the cell tagged `parameters`.
-        timeout: seconds that one cell may take.
+        timeout: seconds that one cell may take; where not given 600, and no limit where records are measured again.
         in_place: write the outputs into book/ itself, without the marks of this run, to be committed.
 
     Returns:
         The path of the executed notebook; for 'all' one a line.
 
     Raises:
-        ValueError: an unknown chapter, or a parameter that the chapter does not have.
+        ValueError: an unknown chapter, a parameter that the chapter does not have, or a value that it cannot have.
+        OSError: a file that cannot be written, by name.
         ChapterError: a cell failed or ran out of time.
     """
     if name == "all":
@@ -113,28 +166,35 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int = 600, 
 
     root = project_root()
     source = root / "book" / f"{name}.ipynb"
+    page.refuse_unknown(parameters, papermill.inspect_notebook(str(source)), f"chapter {name}")
+    parameters = {key: page.read(key, value) for key, value in parameters.items()}
     parameters = {key: value for key, value in parameters.items() if (key, value) != ("profile", "digits")}
-    if "profile" in parameters:
-        load_profile(str(parameters["profile"]))
-    known = set(papermill.inspect_notebook(str(source)))
-    if unknown := set(parameters) - known:
-        raise ValueError(
-            f"chapter {name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}."
-        )
+    again = bool(parameters.get("recompute"))
+    if timeout is None and not again:
+        timeout = CELL_SECONDS
     running = root / "_build/failed" / f"{name}.ipynb"
     running.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
             str(source), str(running), parameters=parameters, cwd=str(source.parent), kernel_name="python3",
             execution_timeout=timeout, progress_bar={"desc": name, "disable": None},
+            stderr_file=sys.stderr if again else None,
         )  # fmt: skip
     except PapermillExecutionError as error:
         raise ChapterError(
             f"chapter {name}, cell {error.cell_index + 1} (In [{error.exec_count}]): {error.ename}: {error.evalue}\n"
             f"The chapter as far as it got is in {running}."
         ) from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(error.errno, f"could not write {error.filename or running}: {reason}") from None
     except Exception as error:
-        if type(error).__name__ in ("CellTimeoutError", "DeadKernelError"):
+        if type(error).__name__ == "CellTimeoutError":
+            raise ChapterError(
+                f"chapter {name}: a cell took more than {timeout} s; --execution-timeout gives it more.\n"
+                f"The chapter as far as it got is in {running}."
+            ) from None
+        if type(error).__name__ == "DeadKernelError":
             raise ChapterError(f"chapter {name}: {error}\nThe chapter as far as it got is in {running}.") from None
         raise
     notebook = nbformat.read(running, 4)
@@ -156,6 +216,19 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int = 600, 
     return str(target)
 
 
+def run_otherwise(profile: str) -> list[Path]:
+    """List the executed chapters that were not run with a profile's own parameters and nothing else."""
+    own = {} if profile == "digits" else {"profile": profile}
+
+    def ran_with(path: Path) -> object:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))["metadata"]["papermill"]["parameters"]
+        except (ValueError, LookupError, TypeError):
+            return None
+
+    return [path for path in sorted((project_root() / "_build/src/book").glob("*.ipynb")) if ran_with(path) != own]
+
+
 def build_pages() -> str:
     """Builds the HTML from the executed chapters under _build/src; a warning is an error.
 
@@ -173,8 +246,10 @@ def build_pages() -> str:
     shutil.copytree(root / "book/static", source / "book/static", dirs_exist_ok=True)
     for stale in set(source.glob("book/*.ipynb")) - {source / "book" / f"{name}.ipynb" for name in names()}:
         stale.unlink()
-    script = Path(sys.executable).with_name("jupyter-book")
-    command = [str(script), "build", "-W", "--keep-going", "-q", "--path-output", str(root), str(source)]
+    # Not the script beside the interpreter: its first line does not survive every folder's name.
+    program = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "build", "-W", "--keep-going", "-q", "--path-output", str(root)]
+    command.append(str(source))
     if subprocess.run(command, check=False).returncode:
         raise ChapterError("the pages were not built; Sphinx's warnings above say why.")
     return str(root / "_build/html/index.html")

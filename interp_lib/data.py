@@ -182,7 +182,8 @@ def load(
 
     Args:
         name: "digits", "mnist", "cifar10" or "restricted_imagenet".
-        data_dir: folder with the data; None means the environment variable INTERP_DATA, else ./data.
+        data_dir: folder with the data; None means the environment variable INTERP_DATA, else data/ of the
+            clone, or ./data without one.
         download: whether mnist and cifar10 may be downloaded into that folder with torchvision.
         device: where the tensors are put.
 

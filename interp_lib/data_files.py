@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .places import home
 from .reading import FileError, opened, read_bytes
 
 DIGITS = tuple("0123456789")
@@ -82,9 +83,9 @@ def _import(module: str, package: str, reason: str):
 
 
 def data_folder(data_dir: str | os.PathLike | None) -> Path:
-    """The folder asked for, which must exist, or ./data, which need not."""
+    """The folder asked for, which must exist, or data/ of the clone (elsewhere ./data), which need not."""
     asked = data_dir if data_dir is not None else os.environ.get("INTERP_DATA") or None
-    folder = Path("data" if asked is None else asked).expanduser()
+    folder = home() / "data" if asked is None else Path(asked).expanduser()
     if not folder.is_dir() and (asked is not None or folder.exists()):
         came = "a file" if folder.exists() else "nothing: it does not exist"
         raise _wrong(folder, "a folder of data", came, "Create it, or correct --data-dir or INTERP_DATA.")

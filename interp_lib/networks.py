@@ -7,6 +7,7 @@
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,15 @@ class NetworkName:
     seed: int
     schedule: str
     gamma: float = GAMMA
+
+    def __post_init__(self):
+        for key in ("dataset", "model", "method", "schedule"):
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", str(getattr(self, key))):
+                raise ValueError(f"{key} must be a name of letters, digits and hyphens; got {getattr(self, key)!r}.")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be a whole number in 0 .. 2**63 - 1; got {self.seed!r}.")
+        if not (isinstance(self.gamma, int | float) and 0 <= self.gamma < math.inf):
+            raise ValueError(f"gamma must be a finite number >= 0; got {self.gamma!r}.")
 
     @property
     def slug(self) -> str:

@@ -1,30 +1,18 @@
 """A profile says what the book's live experiments run on: one YAML file of plain scalars, `profiles/NAME.yml`."""
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import yaml
 
-from . import data, models, networks, released
+from . import data, losses, models, networks, released, training
 from .models import GlobalPoolNetwork
+from .places import project_root as project_root  # chapters ask for it here
+from .records import GAMMA
 
 
 class ProfileError(ValueError):
     """A profile with an unknown key, a missing key or a value of the wrong kind."""
-
-
-def project_root(start: str | os.PathLike = ".") -> Path:
-    """The checkout that holds `start`, else the one that this package was installed from.
-
-    Raises:
-        FileNotFoundError: neither is a checkout of this project.
-    """
-    start = Path(start).resolve()
-    for folder in (start, *start.parents, Path(__file__).resolve().parent.parent):
-        if (folder / "profiles").is_dir() and (folder / "pyproject.toml").is_file():
-            return folder
-    raise FileNotFoundError(f"{start} is in no checkout of this project; run from a clone of it.")
 
 
 @dataclass(frozen=True)
@@ -113,4 +101,68 @@ def load(name: str = "digits") -> Profile:
             raise ProfileError(f"profiles/{name}.yml: {key} must be one of {', '.join(known)}; got {content[key]!r}.")
     if unknown := [method for method in profile.method_names if method not in released.METHODS]:
         raise ProfileError(f"profiles/{name}.yml: no such method: {', '.join(unknown)}.")
+    if profile.n < 1 or profile.seeds < 0:
+        raise ProfileError(
+            f"profiles/{name}.yml: n must be at least 1 and seeds at least 0; got {profile.n}, {profile.seeds}."
+        )
+    if profile.networks == "ours":
+        try:
+            training.Schedule.load(profile.schedule, profile.dataset)
+        except ValueError as error:
+            raise ProfileError(f"profiles/{name}.yml: {error}") from None
     return profile
+
+
+# What `snakemake grid --config` takes: its own names, and those of the options of `train`.
+GRID = {"dataset": "mnist", "model": "small", "schedule": "quick", "methods": ",".join(released.METHODS), "seeds": "1",
+        "gammas": "", "method": None, "seed": None, "gamma": None, "folder": "networks", "precision": "float32",
+        "gpus": "0", "profile": "digits"}  # fmt: skip
+
+
+def grid(config: Mapping[str, object]) -> list[networks.NetworkName]:
+    """List the networks of a grid: methods times seeds, and other gammas of the methods that have one.
+
+    Args:
+        config: of Snakemake. `methods`, `seeds` (how many, from 0) and `gammas` (of Int, beside the usual one) are the
+            grid's own words; `method`, `seed` and `gamma` are lists with commas, as the options of `train`.
+
+    Raises:
+        ValueError: an unknown key, or a value that is no method, seed, gamma, dataset, model or schedule.
+    """
+    if unknown := sorted(set(config) - set(GRID)):
+        raise ValueError(f"--config has no key {', '.join(unknown)}; a grid takes {', '.join(GRID)}.")
+    for one, several in (("method", "methods"), ("seed", "seeds"), ("gamma", "gammas")):
+        if {one, several} <= set(config):
+            raise ValueError(f"--config takes {one} (a list) or {several}, not both.")
+    wanted = {key: value if value is None else str(value) for key, value in {**GRID, **config}.items()}
+
+    def numbers(key: str, kind: type) -> list:
+        try:
+            return [kind(part) for part in wanted[key].split(",") if part.strip()]
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise ValueError(f"--config {key} must be {what} with commas between them; got {wanted[key]!r}.") from None
+
+    named = {method.lower(): method for method in losses.METHODS}
+    asked = [method.strip() for method in (wanted["method"] or wanted["methods"]).split(",")]
+    if strange := [method for method in asked if method.lower() not in named]:
+        raise ValueError(f"unknown method {', '.join(strange)}; known are {', '.join(losses.METHODS)}.")
+    methods = [named[method.lower()] for method in asked]
+    for key, known in (("dataset", data.TITLES), ("model", models.ARCHITECTURES), ("precision", training.PRECISIONS)):
+        if wanted[key] not in known:
+            raise ValueError(f"--config {key} must be one of {', '.join(known)}; got {wanted[key]!r}.")
+    training.Schedule.load(wanted["schedule"], wanted["dataset"])
+    if wanted["seed"] is not None:
+        seeds = numbers("seed", int)
+    else:
+        (count,) = numbers("seeds", int) or [1]
+        seeds = range(count)
+    if wanted["gamma"] is not None:
+        gammas = numbers("gamma", float)
+        pairs = [(m, g) for m in methods for g in (gammas if m.startswith("Int") else [GAMMA])]
+    else:
+        pairs = [*((m, GAMMA) for m in methods), *(("Int", g) for g in numbers("gammas", float))]
+    name = lambda method, gamma, seed: networks.NetworkName(
+        wanted["dataset"], wanted["model"], method, seed, wanted["schedule"], gamma
+    )
+    return [name(method, gamma, seed) for seed in seeds for method, gamma in pairs]

@@ -307,6 +307,10 @@ def test_checksums_are_torchvisions():
 
 
 def test_environment_names_the_folder_and_an_argument_goes_before_it(tmp_path, monkeypatch):
+    (tmp_path / "profiles").mkdir()  # with the next line a clone, whose data/ is the default from every folder in it
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "book").mkdir()
+    monkeypatch.chdir(tmp_path / "book")
     for name, seed in (("here", 1), ("there", 2), ("data", 3)):
         (tmp_path / name).mkdir()
         write(tmp_path / name, **arrays(seed=seed))

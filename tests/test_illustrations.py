@@ -181,7 +181,7 @@ def test_a_missing_dataset_is_left_out_and_named(monkeypatch, capsys, released_f
 def test_the_command_says_what_a_figure_needs(figure, monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("INTERP_RELEASED", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["measure", figure]) == 1
+    assert cli.main(["measure", figure]) == 2
     assert "INTERP_RELEASED" in capsys.readouterr().err
 
 

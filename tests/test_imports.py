@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "interp_lib"
 # Each floor imports from the floors above it only. A new module is put on a floor here.
 FLOORS = (
-    ("reading",),
+    ("places", "reading"),
     ("activations", "checks", "data_files", "intervals", "pooling", "quadrature", "records"),
     ("data", "models"),
     ("fold", "released", "networks"),
@@ -22,7 +22,7 @@ FLOORS = (
     ("training", "compare", "claims", "illustrations", "toy"),
     ("orderings", "together"),
     ("measure", "profiles"),
-    ("rounding", "tightness", "sweeps", "ig_penalty", "black"),
+    ("parameters", "rounding", "tightness", "sweeps", "ig_penalty", "black"),
     ("plots", "tables"),
     ("widgets", "plots_maps"),
     ("plots_training",),

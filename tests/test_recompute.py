@@ -1,12 +1,11 @@
 """`recompute`: a chapter shows the committed records, or the same measurements made again."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from interp_lib import chapters, records
+from interp_lib import chapters, parameters, records
 from interp_lib.chapters import ChapterError, parse_parameter, records_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,17 +19,16 @@ def checkout(tmp_path, monkeypatch):
     checkout.put("results", "pgd-mnist-small-released", 0.5, attack="pgd")
     checkout.put("results", "aai-mnist-small-released", 0.6, attack="aai")
 
-    def run(command, **options):
+    def run(command, root, name, folder):
         checkout.commands.append(command[1:])
         if checkout.fails:
-            return subprocess.CompletedProcess(command, 1, "", "a warning\nerror: no MNIST in the folder\n")
-        assert options["cwd"] == tmp_path
-        folder = Path(command[-1])
+            return 1, "a warning\nerror: no MNIST in the folder\n"
+        assert root == tmp_path and command[-3:] == [name, "--results-dir", str(folder)]
         for family, value, settings in checkout.measured:
             checkout.put(folder.relative_to(tmp_path), family, value, **settings)
-        return subprocess.CompletedProcess(command, 0, "", "")
+        return 0, ""
 
-    monkeypatch.setattr(chapters.subprocess, "run", run)
+    monkeypatch.setattr(chapters, "run_watched", run)
     return checkout
 
 
@@ -94,9 +92,11 @@ def test_without_data_and_networks_the_message_says_what_to_set(monkeypatch, tmp
         records_for(True, "table3")
 
 
-@pytest.mark.parametrize("text, value", [("true", True), ("True", True), ("false", False), ("yes", "yes")])
+@pytest.mark.parametrize(
+    "text, value", [("true", True), ("True", True), ("false", False), ("yes", True), ("no", False)]
+)
 def test_true_and_false_are_booleans(text, value):
-    assert parse_parameter(f"recompute={text}") == ("recompute", value)
+    assert parameters.read(*parse_parameter(f"recompute={text}")) is value
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "book").glob("[01]*.ipynb")), ids=lambda path: path.stem)

@@ -1,0 +1,44 @@
+"""Where things are: one root for data, records and networks, whichever folder a command is started in."""
+
+import os
+from pathlib import Path
+
+VARIABLES = ("INTERP_DATA", "INTERP_RELEASED")
+# The commands that run or build what only a clone of the project holds: chapters, profiles, the Snakefile.
+NEED_A_CLONE = "chapter, pages, book and train --profile"
+
+
+def project_root(start: str | os.PathLike = ".") -> Path:
+    """Find the clone that holds `start`, else the one that this package is run from.
+
+    Raises:
+        FileNotFoundError: neither is a clone of this project.
+    """
+    start = Path(start).resolve()
+    for folder in (start, *start.parents, Path(__file__).resolve().parent.parent):
+        if (folder / "profiles").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"{start} is in no clone of this project, which {NEED_A_CLONE} need; clone it and run the command in there."
+    )
+
+
+def home() -> Path:
+    """Give the folder that data/, results/ and networks/ stand in: the clone, or the current folder without one."""
+    try:
+        return project_root()
+    except FileNotFoundError:
+        return Path.cwd()
+
+
+def settle() -> None:
+    """Make the folders that variables name absolute, `~` expanded: a chapter runs elsewhere than its command."""
+    for variable in VARIABLES:
+        if folder := os.environ.get(variable):
+            os.environ[variable] = str(Path(folder).expanduser().absolute())
+
+
+def shown(path: str | os.PathLike) -> str:
+    """Write a path as short as it can be from here: relative below the current folder, else absolute."""
+    path = Path(path).absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
