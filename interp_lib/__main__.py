@@ -410,6 +410,16 @@ def finish(status: int) -> int:
     return status
 
 
+def is_full(stream) -> bool:
+    """Whether a line more cannot be written to a stream."""
+    try:
+        stream.write("\n")
+        stream.flush()
+    except OSError:
+        return True
+    return False
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command: 0 done, 1 failed on the way, 2 asked for what there is not, 130 interrupted."""
     for name in ("stdout", "stderr"):
@@ -436,8 +446,9 @@ def main(arguments: list[str] | None = None) -> int:
         message, status = str(error), 2
     except (OSError, RuntimeError) as error:
         message, status = str(error), 1
-        if isinstance(error, OSError) and not error.filename and finish(0):  # standard output itself: it has been said
-            return 1
+        if isinstance(error, OSError) and not error.filename and is_full(sys.stdout):
+            silence(sys.stdout)
+            message = f"could not write to standard output: {os.strerror(error.errno)}"
     print(f"error: {message}", file=sys.stderr)
     return finish(status)
 

@@ -136,6 +136,11 @@ def parse_parameter(text: str) -> tuple[str, object]:
         return name, value
 
 
+def literally(path: Path) -> str:
+    """Write a path for papermill, which fills braces in it with parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None = None, in_place: bool = False) -> str:
     """Executes one chapter, or 'all', and says where the result is.
 
@@ -166,7 +171,7 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
 
     root = project_root()
     source = root / "book" / f"{name}.ipynb"
-    page.refuse_unknown(parameters, papermill.inspect_notebook(str(source)), f"chapter {name}")
+    page.refuse_unknown(parameters, papermill.inspect_notebook(literally(source)), f"chapter {name}")
     parameters = {key: page.read(key, value) for key, value in parameters.items()}
     parameters = {key: value for key, value in parameters.items() if (key, value) != ("profile", "digits")}
     again = bool(parameters.get("recompute"))
@@ -176,7 +181,7 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     running.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            str(source), str(running), parameters=parameters, cwd=str(source.parent), kernel_name="python3",
+            literally(source), literally(running), parameters=parameters, cwd=str(source.parent), kernel_name="python3",
             execution_timeout=timeout, progress_bar={"desc": name, "disable": None},
             stderr_file=sys.stderr if again else None,
         )  # fmt: skip

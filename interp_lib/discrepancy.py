@@ -11,7 +11,7 @@ discrepancy by the number of pixels u (squared l2: by u^2): `scale=u` says so wh
 import torch
 from torch import Tensor
 
-from .checks import check_labels
+from .checks import check_choice, check_labels, check_logits, check_number, check_pair, check_whole
 
 
 def check_maps(maps: Tensor, maps_adv: Tensor) -> None:
@@ -20,11 +20,7 @@ def check_maps(maps: Tensor, maps_adv: Tensor) -> None:
     Raises:
         ValueError: with both shapes.
     """
-    if maps.shape != maps_adv.shape or maps.dim() < 3:
-        raise ValueError(
-            f"maps must have one shape (N, k, h, w), k the number of classes; got {tuple(maps.shape)} "
-            f"and {tuple(maps_adv.shape)}. Write maps[:, None] where the axis of classes is missing."
-        )
+    check_pair(maps, maps_adv, "maps", 3)
 
 
 def distances(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False, *, scale: float = 1.0) -> Tensor:
@@ -45,8 +41,8 @@ def distances(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False,
     Source: eq. (3).
     """
     check_maps(maps, maps_adv)
-    if p not in (1, 2):
-        raise ValueError(f"p must be 1 or 2; got {p}.")
+    check_choice(p, "p", (1, 2))
+    check_number(scale, "scale", 0, above=True)
     norm = torch.linalg.vector_norm((maps_adv - maps).flatten(2), p, dim=2) * scale
     return norm.square() if squared else norm
 
@@ -123,6 +119,7 @@ def target_free_discrepancy(
     """
     each = distances(maps, maps_adv, scale=scale)
     check_labels(y, *each.shape)
+    check_logits(logits_adv, "logits_adv")
     if logits_adv.shape != each.shape:
         raise ValueError(
             f"eq. (8) needs the maps of all classes; got maps of {each.shape[1]} classes for {len(each)} images "
@@ -177,6 +174,7 @@ def normalised_slope(scores: Tensor, eps: Tensor) -> Tensor:
 
     Source: Appendix D.
     """
+    check_pair(scores, eps, "scores and eps", 1)
     first, last = scores[..., 0], scores[..., -1]
     return (last - first).abs() / first * eps[..., 0] / (eps[..., -1] - eps[..., 0])
 
@@ -201,8 +199,7 @@ def kendall_tau(map_a: Tensor, map_b: Tensor) -> Tensor:
     """
     from scipy.stats import kendalltau  # a training run does not need it
 
-    if map_a.shape != map_b.shape or map_a.dim() < 2:
-        raise ValueError(f"maps must have one shape (N, ...); got {tuple(map_a.shape)} and {tuple(map_b.shape)}.")
+    check_pair(map_a, map_b, "maps", 2)
     arrays = (m.detach().flatten(1).cpu().numpy() for m in (map_a, map_b))
     taus = [float(kendalltau(a, b).statistic) for a, b in zip(*arrays, strict=True)]
     return torch.tensor(taus, dtype=torch.float64)
@@ -223,8 +220,8 @@ def topk_intersection(map_a: Tensor, map_b: Tensor, k: int) -> Tensor:
 
     Source: section 3.2 (top-k pixel difference), after Ghorbani et al. (2019).
     """
-    if map_a.shape != map_b.shape or map_a.dim() < 2:
-        raise ValueError(f"maps must have one shape (N, ...); got {tuple(map_a.shape)} and {tuple(map_b.shape)}.")
+    check_pair(map_a, map_b, "maps", 2)
+    check_whole(k, "k", 1)
     if not 1 <= k <= map_a[0].numel():
         raise ValueError(f"k must lie in 1 .. {map_a[0].numel()}, the number of pixels; got {k}.")
     a, b = (m.detach().flatten(1).topk(k).indices for m in (map_a, map_b))
@@ -248,6 +245,7 @@ def proposition1_bound(logits: Tensor, t: Tensor, t_prime: Tensor) -> Tensor:
 
     Source: Proposition 1.
     """
+    check_logits(logits)
     check_labels(t, *logits.shape, name="t")
     check_labels(t_prime, *logits.shape, name="t_prime")
     return (logits.gather(1, t[:, None]) - logits.gather(1, t_prime[:, None])).squeeze(1) / 2

@@ -1,6 +1,5 @@
 """(network, attack, metric) -> tidy rows: one dictionary a number, with n and its standard error."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .attacks.pgd import evaluating, pgd, pgd_iterates, uniform_start
-from .checks import check_images, check_labels, check_step_sizes
+from .checks import check_each, check_images, check_labels, check_number, check_step_sizes, check_whole
 from .records import pack
 
 
@@ -20,17 +19,26 @@ def proportion(right: Tensor) -> dict:
 
     Returns:
         correct, n, accuracy, its standard error se = sqrt(p (1 - p) / n), and right, the images one by one as
-        `records.pack` writes them: networks that saw the same images can be compared on each.
+        `records.pack` writes them: networks that saw the same images can be compared on each. Of no images accuracy
+        and se are None.
+
+    Raises:
+        TypeError: anything but a bool tensor (N,).
     """
+    if not isinstance(right, Tensor) or right.dtype != torch.bool or right.dim() != 1:
+        came = f"{tuple(right.shape)} of {right.dtype}" if isinstance(right, Tensor) else type(right).__name__
+        raise TypeError(f"right must be a bool tensor (N,), whether each image is classified right; got {came}.")
     correct, n = int(right.sum()), len(right)
-    p = correct / n
-    se = math.sqrt(p * (1 - p) / n)
+    p = correct / n if n else None
+    se = math.sqrt(p * (1 - p) / n) if n else None
     return {"correct": correct, "n": n, "accuracy": p, "se": se, "right": pack(right.tolist())}
 
 
 @torch.no_grad()
 def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
-    """Predicted classes, int64 (N,)."""
+    """Predicted classes, int64 (N,); `batch_size` images at a time. Raises TypeError, ValueError: see `checks`."""
+    check_images(x)
+    check_whole(batch_size, "batch_size", 1)
     if hasattr(model, "check_input"):
         model.check_input(x)
     with evaluating(model):
@@ -39,6 +47,8 @@ def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
 
 def classified_right(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> Tensor:
     """Which of the images (N, C, H, W) are classified as y (N,): bool (N,)."""
+    check_images(x)
+    check_labels(y, len(x), getattr(model, "num_classes", None))
     return predictions(model, x, batch_size) == y
 
 
@@ -85,11 +95,12 @@ def pgd_accuracy(
 
 def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict[tuple[float, int], Tensor]:
     """`pgd_accuracy` before it counts: (eps, steps), ascending, -> which images stay right."""
-    eps, steps = sorted(set(map(float, eps)), reverse=True), sorted(set(steps))
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
-    for e, k in itertools.product(eps, steps):
-        check_step_sizes(eps=e, alpha=alpha, steps=k)
+    check_each(eps, "eps", check_number, 0, 1)
+    check_each(steps, "steps", check_whole)
+    check_number(alpha, "alpha", 0)
+    eps, steps = sorted(set(map(float, eps)), reverse=True), sorted(set(map(int, steps)))
     report = progress or (lambda _: None)
     clean = classified_right(model, x, y)
     # free[e]: how many steps cannot touch the ball of radius e, although each of them is rounded, and the ball too.
@@ -116,6 +127,9 @@ def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict
 
 def pgd_accuracy_in_batches(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 200, **attack) -> list[dict]:
     """`pgd_accuracy` of more images than fit a processor's cache at once; rows and other arguments as there."""
+    check_images(x)
+    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_whole(batch_size, "batch_size", 1)
     batches = zip(x.split(batch_size), y.split(batch_size), strict=True)
     parts = [_right_under_pgd(model, *batch, **attack) for batch in batches]
     return [{"eps": e, "steps": k, **proportion(torch.cat([part[e, k] for part in parts]))} for e, k in parts[0]]
@@ -152,12 +166,12 @@ def random_start_accuracy(
     Raises:
         TypeError, ValueError: see `checks`; also a k below 1.
     """
-    if not starts or min(starts) < 1:
-        raise ValueError(f"starts are numbers of runs, 1 or more; got {tuple(starts)}.")
+    check_each(starts, "starts", check_whole, 1)
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
-    for e in eps:
-        check_step_sizes(eps=e, alpha=alpha, steps=steps)
+    check_each(eps, "eps", check_number, 0, 1)
+    check_step_sizes(eps=0.0, alpha=alpha, steps=steps)
+    check_whole(seed, "seed", 0, 2**63 - 1)
     rows, clean = [], classified_right(model, x, y)
     for e in sorted(set(map(float, eps))):
         generator, right = torch.Generator().manual_seed(seed), clean.clone()

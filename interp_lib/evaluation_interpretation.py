@@ -10,6 +10,7 @@ from .attacks.aai import aai
 from .attacks.isa import class_set, isa_over_eps, margin, margin_attack, released_settings
 from .attacks.minimal import MinimalAttack, minimal_eps
 from .attacks.pgd import clipped, evaluating
+from .checks import check_choice, check_each, check_number, check_whole
 from .data import EvaluationSubset
 from .discrepancy import kendall_tau, normalised_discrepancy
 from .evaluation import predictions
@@ -35,6 +36,16 @@ def mean_and_error(values: Tensor) -> tuple[float | None, float | None]:
     values = values[~values.isnan()]
     n = len(values)
     return (float(values.mean()) if n else None, float(values.std()) / math.sqrt(n) if n > 1 else None)
+
+
+def check_subset(subset: EvaluationSubset) -> None:
+    """Refuse anything but an evaluation subset.
+
+    Raises:
+        TypeError: naming the function that makes one.
+    """
+    if not isinstance(subset, EvaluationSubset):
+        raise TypeError(f"subset must be what Dataset.evaluation_subset gives; got {type(subset).__name__}.")
 
 
 def aai_rows(
@@ -69,6 +80,11 @@ def aai_rows(
 
     Source: Tables 2, A4 and A5.
     """
+    check_each(eps, "eps", check_number, 0, 1, above=True)
+    check_choice(interpreter, "interpreter", tuple(INTERPRETERS))
+    check_subset(subset)
+    if not isinstance(attack, Mapping) or set(attack) != set(AAI):
+        raise ValueError(f"attack must be a mapping with {', '.join(AAI)}; got {attack!r:.80}.")
     x, y = subset.x, subset.y
     attacked, rows = INTERPRETERS[interpreter], []
     with evaluating(model), torch.no_grad():
@@ -129,6 +145,13 @@ def isa_rows(
 
     Source: Table 1, Appendix D.
     """
+    check_subset(subset)
+    check_each(interpreters, "interpreters", check_choice, tuple(INTERPRETERS))
+    check_each(norms, "norms", check_choice, (1, 2))
+    check_each(class_sets, "class_sets", check_choice, CLASS_SETS)
+    check_each(penalties, "penalties", check_number, 0, above=True)
+    check_whole(len(subset.x) if images is None else images, "images", 1, len(subset.x))
+    check_whole(1 if at_once is None else at_once, "at_once", 1)
     x, y, target = subset.x, subset.y, subset.target
     images = len(x) if images is None else images
     report = progress or (lambda _: None)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_classes, check_images
+from .checks import check_classes, check_each, check_images, check_logits, check_whole
 from .fold import pool_share
 from .sensitivity import (
     deconvolution,
@@ -273,6 +273,7 @@ def completeness_gap(maps: Tensor, logits: Tensor, classes: Tensor, logits_basel
 
     Source: Proposition 1; Sundararajan et al. (2017), their Proposition 1.
     """
+    check_logits(logits)
     check_classes(classes, *logits.shape)
     if maps.shape[:2] != classes.shape:
         raise ValueError(f"maps of shape {tuple(maps.shape)} are not of {tuple(classes.shape)} classes.")
@@ -287,6 +288,10 @@ def sum_colours(maps: Tensor) -> Tensor:
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (N, k, h, w) -> (N, k, *size) by bilinear interpolation, for the eye. Source: section 2."""
+    check_each(size, "size", check_whole, 1)
+    if not isinstance(maps, Tensor) or maps.dim() != 4 or len(size) != 2:
+        came = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"maps must have shape (N, k, h, w) and size two numbers; got {came} and {tuple(size)}.")
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 

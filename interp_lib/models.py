@@ -101,6 +101,11 @@ class GlobalPoolNetwork(nn.Module):
                 f"{type(self).__name__} takes images of shape (N, {', '.join(map(str, self.input_shape))}); "
                 f"got {tuple(x.shape)}. Choose the dataset that the network was built for."
             )
+        if x.dtype != self.classifier.weight.dtype:
+            raise ValueError(
+                f"x must have the dtype of the network, {self.classifier.weight.dtype}; got {x.dtype}. "
+                "Write x.to(...), or model.double()."
+            )
 
 
 class Small(GlobalPoolNetwork):

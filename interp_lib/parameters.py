@@ -109,7 +109,8 @@ def check(namespace: MutableMapping[str, object], *names: str) -> None:
     """Check a chapter's parameters before it uses them, give them their types, and say which it runs with.
 
     `chapters.check(globals(), "profile", "n")` stands under every parameters cell. It prints nothing when the page
-    runs with the values of that cell, else one line that the page shows.
+    runs with the values of that cell, else one line that the page shows; then assertions of the page become sentences,
+    see `Sentences`.
 
     Args:
         namespace: the page's `globals()`; values in it are replaced, '8/255' by its number.
@@ -125,5 +126,51 @@ def check(namespace: MutableMapping[str, object], *names: str) -> None:
         if values[name] > (most := values["n"] + WITHIN[name]):
             raise ParameterError(f"{name} must be at most {most}, with n = {values['n']}; got {values[name]}.")
     namespace.update(values)
-    if given:
-        print("This page was run with " + ", ".join(f"{name} = {namespace[name]}" for name in given) + ".")
+    if not given:
+        return
+    print("This page was run with " + ", ".join(f"{name} = {namespace[name]}" for name in given) + ".")
+    shell = namespace["get_ipython"]() if "get_ipython" in namespace else None
+    if shell and not any(isinstance(transformer, Sentences) for transformer in shell.ast_transformers):
+        namespace[Sentences.NAME] = Verdict()
+        shell.ast_transformers.append(Sentences())
+
+
+class Verdict:
+    """What a page's assertions come to when it runs with other parameters than its own."""
+
+    def __init__(self):
+        self.holds = True
+
+    def begin(self) -> None:
+        """Begin a cell, of which nothing has failed yet."""
+        self.holds = True
+
+    def fails(self, statement: str) -> None:
+        """Say that a statement of the page is not true of these parameters."""
+        self.holds = False
+        print(f"With these parameters this does not hold: {statement}")
+
+
+class Sentences(ast.NodeTransformer):
+    """Turn the assertions of a page into sentences, and print no PASS of its cell after one of them.
+
+    What a page asserts is about the parameters in its own cell; with others it may be false without anything being
+    wrong, and the rest of the page is worth reading.
+    """
+
+    NAME = "_verdict"
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        self.generic_visit(node)
+        if node.body:
+            node.body = [*ast.parse(f"{self.NAME}.begin()").body, *node.body]
+        return ast.fix_missing_locations(node)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.If:
+        said = ast.parse(f"{self.NAME}.fails({ast.unparse(node.test)!r})").body
+        return ast.If(test=ast.UnaryOp(op=ast.Not(), operand=node.test), body=said, orelse=[])
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        if not ast.unparse(node).startswith(("print('PASS", 'print("PASS', "print(f'PASS", 'print(f"PASS')):
+            return node
+        return ast.If(test=ast.parse(f"{self.NAME}.holds", mode="eval").body, body=[node], orelse=[])

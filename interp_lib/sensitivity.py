@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ACTIVATIONS, ReplacedRelu
-from .checks import check_classes, check_images
+from .checks import check_choice, check_classes, check_images, check_number, check_whole
 from .fold import fold_after_first
 from .quadrature import RULES, path_points
 
@@ -48,8 +48,7 @@ def _mean_gradient(
     (len(numbers), N, ...). Forward passes are shared by the classes; gradients are summed over points where the
     path enters `rest`, and pulled back through the affine `first` once.
     """
-    if internal_batch_size < 1:
-        raise ValueError(f"internal_batch_size must be at least 1; got {internal_batch_size}.")
+    check_whole(internal_batch_size, "internal_batch_size", 1)
     if folded:
         first, rest = folded
     elif create_graph and not fixed_weights:
@@ -84,6 +83,17 @@ def _mean_gradient(
         zeros = torch.zeros(average.shape[:2].numel(), *x.shape[1:], dtype=x.dtype, device=x.device, requires_grad=True)
         (gradient,) = torch.autograd.grad(first(zeros), zeros, average.flatten(0, 1), create_graph=create_graph)
         return gradient.unflatten(0, average.shape[:2])
+
+
+def check_generator(generator: torch.Generator) -> None:
+    """Refuse anything but a generator; the global one is nobody's to take from.
+
+    Raises:
+        TypeError: with the way to make one.
+    """
+    if not isinstance(generator, torch.Generator):
+        came = type(generator).__name__
+        raise TypeError(f"generator must be a torch.Generator; got {came}. Write torch.Generator().manual_seed(0).")
 
 
 def vanilla_gradient(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
@@ -141,8 +151,9 @@ def smoothgrad(
     Source: section 2; Smilkov et al. (2017), with noise of 10 to 20 % of the range.
     """
     _check(model, x, classes)
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1; got {samples}.")
+    check_whole(samples, "samples", 1)
+    check_number(sigma, "sigma", 0)
+    check_generator(generator)
 
     def points(first, numbers):
         like = {"dtype": x.dtype, "device": generator.device}
@@ -238,16 +249,20 @@ def integrated_gradients(
     Source: eq. (2); Sundararajan et al. (2017). The release: right rule, 100 steps, black.
     """
     _check(model, x, classes)
-    if rule not in RULES or activation not in ("relu", "softplus"):
-        raise ValueError(
-            f"rule must be one of {', '.join(RULES)} and activation 'relu' or 'softplus'; got {rule!r}, {activation!r}."
-        )
-    if int(steps) != steps or steps < 1:
-        raise ValueError(f"steps must be a whole number >= 1; got {steps}.")
+    check_choice(rule, "rule", tuple(RULES))
+    check_choice(activation, "activation", ("relu", "softplus"))
+    check_whole(steps, "steps", 1)
+    if nodes is not None:
+        check_whole(nodes, "nodes", 1)
     if baseline is None:
         baseline = torch.zeros_like(x[:1])
-    elif baseline.shape[1:] != x.shape[1:] or len(baseline) not in (1, len(x)):
-        raise ValueError(f"baseline must be like x, {tuple(x.shape)}, or one image; got {tuple(baseline.shape)}.")
+    elif (
+        not isinstance(baseline, Tensor)
+        or (baseline.shape[1:], baseline.dtype) != (x.shape[1:], x.dtype)
+        or len(baseline) not in (1, len(x))
+    ):
+        came = f"{tuple(baseline.shape)} of {baseline.dtype}" if isinstance(baseline, Tensor) else f"{baseline!r:.40}"
+        raise ValueError(f"baseline must be like x, {tuple(x.shape)} of {x.dtype}, or one image; got {came}.")
     if not create_graph:
         x, baseline = x.detach(), baseline.detach()
     places, weights = path_points(int(steps), rule, nodes, like=x)
@@ -312,8 +327,11 @@ def rise(
     Source: section 1; Petsiuk et al. (2018).
     """
     _check(model, x, classes)
-    if masks < 1 or cells < 1 or not 0 < keep <= 1:
-        raise ValueError(f"masks and cells must be at least 1, keep in (0, 1]; got {masks}, {cells}, {keep}.")
+    check_whole(masks, "masks", 1)
+    check_whole(cells, "cells", 1)
+    check_whole(internal_batch_size, "internal_batch_size", 1)
+    check_number(keep, "keep", 0, 1, above=True)
+    check_generator(generator)
     size = x.shape[2:]
     cell = [-(-n // cells) for n in size]
     total = torch.zeros(*classes.shape, *size, dtype=x.dtype, device=x.device)

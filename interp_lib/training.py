@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .attacks.pgd import Objective, ascend, pgd, uniform_start
+from .checks import check_choice, check_number, check_whole
 from .data import Dataset
 from .evaluation import count_correct
 from .losses import METHODS
@@ -29,6 +30,7 @@ from .models import GlobalPoolNetwork, all_finite
 from .records import GAMMA, write_atomically
 
 WATCHED = 1000  # validation images that are attacked after every epoch
+FIT_SETTINGS = {"gamma", "seed", "precision", "checkpoint", "keep", "report"}  # see `fit`
 PRECISIONS = ("float32", "bfloat16")  # of the convolutions; weights, maps and logits are float32 in both
 
 
@@ -53,6 +55,22 @@ class Schedule:
     attack_steps: int
     attack_alpha: float
     decay: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        """Refuse what cannot be trained by, a ramp that ends before it starts among it."""
+        for key in ("epochs", "batch_size"):
+            check_whole(getattr(self, key), key, 1)
+        for key in ("ramp_start", "ramp_end", "attack_steps"):
+            check_whole(getattr(self, key), key)
+        check_number(self.learning_rate, "learning_rate", 0)
+        check_number(self.eps, "eps", 0, 1)
+        check_number(self.attack_alpha, "attack_alpha", 0)
+        if self.ramp_end < self.ramp_start:
+            raise ValueError(f"ramp_end must be at least ramp_start, {self.ramp_start}; got {self.ramp_end}.")
+        if not isinstance(self.decay, tuple | list):
+            raise TypeError(f"decay must be a list of training steps; got {self.decay!r:.80}.")
+        for step in self.decay:
+            check_whole(step, "decay")
 
     @classmethod
     def load(cls, name: str, dataset: str) -> "Schedule":
@@ -90,7 +108,11 @@ class Schedule:
         if not isinstance(decay, list):
             raise ValueError(f"{where}: decay must be a list of training steps; got {decay!r}.")
         numbers = {key: number(key, value, expected[key]) for key, value in content.items()}
-        return cls(**numbers, decay=tuple(number("decay", step, int) for step in decay))
+        decay = tuple(number("decay", step, int) for step in decay)
+        try:
+            return cls(**numbers, decay=decay)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
 
     def radius(self, step: int) -> float:
         """eps of the inner maximisation at a training step, counted from 0."""
@@ -188,6 +210,22 @@ def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
     return state
 
 
+def _check_run(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -> None:
+    """Refuse what is no network, no dataset, no schedule, and a network of other images or classes."""
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset must be what data.load gives; got {dataset!r:.80}.")
+    if not isinstance(schedule, Schedule):
+        raise TypeError(
+            f"schedule must be a training.Schedule, such as Schedule.load('quick', 'mnist'); got {schedule!r:.80}."
+        )
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a network, such as models.build gives; got {model!r:.80}.")
+    for name, here in (("input_shape", dataset.shape), ("num_classes", dataset.num_classes)):
+        there = getattr(model, name, here)
+        if there != here:
+            raise ValueError(f"model must have {name} {here} for {dataset.title}; got {there}. Build one for it.")
+
+
 class Run:
     """One network on its way through a schedule: what a checkpoint holds, and what is done with it.
 
@@ -218,12 +256,17 @@ class Run:
         keep: str = "last",
         report: Callable[[dict], object] | None = None,
     ):
-        if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}.")
-        if keep not in ("last", "best") or not gamma >= 0:
-            raise ValueError(f"keep must be 'last' or 'best' and gamma >= 0; got {keep!r}, {gamma}.")
-        if precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}.")
+        for word, known, what in ((method, METHODS, "method"), (precision, PRECISIONS, "precision")):
+            if not isinstance(word, str) or word not in known:
+                raise ValueError(f"unknown {what} {word!r:.80}; known are {', '.join(known)}.")
+        check_choice(keep, "keep", ("last", "best"))
+        check_number(gamma, "gamma", 0)
+        check_whole(seed, "seed", 0, 2**63 - 1)
+        _check_run(model, dataset, schedule)
+        if not (checkpoint is None or isinstance(checkpoint, str | os.PathLike)):
+            raise TypeError(f"checkpoint must be the path of a file; got {checkpoint!r:.80}.")
+        if not (report is None or callable(report)):
+            raise TypeError(f"report must be a function of a row of the history; got {report!r:.80}.")
         if len(dataset.train) < schedule.batch_size:
             raise ValueError(
                 f"{dataset.title} has {len(dataset.train)} training images; a batch needs {schedule.batch_size}."
@@ -341,12 +384,17 @@ def fit(
         epoch with its validation, the time between an interruption and the next start left out.
 
     Raises:
-        ValueError: an unknown method, `keep` or `precision`, a negative gamma, a training split smaller than a batch,
-            or a checkpoint of another run.
+        TypeError, ValueError: an unknown method, `keep` or `precision`, a number that is none or out of range, a
+            network of other images or classes than the dataset's, a training split smaller than a batch, or a
+            checkpoint of another run.
         Diverged: the loss or a weight became NaN or infinite; the checkpoint holds the last good state.
 
     Source: eq. (9), section 5 and Appendix B.
     """
+    if max_steps is not None:
+        check_whole(max_steps, "max_steps")
+    if strange := set(settings) - FIT_SETTINGS:
+        raise TypeError(f"fit takes {', '.join(sorted(FIT_SETTINGS))}; got {', '.join(sorted(strange))}.")
     run = Run(model, dataset, method, schedule, **settings)
     train(run, max_steps)
     return run.history

@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_images, check_labels
+from ..checks import check_choice, check_images, check_labels, check_number, check_step_sizes, check_whole
 from ..discrepancy import discrepancy
 from ..fold import fixed_copy
 from ..interpreters import cam, gradcam_pp_release
 from ..models import GlobalPoolNetwork
+from .balls import largest_radius
 from .explained import Interpreter, explain
 from .isa import attack_loss
-from .pgd import Direction, Objective, ascend, evaluating, uniform_start
+from .pgd import Direction, Objective, ascend, check_start, evaluating, uniform_start
 
 
 def aai(
@@ -75,11 +76,15 @@ def aai(
     if hasattr(model, "check_input"):
         model.check_input(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
-    if not hinge >= 0:
-        raise ValueError(f"hinge must be a weight >= 0; got {hinge}.")
+    check_number(hinge, "hinge", 0)
+    check_choice(p, "p", (1, 2))
+    check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
+    check_start(start, x)
+    if top_k is not None:
+        check_whole(top_k, "top_k", 1)
     if random_start:
-        if generator is None or start is not None:
-            raise ValueError("random_start needs a torch.Generator, and excludes start.")
+        if not isinstance(generator, torch.Generator) or start is not None:
+            raise ValueError("random_start needs generator, a torch.Generator, and excludes start.")
         if norm != "linf":
             raise ValueError("random_start draws from the l-infinity ball; give start in its place.")
         start = uniform_start(x, eps, generator)

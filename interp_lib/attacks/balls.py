@@ -27,7 +27,7 @@ def largest_radius(x: Tensor, norm: str) -> float:
     Raises:
         ValueError: a norm other than 'linf', 'l2' and 'l1'.
     """
-    if norm not in NORMS:
+    if not isinstance(norm, str) or norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}; got {norm!r}.")
     return float(x[:1].numel() or 1) ** (1 / NORMS[norm])
 

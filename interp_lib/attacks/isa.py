@@ -5,11 +5,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_classes, check_images, check_labels
+from ..checks import (
+    check_choice,
+    check_classes,
+    check_images,
+    check_labels,
+    check_number,
+    check_step_sizes,
+    check_whole,
+)
 from ..discrepancy import discrepancy, target_free_discrepancy
 from ..fold import fold_logits
 from ..interpreters import cam
-from .balls import bisect
+from .balls import bisect, largest_radius
 from .explained import Interpreter, explain
 from .pgd import Direction, ascend, clipped, evaluating
 
@@ -65,6 +73,8 @@ def margin_attack(
     Source: eq. (6); the "plain attack" that the sequences of Table 1 start with.
     """
     _check(model, x, y, target)
+    check_number(tau, "tau", 0)
+    check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
     with evaluating(model):
         logits = fold_logits(model)
         objective = lambda x_adv: -attack_loss(logits(x_adv), y, target).clamp(min=-tau)
@@ -132,11 +142,14 @@ def search_isa(
     released code, which reproduce Table 1. There a CAM is a plain sum, scale = u, and so are its weights gamma.
     """
     _check(model, x, y, target)
-    if not (tau >= 0 and 0 < gamma_first <= gamma_high and rounds >= 0):
-        raise ValueError(
-            "ISA needs tau >= 0, 0 < gamma_first <= gamma_high and rounds >= 0; "
-            f"got {tau}, {gamma_first}, {gamma_high}, {rounds}."
-        )
+    check_number(tau, "tau", 0)
+    check_number(gamma_first, "gamma_first", 0, above=True)
+    check_number(gamma_high, "gamma_high", 0, above=True)
+    check_number(scale, "scale", 0, above=True)
+    check_whole(rounds, "rounds")
+    check_choice(p, "p", (1, 2))
+    if not gamma_first <= gamma_high:
+        raise ValueError(f"gamma_first must be at most gamma_high; got {gamma_first} and {gamma_high}.")
     if target is None and (classes is not None or p != 1 or squared):
         raise ValueError("without a target ISA climbs eq. (8), which is l1 and of all classes; leave classes and p.")
     ascent = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
@@ -150,7 +163,7 @@ def search_isa(
                 classes = class_set("all-class", y, y, logits(x[:1]).shape[1])
             elif classes is None:
                 classes = class_set("2-class", y, target)
-        check_classes(classes, len(x))
+        check_classes(classes, len(x), getattr(model, "num_classes", None))
         clean = both(x, classes)[1].detach()
 
         def loss(x_adv: Tensor, gamma: Tensor) -> Tensor:
@@ -198,8 +211,13 @@ def isa_over_eps(
     Raises:
         TypeError, ValueError: see `search_isa`; also eps and alpha of another shape.
     """
+    check_images(x)
+    for value, name in ((eps, "eps"), (alpha, "alpha")):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor (E, N), E sizes for each image; got {type(value).__name__}.")
     if eps.dim() != 2 or eps.shape != alpha.shape or eps.shape[1] != len(x):
         raise ValueError(f"eps and alpha must have shape (E, {len(x)}); got {tuple(eps.shape)}, {tuple(alpha.shape)}.")
+    _check(model, x, y, target)
     times = len(eps)
     if settings.get("classes") is not None:
         settings["classes"] = settings["classes"].repeat(times, 1)
@@ -216,8 +234,7 @@ def class_set(name: str, y: Tensor, target: Tensor, num_classes: int = 10) -> Te
     Raises:
         ValueError: another name.
     """
-    if name not in ("1-class", "2-class", "all-class"):
-        raise ValueError(f"a set of classes is '1-class', '2-class' or 'all-class'; got {name!r}.")
+    check_choice(name, "name", ("1-class", "2-class", "all-class"))
     if name == "all-class":
         return torch.arange(num_classes, device=y.device).expand(len(y), -1)
     return y[:, None] if name == "1-class" else torch.stack([y, target], 1)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_images
+from ..checks import check_images, check_number, check_whole
 from .balls import bisect
 
 
@@ -63,8 +63,12 @@ def minimal_eps(
     Source: Appendix D, which says "binary search"; first, high and rounds as in the released code.
     """
     check_images(x)
-    if not (0 < first <= high and rounds >= 0):
-        raise ValueError(f"the search needs 0 < first <= high and rounds >= 0; got {first}, {high}, {rounds}.")
+    for value, name in ((attack, "attack"), (succeeds, "succeeds")):
+        if not callable(value):
+            raise TypeError(f"{name} must be a function, see above; got {value!r:.80}.")
+    check_number(high, "high", 0, above=True)
+    check_number(first, "first", 0, high, above=True)
+    check_whole(rounds, "rounds")
     best, found = x.detach().clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def fails(eps: Tensor) -> Tensor:

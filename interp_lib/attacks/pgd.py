@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import check_images, check_labels, check_step_sizes
+from ..checks import capturing, check_images, check_labels, check_step_sizes
 from ..fold import fold_logits
 from .balls import largest_radius, per_example, project
 
@@ -55,6 +55,21 @@ def ball(x: Tensor, eps: float | Tensor) -> tuple[Tensor, Tensor]:
     """The l-infinity ball around x, cut by the box: its lowest and its highest corner, each (N, C, H, W)."""
     eps = per_example(eps, x)
     return (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
+
+
+def check_start(start: Tensor | None, x: Tensor) -> None:
+    """Refuse a start that is not of the shape and dtype of x, or not finite.
+
+    Raises:
+        ValueError: with both shapes and dtypes.
+    """
+    if start is None:
+        return
+    if not isinstance(start, Tensor) or (start.shape, start.dtype) != (x.shape, x.dtype):
+        came = f"{tuple(start.shape)} of {start.dtype}" if isinstance(start, Tensor) else type(start).__name__
+        raise ValueError(f"start must be like x, {tuple(x.shape)} of {x.dtype}; got {came}.")
+    if not capturing() and not start.isfinite().all():
+        raise ValueError("start must be finite; it holds NaN or infinity.")
 
 
 def unit_length(gradient: Tensor) -> Tensor:
@@ -113,9 +128,7 @@ def projected_ascent(
     """
     check_images(x)
     check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
-    if start is not None and (start.shape, start.dtype) != (x.shape, x.dtype):
-        came = f"{tuple(start.shape)} of {start.dtype}"
-        raise ValueError(f"start must be like x, {tuple(x.shape)} of {x.dtype}; got {came}.")
+    check_start(start, x)
     x, alpha = x.detach(), per_example(alpha, x, "alpha")
     direction = direction or (torch.Tensor.sign_ if norm == "linf" else unit_length)
     if norm == "linf":
@@ -164,6 +177,8 @@ def pgd_iterates(
     check_labels(y, len(x), getattr(model, "num_classes", None))
     if hasattr(model, "check_input"):
         model.check_input(x)
+    check_step_sizes(eps=eps, alpha=alpha, steps=steps)
+    check_start(start, x)
     with evaluating(model):  # what is folded keeps the mode of this moment
         objective = cross_entropy(fold_logits(model), y, targeted=targeted)
     ascent = projected_ascent(objective, x, eps=eps, alpha=alpha, steps=steps, start=start)
@@ -214,9 +229,10 @@ def pgd(
     Source: section 5; `PGD` of Madry et al. (2018).
     """
     if random_start:
-        if generator is None or start is not None:
-            raise ValueError("random_start needs a torch.Generator, and excludes start.")
+        if not isinstance(generator, torch.Generator) or start is not None:
+            raise ValueError("random_start needs generator, a torch.Generator, and excludes start.")
         check_images(x)
+        check_step_sizes(eps=eps, alpha=alpha, steps=steps)
         start = uniform_start(x, eps, generator)
     x_adv = None
     for x_adv in pgd_iterates(model, x, y, eps=eps, alpha=alpha, steps=steps, targeted=targeted, start=start):
