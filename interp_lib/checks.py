@@ -11,6 +11,25 @@ import torch
 from torch import Tensor
 
 
+class NotANumber(ValueError):
+    """A network gave NaN, or an infinite number, where a number is needed."""
+
+
+def check_numbers(values: Tensor, what: str) -> None:
+    """Refuse values (N, ...) of which an image's are NaN or infinite, by the first such image.
+
+    Raises:
+        NotANumber: an accuracy would count it as right, or as wrong, with no reason.
+    """
+    wrong = ~values.detach().flatten(1).isfinite().all(1) if values.dim() > 1 else ~values.detach().isfinite()
+    if wrong.any():
+        first, many = int(wrong.nonzero()[0]), int(wrong.sum())
+        raise NotANumber(
+            f"{what} of image {first} is NaN or infinite ({many} of {len(wrong)} images); look for weights or a "
+            "layer that give it."
+        )
+
+
 def capturing() -> bool:
     """Whether a CUDA graph is being recorded: then nobody can look at values, and only shapes are checked."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

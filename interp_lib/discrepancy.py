@@ -200,7 +200,7 @@ def kendall_tau(map_a: Tensor, map_b: Tensor) -> Tensor:
     from scipy.stats import kendalltau  # a training run does not need it
 
     check_pair(map_a, map_b, "maps", 2)
-    arrays = (m.detach().flatten(1).cpu().numpy() for m in (map_a, map_b))
+    arrays = (m.detach().flatten(1).cpu().double().numpy() for m in (map_a, map_b))
     taus = [float(kendalltau(a, b).statistic) for a, b in zip(*arrays, strict=True)]
     return torch.tensor(taus, dtype=torch.float64)
 
@@ -222,8 +222,8 @@ def topk_intersection(map_a: Tensor, map_b: Tensor, k: int) -> Tensor:
     """
     check_pair(map_a, map_b, "maps", 2)
     check_whole(k, "k", 1)
-    if not 1 <= k <= map_a[0].numel():
-        raise ValueError(f"k must lie in 1 .. {map_a[0].numel()}, the number of pixels; got {k}.")
+    if not 1 <= k <= (pixels := map_a.shape[1:].numel()):
+        raise ValueError(f"k must lie in 1 .. {pixels}, the number of pixels; got {k}.")
     a, b = (m.detach().flatten(1).topk(k).indices for m in (map_a, map_b))
     return (a[:, :, None] == b[:, None, :]).any(2).double().mean(1)
 

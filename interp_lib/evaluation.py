@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .attacks.pgd import evaluating, pgd, pgd_iterates, uniform_start
-from .checks import check_each, check_images, check_labels, check_number, check_step_sizes, check_whole
+from .checks import check_each, check_images, check_labels, check_number, check_numbers, check_step_sizes, check_whole
 from .records import pack
 
 
@@ -36,13 +36,20 @@ def proportion(right: Tensor) -> dict:
 
 @torch.no_grad()
 def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
-    """Predicted classes, int64 (N,); `batch_size` images at a time. Raises TypeError, ValueError: see `checks`."""
+    """Predicted classes, int64 (N,); `batch_size` images at a time.
+
+    Raises:
+        TypeError, ValueError: see `checks`.
+        NotANumber: a logit is NaN or infinite; names the first such image.
+    """
     check_images(x)
     check_whole(batch_size, "batch_size", 1)
     if hasattr(model, "check_input"):
         model.check_input(x)
     with evaluating(model):
-        return torch.cat([model(batch).argmax(1) for batch in x.split(batch_size)])
+        logits = torch.cat([model(batch) for batch in x.split(batch_size)])
+    check_numbers(logits, "a logit")
+    return logits.argmax(1)
 
 
 def classified_right(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> Tensor:

@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_classes, check_each, check_images, check_logits, check_whole
-from .fold import pool_share
+from .fold import check_contract, pool_share, unwrapped
 from .sensitivity import (
     deconvolution,
     guided_backpropagation,
     integrated_gradients,
+    leaving_no_trace,
     rise,
     smoothgrad,
     vanilla_gradient,
@@ -33,11 +34,24 @@ from .sensitivity import (
 Head = Callable[[Tensor], Tensor]
 
 
-def _check(model: nn.Module, x: Tensor, classes: Tensor) -> None:
+def _check(model: nn.Module, x: Tensor, classes: Tensor | None, head: Head | None = None) -> nn.Module:
+    """The network to take features of, once all is checked; with a `head` it needs no more than `features`."""
+    model = unwrapped(model)
     check_images(x)
-    check_classes(classes, len(x), model.classifier.out_features)
+    if head is None:
+        check_contract(model, tuple(x.shape[1:]))
+    elif not callable(head):
+        raise TypeError(f"head must be a function, features (N, K, h, w) -> logits (N, C); got {type(head).__name__}.")
+    elif not callable(getattr(model, "features", None)):
+        raise TypeError(
+            f"{type(model).__name__} has no `features(x)` for a head to continue: write "
+            "model.features = ..., images -> feature maps (N, K, h, w), or model = interp_lib.adapt(model)."
+        )
     if hasattr(model, "check_input"):
         model.check_input(x)
+    if classes is not None:
+        check_classes(classes, len(x), None if head else len(model.classifier.weight))
+    return model
 
 
 def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
@@ -45,16 +59,17 @@ def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
     return (weights @ features.flatten(2)).unflatten(2, features.shape[2:])
 
 
+@leaving_no_trace
 def cam(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
     """Class activation map.
 
         [L_CAM(x, c)]_i = (1/u) sum_k w_k^c A_{k,i},        i = 1 .. u                                 (eq. 1)
 
-    Complete: sum_i L_i = f_c(x). The released code leaves the factor 1/u out, so that its mean is the logit; the
-    functions of `discrepancy` take `scale=u` for that.
+    Complete: sum_i L_i = f_c(x), less the linear layer's bias where it has one. The released code leaves the factor
+    1/u out, so that its mean is the logit; the functions of `discrepancy` take `scale=u` for that.
 
     Args:
-        model: a network with `features` and `classifier`; see `models`.
+        model: a network with `features` and `classifier`; see `models`, and `adapted.adapt` for others.
         x: images (N, C, H, W) in [0, 1].
         classes: int64 (N, k), k classes an image.
         create_graph: makes no difference; the map always keeps its graph.
@@ -63,15 +78,16 @@ def cam(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = Fa
         (N, k, h, w), signed.
 
     Raises:
-        TypeError, ValueError: see `checks`.
+        TypeError, ValueError: see `checks` and `fold.check_contract`.
 
     Source: eq. (1); Zhou et al. (2016). `fold.fold_cam` is the same for all classes and fixed weights, and faster.
     """
-    _check(model, x, classes)
+    model = _check(model, x, classes)
     features = model.features(x)
     return pool_share(_weighted_sum(model.classifier.weight[classes], features))
 
 
+@leaving_no_trace
 def gradcam_pp_release(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
     """What the released code calls GradCAM++: CAM with the negative weights of the last layer set to zero.
 
@@ -84,11 +100,12 @@ def gradcam_pp_release(model: nn.Module, x: Tensor, classes: Tensor, *, create_g
 
     Source: the released code; Tables 1 and A5.
     """
-    _check(model, x, classes)
+    model = _check(model, x, classes)
     features = model.features(x)
     return pool_share(_weighted_sum(model.classifier.weight[classes].clamp(min=0), features))
 
 
+@leaving_no_trace
 def integrated_gradients_release(
     model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False, **settings
 ) -> Tensor:
@@ -102,6 +119,7 @@ def integrated_gradients_release(
     return integrated_gradients(model, x, classes, activation="softplus", create_graph=create_graph, **settings)
 
 
+@leaving_no_trace
 def representation(model: nn.Module, x: Tensor, classes: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
     """Repr: the feature maps before the pool, the internal representation at the penultimate layer.
 
@@ -117,24 +135,31 @@ def representation(model: nn.Module, x: Tensor, classes: Tensor | None = None, *
 
     Source: section 5, Table 1.
     """
-    check_images(x)
-    if hasattr(model, "check_input"):
-        model.check_input(x)
-    return model.features(x)
+    return _check(model, x, None).features(x)
 
 
 def _head_gradients(
     model: nn.Module, x: Tensor, classes: Tensor, head: Head | None, create_graph: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features A (N, K, h, w), df_c/dA (N, k, K, h, w) and f_c (N, k)."""
-    _check(model, x, classes)
+    model = _check(model, x, classes, head)
     head = head or (lambda features: model.classifier(features.mean((2, 3))))
     with torch.set_grad_enabled(create_graph):
         features = model.features(x)
+        if not isinstance(features, Tensor) or features.dim() != 4:
+            raise ValueError(
+                f"features(x) must be feature maps (N, K, h, w); got {getattr(features, 'shape', features)}."
+            )
     with torch.enable_grad():
         if not features.requires_grad:
             features = features.detach().requires_grad_()
-        scores = head(features).gather(1, classes)
+        logits = head(features)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+            raise ValueError(
+                f"head must give logits (N, C) of {len(x)} images; got {getattr(logits, 'shape', logits)}."
+            )
+        check_classes(classes, *logits.shape)
+        scores = logits.gather(1, classes)
         gradients = [
             torch.autograd.grad(scores[:, j].sum(), features, create_graph=create_graph, retain_graph=True)[0]
             for j in range(classes.shape[1])
@@ -144,6 +169,7 @@ def _head_gradients(
     return features, torch.stack(gradients, 1), scores
 
 
+@leaving_no_trace
 def gradcam(
     model: nn.Module, x: Tensor, classes: Tensor, *, head: Head | None = None, create_graph: bool = False
 ) -> Tensor:
@@ -174,6 +200,7 @@ def gradcam(
     return _weighted_sum(gradients.mean((3, 4)), features)
 
 
+@leaving_no_trace
 def gradcam_pp(
     model: nn.Module,
     x: Tensor,

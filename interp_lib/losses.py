@@ -48,7 +48,8 @@ def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
     """Normal: -log softmax(f(x))_t.
 
     Args:
-        model: the network; its weights of this moment are folded once for all inner steps.
+        model: the network; its weights of this moment are folded once for all inner steps. With dropout or batch
+            statistics the loss is of training mode and the objective of evaluation mode, see `fold_for_training`.
         x: the batch, (N, C, H, W) in [0, 1].
         y: its labels, int64 (N,).
         gamma: the regularisation parameter; only Int and its variants have one.
@@ -75,13 +76,14 @@ def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
     free, fixed = fold_for_training(model, dtype)
     logits = free.logits(x)
     log_p = logits.log_softmax(1)
+    clean = fixed.logits(x).log_softmax(1).detach() if fixed.differs else log_p.detach()
 
     def divergence(log_p: Tensor, logits_adv: Tensor) -> Tensor:
         return (log_p.exp() * (log_p - logits_adv.log_softmax(1))).sum(1)
 
     return Problem(
         lambda x_adv: F.cross_entropy(logits, y, reduction="none") + divergence(log_p, free.logits(x_adv)),
-        lambda x_adv: divergence(log_p.detach(), fixed.logits(x_adv)),
+        lambda x_adv: divergence(clean, fixed.logits(x_adv)),
     )
 
 
@@ -190,8 +192,8 @@ def interpretability_aware(
     """
     free, fixed = fold_for_training(model, dtype)
     maps = free.cam(x)
-    clean = maps.detach()
-    scale = maps[0, 0].numel()
+    clean = (fixed.cam(x) if fixed.differs else maps).detach()
+    scale = maps.shape[2:].numel()
 
     def apart(maps: Tensor, maps_adv: Tensor, logits_adv: Tensor) -> Tensor:
         if one_class:
@@ -201,13 +203,13 @@ def interpretability_aware(
 
     def loss(x_adv: Tensor) -> Tensor:
         maps_adv = free.cam(x_adv)
-        logits_adv = maps_adv.sum((2, 3))
-        first = F.cross_entropy(logits_adv if adversarial else maps.sum((2, 3)), y, reduction="none")
+        logits_adv = free.logits_of(maps_adv)
+        first = F.cross_entropy(logits_adv if adversarial else free.logits_of(maps), y, reduction="none")
         return first + gamma * apart(maps, maps_adv, logits_adv)
 
     def objective(x_adv: Tensor) -> Tensor:
         maps_adv = fixed.cam(x_adv)
-        logits_adv = maps_adv.sum((2, 3))
+        logits_adv = fixed.logits_of(maps_adv)
         # Sign steps do not see a factor: without the cross-entropy gamma is left out, and small ones lose no digits.
         value = apart(clean, maps_adv, logits_adv)
         return F.cross_entropy(logits_adv, y, reduction="none") + gamma * value if adversarial else value

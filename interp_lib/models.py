@@ -4,9 +4,11 @@ Every network maps images x (N, C, H, W) in [0, 1] to logits f(x) (N, classes) b
 
     f_c(x) = (1/u) sum_i sum_k w_k^c A_{k,i}(x),                                     (eq. 1, summed over i)
 
-A = features(x) being K maps of u = h * w pixels and w the weight of a bias-free linear layer. The logit is therefore
-the mean over pixels of the class activation map: completeness by construction. No activation follows the last
-convolution, so that A is affine in the last convolution's input; `fold.py` makes use of that.
+A = features(x) being K maps of u = h * w pixels and w the weight of a linear layer, here without a bias. The logit is
+therefore the mean over pixels of the class activation map: completeness by construction. Where a network has a bias,
+the map sums to the logit less the bias, and Proposition 1, which is about changes of logits, holds all the same.
+No activation follows the last convolution, so that A is affine in the last convolution's input; `fold.py` makes use
+of that.
 
 Source: section 2 and Appendix B; layers as in the released code, which the text leaves out: TensorFlow's SAME
 padding, ReLU before a convolution and not after it, no normalisation of the input.
@@ -48,14 +50,14 @@ class SameConv2d(nn.Conv2d):
 
 
 class GlobalPoolNetwork(nn.Module):
-    """A network on the plan trunk -> tail -> global average pool -> bias-free linear layer.
+    """A network on the plan trunk -> tail -> global average pool -> linear layer.
 
     `trunk` holds all that is nonlinear; `tail` is affine and gives the K feature maps. A network whose last
     operation is nonlinear (Pool) has the identity for a tail.
 
     Attributes:
         input_shape: (C, H, W) of one image.
-        classifier: `nn.Linear(K, classes, bias=False)`; its weight is w of eq. (1).
+        classifier: `nn.Linear(K, classes, bias=False)`; its weight is w of eq. (1). One with a bias will do as well.
     """
 
     name: str
@@ -90,7 +92,7 @@ class GlobalPoolNetwork(nn.Module):
         return self.tail(self.trunk(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes): the mean over pixels of every class's CAM."""
+        """Logits (N, classes): the mean over pixels of every class's CAM, plus the bias where there is one."""
         return self.classifier(self.features(x).mean((2, 3)))
 
     def check_input(self, x: Tensor) -> None:

@@ -11,11 +11,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
-from .models import GlobalPoolNetwork, all_finite, build, weight_shapes
+from .models import ARCHITECTURES, GlobalPoolNetwork, all_finite, build, weight_shapes
 from .reading import FileError, read_bytes, read_json
 from .records import GAMMA, write_atomically
 
@@ -65,9 +66,14 @@ def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
 
     Raises:
         OSError: see `records.write_atomically`.
-        ValueError: a weight is NaN or infinite.
+        ValueError: a weight is NaN or infinite, or `load` could not build the network again.
     """
     path = Path(path)
+    if not _can_be_built(model):
+        raise ValueError(
+            f"{path} was not written: it could not be loaded again, because {type(model).__name__} is not, layer by "
+            f"layer, one of {', '.join(ARCHITECTURES)}. Keep model.state_dict() with torch.save, or the network's own."
+        )
     if not all_finite(model):
         raise ValueError(f"{path} was not written: the network has weights that are NaN or infinite.")
     how = {
@@ -79,6 +85,16 @@ def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     write_atomically(path.with_suffix(".json"), (json.dumps(how, indent=1, ensure_ascii=False) + "\n").encode())
     write_atomically(path, tensors_to_bytes(tensors))
+
+
+def _can_be_built(model: GlobalPoolNetwork) -> bool:
+    """Whether `build` gives this network: its class, and weights of the same names and shapes."""
+    if ARCHITECTURES.get(getattr(model, "name", None)) is not type(model):
+        return False
+    with torch.device("meta"):
+        again = build(model.name, model.input_shape, model.num_classes)
+    shapes = ({name: tensor.shape for name, tensor in network.state_dict().items()} for network in (model, again))
+    return next(shapes) == next(shapes)
 
 
 def load(path: str | os.PathLike) -> tuple[GlobalPoolNetwork, dict]:

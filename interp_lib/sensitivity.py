@@ -7,23 +7,122 @@ Without `create_graph` the network is folded first (`fold.py`) and the map carri
 is that of the map itself, with respect to x and, unless `fixed_weights`, to the weights.
 """
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .activations import ACTIVATIONS, ReplacedRelu
+from .activations import ACTIVATIONS, ReplacedRelu, check_rectifiers
 from .checks import check_choice, check_classes, check_images, check_number, check_whole
-from .fold import fold_after_first
+from .fold import fold_after_first, structure, unwrapped
 from .quadrature import RULES, path_points
 
 Folded = tuple[nn.Module, Callable[[Tensor], Tensor]]
+BYTES = 400 * 2**20  # that the points of an internal batch may keep for the way back
+POINTS = 1000  # of an internal batch, where they are as small as that
+_rectified: set[tuple] = set()
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Buffers, as running statistics are, and the global generators, as they were: a network in training mode has both.
+
+    Nothing is done for a network in evaluation mode.
+    """
+    if not isinstance(model, nn.Module) or not any(module.training for module in model.modules()):
+        yield
+        return
+    before = [(m, key, b, b.clone()) for m in model.modules() for key, b in m._buffers.items() if b is not None]
+    with torch.random.fork_rng(devices=[x.device] if isinstance(x, Tensor) and x.is_cuda else []):
+        try:
+            yield
+        finally:
+            for module, key, buffer, value in before:
+                buffer.data.copy_(value)  # .data: a graph that is kept must not see a change
+                module._buffers[key] = buffer
+
+
+def leaving_no_trace(interpreter: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An interpreter inside `undisturbed`."""
+
+    @functools.wraps(interpreter)
+    def wrapper(model: nn.Module, x: Tensor, *arguments, **settings) -> Tensor:
+        with undisturbed(model, x):
+            return interpreter(model, x, *arguments, **settings)
+
+    return wrapper
+
+
+@contextlib.contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a look at a network, every module's own mode restored at the end."""
+    modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) else []
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _check_rectifiers(model: nn.Module, x: Tensor) -> None:
+    """`activations.check_rectifiers`, once for every structure of a network."""
+    key = (structure(model), x.shape[1:]) if isinstance(model, nn.Module) else None
+    if key in _rectified or not len(x):
+        return
+    with _evaluated(model):
+        check_rectifiers(model, x[:1].detach())
+    if key is not None:
+        if len(_rectified) > 256:
+            _rectified.clear()
+        _rectified.add(key)
+
+
+def bytes_an_image(network: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """What a network keeps of one image for the way back: the difference between two images and one.
+
+    Args:
+        x: one image, or what the network takes in its place, (1, ...).
+    """
+
+    def kept(images: Tensor) -> int:
+        total = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal total
+            total += tensor.nbytes
+            return tensor
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            network(images)
+        return total
+
+    x = x.detach().requires_grad_()
+    return max(kept(torch.cat([x, x])) - kept(x), x.nbytes)
+
+
+def _at_once(given: int | None, model: nn.Module, network: Callable[[Tensor], Tensor], x: Tensor, *, total: int) -> int:
+    """How many images may be in memory at once: as many as were asked for, else by their bytes.
+
+    Args:
+        total: how many there will be; few small ones are not measured.
+    """
+    if given is not None:
+        check_whole(given, "internal_batch_size", 1)
+        return int(given)
+    if not len(x) or total == 1 or total * x[0].nbytes < BYTES / 1000:
+        return POINTS
+    with _evaluated(model):
+        return max(min(POINTS, BYTES // bytes_an_image(network, x[:1])), 1)
 
 
 def _check(model: nn.Module, x: Tensor, classes: Tensor) -> None:
     check_images(x)
-    check_classes(classes, len(x), getattr(model, "num_classes", None))
+    check_classes(classes, len(x), getattr(unwrapped(model), "num_classes", None))
     if hasattr(model, "check_input"):
         model.check_input(x)
 
@@ -37,7 +136,7 @@ def _mean_gradient(
     *,
     activation: str = "relu",
     weights: Tensor | None = None,
-    internal_batch_size: int = 1000,
+    internal_batch_size: int | None = None,
     fixed_weights: bool = False,
     folded: Folded | None = None,
     create_graph: bool = False,
@@ -48,36 +147,47 @@ def _mean_gradient(
     (len(numbers), N, ...). Forward passes are shared by the classes; gradients are summed over points where the
     path enters `rest`, and pulled back through the affine `first` once.
     """
-    check_whole(internal_batch_size, "internal_batch_size", 1)
     if folded:
         first, rest = folded
     elif create_graph and not fixed_weights:
         first, rest = nn.Identity(), model
     else:
         first, rest = fold_after_first(model)
-    at_once = max(internal_batch_size // max(len(x), 1), 1)
-    total = [0.0] * classes.shape[1]
+    if activation != "relu":
+        _check_rectifiers(model, x)
+    if not classes.numel():
+        return x.new_zeros(*classes.shape, *x.shape[1:])
+    with torch.no_grad():
+        # A graph that is kept keeps all points, in however many parts they come.
+        whole = create_graph and internal_batch_size is None
+        images = POINTS if whole else _at_once(internal_batch_size, model, rest, first(x[:1]), total=count * len(x))
+    at_once = max(images // len(x), 1)
+    parts = range(0, len(x), len(x) if whole or internal_batch_size else min(images, len(x)))
+    total = [[0.0] * classes.shape[1] for _ in parts]
     replaced = ReplacedRelu(ACTIVATIONS[activation])
     with torch.enable_grad():
         for start in range(0, count, at_once):
             numbers = range(start, min(start + at_once, count))
-            h = points(first, numbers)
-            if not (create_graph and h.requires_grad):
-                h = h.detach().requires_grad_()
-            # Plain relu is left as it is: dispatching through a mode would only cost time.
-            if activation == "relu":
-                logits = rest(h.flatten(0, 1))
-            else:
-                with replaced:
+            every = points(first, numbers)
+            for part, begin in enumerate(parts):
+                of = slice(begin, begin + parts.step)
+                h = every[:, of]
+                if not (create_graph and h.requires_grad):
+                    h = h.detach().requires_grad_()
+                # Plain relu is left as it is: dispatching through a mode would only cost time.
+                if activation == "relu":
                     logits = rest(h.flatten(0, 1))
-            scores = logits.unflatten(0, h.shape[:2])
-            for j, c in enumerate(classes.T):
-                score = scores.gather(2, c.expand(len(h), -1)[..., None])
-                score = (score if weights is None else score * weights[numbers, None, None]).sum()
-                last = j + 1 == classes.shape[1]
-                (gradient,) = torch.autograd.grad(score, h, create_graph=create_graph, retain_graph=not last or None)
-                total[j] = total[j] + gradient.sum(0)
-        average = torch.stack(total, 1) / (count if weights is None else 1)
+                else:
+                    with replaced:
+                        logits = rest(h.flatten(0, 1))
+                scores = logits.unflatten(0, h.shape[:2])
+                for j, c in enumerate(classes[of].T):
+                    score = scores.gather(2, c.expand(len(h), -1)[..., None])
+                    score = (score if weights is None else score * weights[numbers, None, None]).sum()
+                    keep = j + 1 < classes.shape[1] or None
+                    (gradient,) = torch.autograd.grad(score, h, create_graph=create_graph, retain_graph=keep)
+                    total[part][j] = total[part][j] + gradient.sum(0)
+        average = torch.cat([torch.stack(part, 1) for part in total]) / (count if weights is None else 1)
         if isinstance(first, nn.Identity):
             return average
         zeros = torch.zeros(average.shape[:2].numel(), *x.shape[1:], dtype=x.dtype, device=x.device, requires_grad=True)
@@ -96,6 +206,7 @@ def check_generator(generator: torch.Generator) -> None:
         raise TypeError(f"generator must be a torch.Generator; got {came}. Write torch.Generator().manual_seed(0).")
 
 
+@leaving_no_trace
 def vanilla_gradient(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
     """The gradient of the logit.
 
@@ -119,6 +230,7 @@ def vanilla_gradient(model: nn.Module, x: Tensor, classes: Tensor, *, create_gra
     return _mean_gradient(model, x, classes, 1, lambda first, _: first(x)[None], create_graph=create_graph)
 
 
+@leaving_no_trace
 def smoothgrad(
     model: nn.Module,
     x: Tensor,
@@ -127,7 +239,7 @@ def smoothgrad(
     generator: torch.Generator,
     samples: int = 50,
     sigma: float = 0.15,
-    internal_batch_size: int = 1000,
+    internal_batch_size: int | None = None,
     create_graph: bool = False,
 ) -> Tensor:
     """The mean gradient at noisy copies of the image.
@@ -139,8 +251,8 @@ def smoothgrad(
         generator: source of the noise; the global generator is left alone.
         samples: m.
         sigma: in the unit of the pixels. Noisy copies are not clipped.
-        internal_batch_size: about how many noisy copies are in memory at once, at least one an image. It does not
-            change the noise. With `create_graph` all are kept.
+        internal_batch_size: about how many noisy copies are in memory at once, at least one an image; as many as take
+            a few hundred MB where none is given. It does not change the noise. With `create_graph` all are kept.
 
     Returns:
         (N, k, C, H, W). Not complete.
@@ -166,6 +278,7 @@ def smoothgrad(
     )
 
 
+@leaving_no_trace
 def guided_backpropagation(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
     """The gradient with every ReLU's backward pass replaced: only positive signals pass, and only where it was open.
 
@@ -181,6 +294,7 @@ def guided_backpropagation(model: nn.Module, x: Tensor, classes: Tensor, *, crea
     )
 
 
+@leaving_no_trace
 def deconvolution(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
     """The gradient with every ReLU's backward pass replaced by a ReLU of what comes back.
 
@@ -197,6 +311,7 @@ def deconvolution(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph:
     )
 
 
+@leaving_no_trace
 def integrated_gradients(
     model: nn.Module,
     x: Tensor,
@@ -207,7 +322,7 @@ def integrated_gradients(
     rule: str = "right",
     activation: str = "relu",
     nodes: int | None = None,
-    internal_batch_size: int = 1000,
+    internal_batch_size: int | None = None,
     fixed_weights: bool = False,
     folded: Folded | None = None,
     create_graph: bool = False,
@@ -233,8 +348,8 @@ def integrated_gradients(
         activation: 'relu', the network as it is, or 'softplus'; see `activations.ReplacedRelu`.
         nodes: how many points to compute in place of `steps`, by `quadrature.gauss_for_sum`; None for all of them.
             For smooth activations 8 give what 100 steps do, to float32; with relu they do not.
-        internal_batch_size: about how many points of the path are in memory at once, at least one an image. With
-            `create_graph` the graph keeps all of them.
+        internal_batch_size: about how many points of the path are in memory at once, at least one an image; as many as
+            take a few hundred MB where none is given. With `create_graph` the graph keeps all of them.
         folded: what `fold_after_first(model)` returned, for a caller with many maps of the same weights.
         fixed_weights: take the weights as constants, so that an attack can differentiate the folded network.
         create_graph: whether the map can be differentiated, with respect to x, the baseline and the weights.
@@ -289,6 +404,7 @@ def integrated_gradients(
     return average * (x - baseline)[:, None]
 
 
+@leaving_no_trace
 def rise(
     model: nn.Module,
     x: Tensor,
@@ -299,7 +415,7 @@ def rise(
     cells: int = 7,
     keep: float = 0.5,
     probability: bool = True,
-    internal_batch_size: int = 1000,
+    internal_batch_size: int | None = None,
     create_graph: bool = False,
 ) -> Tensor:
     """RISE: the mean of random masks, each weighted by the score of the image seen through it. A black-box method.
@@ -315,7 +431,8 @@ def rise(
         masks: m.
         cells, keep: see above; E[M] = keep.
         probability: s is the softmax of the logits, as in its paper; else the logits.
-        internal_batch_size: about how many masked images are in memory at once, at least one an image.
+        internal_batch_size: about how many masked images are in memory at once; as many as take a few hundred MB where
+            none is given.
         create_graph: whether the map can be differentiated; the graph then keeps all masked images.
 
     Returns:
@@ -335,7 +452,10 @@ def rise(
     size = x.shape[2:]
     cell = [-(-n // cells) for n in size]
     total = torch.zeros(*classes.shape, *size, dtype=x.dtype, device=x.device)
-    at_once = max(internal_batch_size // max(len(x), 1), 1)
+    if not classes.numel():
+        return total
+    images = _at_once(internal_batch_size, model, model, x, total=masks * len(x))
+    at_once = max(images // len(x), 1)
     like = {"generator": generator, "device": generator.device}
     with torch.set_grad_enabled(create_graph):
         for start in range(0, masks, at_once):
@@ -346,7 +466,8 @@ def rise(
                 top, left = (int(torch.randint(c, (), **like)) for c in cell)
                 drawn.append(grown[0, :, top : top + size[0], left : left + size[1]])
             mask = torch.stack(drawn).to(x.device)  # (s, 1, H, W)
-            scores = model((x * mask[:, None]).flatten(0, 1))
+            masked = (x * mask[:, None]).flatten(0, 1)
+            scores = torch.cat([model(part) for part in masked.split(max(images, 1))])
             scores = (scores.softmax(1) if probability else scores).unflatten(0, (len(mask), len(x)))
             scores = scores.gather(2, classes.expand(len(mask), *classes.shape))
             total = total + torch.einsum("snk,shw->nkhw", scores, mask[:, 0])

@@ -82,6 +82,8 @@ class Stack:
         kinds = {(type(n), n.input_shape, n.classifier.weight.shape, n.classifier.weight.device) for n in networks}
         if len(kinds) != 1:
             raise ValueError(f"networks of one architecture, shape and device can be stacked; got {len(kinds)} kinds.")
+        if any(network.classifier.bias is not None for network in networks):
+            raise ValueError("networks whose linear layer has a bias cannot be stacked; train each by itself.")
         if any(hooked(module) for network in networks for module in network.modules()):
             raise ValueError("networks with hooks cannot be stacked; remove the hooks.")
         if len(networks) > 1 and isinstance(networks[0], WResnet):

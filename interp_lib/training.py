@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -22,9 +22,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .attacks.pgd import Objective, ascend, pgd, uniform_start
-from .checks import check_choice, check_number, check_whole
+from .checks import NotANumber, check_choice, check_number, check_whole
 from .data import Dataset
 from .evaluation import count_correct
+from .fold import depends_on_mode, device_of, dtype_of
 from .losses import METHODS
 from .models import GlobalPoolNetwork, all_finite
 from .records import GAMMA, write_atomically
@@ -133,6 +134,14 @@ def generator(seed: int, purpose: str, counter: int, device: str | torch.device 
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+@contextmanager
+def drawing(run: "Run", step: int, device: torch.device) -> Iterator[None]:
+    """The global generators, which dropout draws from, seeded for one step; at the end as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(generator(run.seed, "layers", step).initial_seed())
+        yield
+
+
 def inner_maximum(
     objective: Objective, x: Tensor, *, eps: float, schedule: Schedule, generator: torch.Generator
 ) -> Tensor:
@@ -150,7 +159,7 @@ def watch(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -> dic
     Returns:
         validation_accuracy, and validation_robust over the first `WATCHED` images.
     """
-    images, labels = dataset.validation.x(), dataset.validation.labels
+    images, labels = dataset.validation.x().to(dtype_of(model)), dataset.validation.labels
     x, y, eps = images[:WATCHED], labels[:WATCHED], schedule.eps
     x_adv = pgd(model, x, y, eps=eps, alpha=eps / 4, steps=10) if eps else x
     return {
@@ -199,7 +208,7 @@ def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
     """
     keys = {"run", "model", "optimizer", "step", "losses", "history", "best", "seconds"}
     try:
-        state = torch.load(path, map_location=model.classifier.weight.device, weights_only=True)
+        state = torch.load(path, map_location=device_of(model), weights_only=True)
         if not isinstance(state, dict) or set(state) != keys:
             raise ValueError("it has other contents")
     except OSError:
@@ -364,7 +373,8 @@ def fit(
     """Trains `model` in place; `together.fit_together` trains many at once on a GPU.
 
     Args:
-        model: on the device of the dataset.
+        model: on the device of the dataset; any classifier, and for Int and its variants one with a CAM, as
+            `adapted.adapt` makes of others. What a step does to running statistics `fold.fold_for_training` says.
         dataset: its `train` split is learnt, its `validation` split watched after every epoch.
         method: a row of the tables, a key of `losses.METHODS`.
         schedule: how long and how hard.
@@ -405,11 +415,12 @@ def train(run: Run, max_steps: int | None = None) -> None:
     model, dataset, method, schedule = run.model, run.dataset, run.method, run.schedule
     stop = run.total if max_steps is None else min(run.total, max_steps)
     device, order, order_of = dataset.train.labels.device, None, None
+    dtype, random = dtype_of(model), depends_on_mode(model)
     with (
         tqdm(
             total=run.total,
             initial=run.step,
-            desc=f"{method:12} {dataset.name} {model.name}",
+            desc=f"{method:12} {dataset.name} {getattr(model, 'name', type(model).__name__)}",
             unit="step",
             disable=None,
         ) as bar,
@@ -420,17 +431,22 @@ def train(run: Run, max_steps: int | None = None) -> None:
             if order_of != epoch:
                 order, order_of = run.order(epoch).to(device), epoch
             x, y, eps = dataset.train.x(order[position]), dataset.train.labels[order[position]], schedule.radius(step)
-            problem = METHODS[method](model, x, y, run.gamma, dtype=run.dtype)
-            x_adv = x
-            if problem.objective and eps > 0:
-                x_adv = inner_maximum(
-                    problem.objective,
-                    x,
-                    eps=eps,
-                    schedule=schedule,
-                    generator=generator(run.seed, "start", step, device),
-                )
-            loss = problem.loss(x_adv).mean()
+            x = x.to(dtype)
+            with drawing(run, step, device) if random else nullcontext():
+                problem = METHODS[method](model, x, y, run.gamma, dtype=run.dtype)
+                x_adv = x
+                if problem.objective and eps > 0:
+                    try:
+                        x_adv = inner_maximum(
+                            problem.objective,
+                            x,
+                            eps=eps,
+                            schedule=schedule,
+                            generator=generator(run.seed, "start", step, device),
+                        )
+                    except NotANumber:  # what the weights have come to
+                        raise run.diverged(float("nan"), step) from None
+                loss = problem.loss(x_adv).mean()
             if not torch.isfinite(loss):
                 raise run.diverged(loss.item(), step)
             run.optimizer.zero_grad(set_to_none=True)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..checks import check_choice, check_images, check_labels, check_number, check_step_sizes, check_whole
 from ..discrepancy import discrepancy
-from ..fold import fixed_copy
+from ..fold import fixed_copy, is_foldable, unwrapped
 from ..interpreters import cam, gradcam_pp_release
 from ..models import GlobalPoolNetwork
 from .balls import largest_radius
@@ -75,7 +75,7 @@ def aai(
     check_images(x)
     if hasattr(model, "check_input"):
         model.check_input(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
     check_number(hinge, "hinge", 0)
     check_choice(p, "p", (1, 2))
     check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
@@ -112,10 +112,11 @@ def aai_objective(
     both, classes = explain(model, interpreter), y[:, None]
     with torch.no_grad():
         clean = both(x, classes)[1]
-    if top_k is not None and not 1 <= top_k <= clean[0].numel():
-        raise ValueError(f"top_k must lie in 1 .. {clean[0].numel()}, the number of pixels; got {top_k}.")
+    pixels = clean.shape[1:].numel()
+    if top_k is not None and not 1 <= top_k <= pixels:
+        raise ValueError(f"top_k must lie in 1 .. {pixels}, the number of pixels; got {top_k}.")
     largest = None if top_k is None else clean.flatten(1).topk(top_k).indices
-    if hinge == 0 and top_k and isinstance(model, GlobalPoolNetwork) and interpreter in (cam, gradcam_pp_release):
+    if hinge == 0 and top_k and is_foldable(model) and interpreter in (cam, gradcam_pp_release):
         return _linear_fall(model, x, classes, largest, interpreter)
 
     def objective(x_adv: Tensor) -> Tensor:
@@ -140,6 +141,6 @@ def _linear_fall(model: GlobalPoolNetwork, x: Tensor, classes: Tensor, largest: 
     with torch.enable_grad():
         z = trunk(x).detach().requires_grad_()
         features = model.tail(z)
-        maps = torch.einsum("nk,nkhw->nhw", weight, features) / features[0, 0].numel()
+        maps = torch.einsum("nk,nkhw->nhw", weight, features) / features.shape[2:].numel()
         (gradient,) = torch.autograd.grad(maps.flatten(1).gather(1, largest).sum(), z)
     return lambda x_adv: -(gradient * trunk(x_adv)).sum((1, 2, 3))

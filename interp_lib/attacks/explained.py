@@ -1,12 +1,20 @@
 """Logits and maps of one image from one pass, for attacks that look at both."""
 
-import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ..fold import fixed_copy, fold_after_first, fold_cam, fold_logits
+from ..fold import (
+    check_contract,
+    fixed_copy,
+    fold_after_first,
+    fold_cam,
+    fold_logits,
+    is_foldable,
+    linear_parts,
+    unwrapped,
+)
 from ..interpreters import cam, gradcam_pp_release, integrated_gradients_release, representation
 from ..models import GlobalPoolNetwork
 
@@ -20,28 +28,33 @@ def explain(model: nn.Module, interpreter: Interpreter) -> Explained:
     """A function (x, classes) -> logits (N, C) and maps L(x, classes) (N, k, ...), with the weights of this moment.
 
     Equal to (model(x), interpreter(model, x, classes)), with their derivatives with respect to x; weights get none.
-    What the two share is computed once: the logits are the sum of the CAM, and those of Repr come from its features.
+    What the two share is computed once: the logits are the sum of the CAM, plus the linear layer's bias where it has
+    one, and those of Repr come from its features.
     The released code's IG is folded once for all calls, and takes 8 points of its path that give the same sum as all
     100. Any other interpreter of the contract is called as it is, beside the folded logits.
 
     Args:
         model: a classifier in evaluation mode.
         interpreter: L(model, x, classes, create_graph=True).
+
+    Raises:
+        TypeError, ValueError: a network without what the interpreter needs, see `fold.check_contract`.
     """
+    whole, model = model, unwrapped(model)
     if isinstance(model, GlobalPoolNetwork) and interpreter in (cam, gradcam_pp_release):
-        weight = model.classifier.weight.detach()
-        wide = copy.deepcopy(model).requires_grad_(False)
+        check_contract(model)
+        weight, bias = (None if part is None else part.detach() for part in linear_parts(model))
         rows = weight if interpreter is cam else torch.cat([weight, weight.clamp(min=0)])
-        wide.classifier.weight = nn.Parameter(rows, requires_grad=False)
-        all_maps, first = fold_cam(wide), len(rows) - len(weight)
+        all_maps, first = fold_cam(model, rows), len(rows) - len(weight)
 
         def both(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
             maps = all_maps(x)
             index = (classes + first)[:, :, None, None].expand(-1, -1, *maps.shape[2:])
-            return maps[:, : len(weight)].sum((2, 3)), maps.gather(1, index)
+            total = maps[:, : len(weight)].sum((2, 3))
+            return total if bias is None else total + bias, maps.gather(1, index)
 
         return both
-    if isinstance(model, GlobalPoolNetwork) and interpreter is representation:
+    if is_foldable(model) and interpreter is representation:
         frozen = fixed_copy(model)
 
         def features_first(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,5 +66,5 @@ def explain(model: nn.Module, interpreter: Interpreter) -> Explained:
         first, rest = folded = fold_after_first(model)
         settings = {"nodes": NODES, "fixed_weights": True, "folded": folded, "create_graph": True}
         return lambda x, classes: (rest(first(x)), interpreter(model, x, classes, **settings))
-    logits = fold_logits(model)
-    return lambda x, classes: (logits(x), interpreter(model, x, classes, create_graph=True))
+    logits = fold_logits(whole)
+    return lambda x, classes: (logits(x), interpreter(whole, x, classes, create_graph=True))

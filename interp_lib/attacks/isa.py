@@ -15,7 +15,7 @@ from ..checks import (
     check_whole,
 )
 from ..discrepancy import discrepancy, target_free_discrepancy
-from ..fold import fold_logits
+from ..fold import fold_logits, unwrapped
 from ..interpreters import cam
 from .balls import bisect, largest_radius
 from .explained import Interpreter, explain
@@ -263,7 +263,7 @@ def _check(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None) -> Non
     check_images(x)
     if hasattr(model, "check_input"):
         model.check_input(x)
-    num_classes = getattr(model, "num_classes", None)
+    num_classes = getattr(unwrapped(model), "num_classes", None)
     check_labels(y, len(x), num_classes)
     if target is not None:
         check_labels(target, len(x), num_classes, "target")

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import capturing, check_images, check_labels, check_step_sizes
-from ..fold import fold_logits
+from ..checks import capturing, check_images, check_labels, check_numbers, check_step_sizes
+from ..fold import fold_logits, unwrapped
 from .balls import largest_radius, per_example, project
 
 Objective = Callable[[Tensor], Tensor]
@@ -18,9 +18,13 @@ Direction = Callable[[Tensor], Tensor]
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in evaluation mode, every module's own mode restored at the end, also after an exception."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """`model` in evaluation mode, every module's own mode restored at the end, also after an exception.
+
+    A function that is no module has no mode.
+    """
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    if modes:
+        model.eval()
     try:
         yield model
     finally:
@@ -33,10 +37,16 @@ def input_gradient(objective: Objective, x: Tensor) -> Tensor:
 
     Only x is differentiated: weights get no gradient, computed or stored, whatever their flags say.
     """
+    return _value_and_gradient(objective, x)[1]
+
+
+def _value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        gradient = torch.autograd.grad(objective(x).sum(), x)[0]
-    return gradient.clone() if 0 in gradient.stride() else gradient  # that of a mean is one number, seen many times
+        value = objective(x)
+        gradient = torch.autograd.grad(value.sum(), x)[0]
+    # That of a mean is one number, seen many times.
+    return value.detach(), gradient.clone() if 0 in gradient.stride() else gradient
 
 
 def uniform_start(x: Tensor, eps: float | Tensor, generator: torch.Generator) -> Tensor:
@@ -125,6 +135,7 @@ def projected_ascent(
 
     Raises:
         TypeError, ValueError: see `checks`; also a start of another shape or dtype, or another norm.
+        NotANumber: the objective or its gradient is NaN or infinite; names the first such image.
     """
     check_images(x)
     check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
@@ -138,13 +149,21 @@ def projected_ascent(
         onto = lambda moved: project(moved, x, eps, norm)
     signs = direction is torch.Tensor.sign_ and not isinstance(alpha, Tensor)
     x_adv = x if start is None else onto(start.detach().clone())
+    numbers = torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for _ in range(int(steps)):
-        step = direction(input_gradient(objective, x_adv))
+        value, gradient = _value_and_gradient(objective, x_adv)
+        # 0 an image as long as all is finite, and NaN from then on: a sign step would take NaN for "do not move".
+        numbers = numbers + 0 * value + 0 * gradient.flatten(1).sum(1)
+        if not x.is_cuda:  # there a look costs a wait: only at the end
+            check_numbers(numbers, "the objective of the attack, or its gradient,")
+        step = direction(gradient)
         if signs:  # times a number it is exact, so that one pass does for two
             x_adv = onto(torch.add(x_adv, step, alpha=alpha))
         else:
             x_adv = onto(step.mul_(alpha).add_(x_adv))
         yield x_adv
+    if not capturing():
+        check_numbers(numbers, "the objective of the attack, or its gradient,")
 
 
 def ascend(objective: Objective, x: Tensor, *, alpha: float | Tensor, steps: int, **ascent) -> Tensor:
@@ -174,7 +193,7 @@ def pgd_iterates(
 ) -> Iterator[Tensor]:
     """Every iterate of `pgd`: one run serves all numbers of steps. Arguments as there."""
     check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
     if hasattr(model, "check_input"):
         model.check_input(x)
     check_step_sizes(eps=eps, alpha=alpha, steps=steps)
