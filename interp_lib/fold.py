@@ -174,6 +174,7 @@ class Folded(NamedTuple):
 Function = Callable[[Tensor], Tensor]
 _SIMPLE = {int, bool, float, str, type(None)}
 _BOOKKEEPING = {"_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"}
+_PLAN = GlobalPoolNetwork.forward, GlobalPoolNetwork.features
 _verdicts: dict[tuple, bool] = {}
 
 
@@ -327,7 +328,20 @@ def _pooled(model: nn.Module) -> Function:
 def keeps_contract(model: nn.Module, shape: tuple[int, ...] | None = None) -> bool:
     """Whether model(x) is the linear layer `classifier` of the pooled `features`, so that it has a CAM."""
     has = callable(getattr(model, "features", None)) and isinstance(getattr(model, "classifier", None), nn.Linear)
-    return has and proven(model, _pooled, shape=shape)
+    return has and (_on_plan(model) or proven(model, _pooled, shape=shape))
+
+
+def _on_plan(model: nn.Module) -> bool:
+    """Whether the contract is what the code of this network says, so that there is nothing to try."""
+    whole = nn.modules.module
+    return (
+        isinstance(model, GlobalPoolNetwork)
+        and (type(model).forward, type(model).features) == _PLAN
+        and type(model.classifier) is nn.Linear
+        and not {"forward", "features"} & (vars(model).keys() | vars(model.classifier).keys())
+        and not (hooked(model) or hooked(model.classifier))
+        and not (whole._global_forward_hooks or whole._global_forward_pre_hooks)
+    )
 
 
 def check_contract(model: nn.Module, shape: tuple[int, ...] | None = None) -> None:
@@ -373,6 +387,7 @@ def is_foldable(model: nn.Module) -> bool:
     """Whether a network's convolutions can be replaced and its features arranged anew; proven as well."""
     return (
         isinstance(model, GlobalPoolNetwork)
+        and any(isinstance(module, SameConv2d) for module in model.modules())
         and not any(map(hooked, model.modules()))
         and proven(model, _plain_rows, _own_rows, weights=True)
     )

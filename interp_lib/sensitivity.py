@@ -446,7 +446,6 @@ def rise(
     _check(model, x, classes)
     check_whole(masks, "masks", 1)
     check_whole(cells, "cells", 1)
-    check_whole(internal_batch_size, "internal_batch_size", 1)
     check_number(keep, "keep", 0, 1, above=True)
     check_generator(generator)
     size = x.shape[2:]
