@@ -52,6 +52,18 @@ def check_number(
         raise ValueError(f"{name} must be a finite number{_limits(low, high, above)}; got {value}.")
 
 
+def check_radius(value: object, name: str = "eps", *, above: bool = False) -> None:
+    """Refuse anything but a perturbation size in [0, 1], the unit of the pixels; above 0 where `above`.
+
+    Raises:
+        TypeError, ValueError: see `check_number`.
+    """
+    try:
+        check_number(value, name, 0, 1, above=above)
+    except ValueError as error:
+        raise ValueError(f"{error} Write 8/255, not 8.") from None
+
+
 def check_whole(value: object, name: str, low: float = 0, high: float = math.inf) -> None:
     """Refuse anything but a whole number in low .. high; 3.0 is one.
 

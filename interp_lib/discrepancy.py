@@ -221,7 +221,7 @@ def topk_intersection(map_a: Tensor, map_b: Tensor, k: int) -> Tensor:
     Source: section 3.2 (top-k pixel difference), after Ghorbani et al. (2019).
     """
     check_pair(map_a, map_b, "maps", 2)
-    check_whole(k, "k", 1)
+    check_whole(k, "k", -float("inf"))
     if not 1 <= k <= (pixels := map_a.shape[1:].numel()):
         raise ValueError(f"k must lie in 1 .. {pixels}, the number of pixels; got {k}.")
     a, b = (m.detach().flatten(1).topk(k).indices for m in (map_a, map_b))

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from .attacks.pgd import evaluating, pgd, pgd_iterates, uniform_start
-from .checks import check_each, check_images, check_labels, check_number, check_numbers, check_step_sizes, check_whole
+from .checks import (
+    check_each,
+    check_images,
+    check_labels,
+    check_number,
+    check_numbers,
+    check_radius,
+    check_step_sizes,
+    check_whole,
+)
 from .records import pack
 
 
@@ -104,7 +113,7 @@ def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict
     """`pgd_accuracy` before it counts: (eps, steps), ascending, -> which images stay right."""
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
-    check_each(eps, "eps", check_number, 0, 1)
+    check_each(eps, "eps", check_radius)
     check_each(steps, "steps", check_whole)
     check_number(alpha, "alpha", 0)
     eps, steps = sorted(set(map(float, eps)), reverse=True), sorted(set(map(int, steps)))
@@ -176,7 +185,7 @@ def random_start_accuracy(
     check_each(starts, "starts", check_whole, 1)
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
-    check_each(eps, "eps", check_number, 0, 1)
+    check_each(eps, "eps", check_radius)
     check_step_sizes(eps=0.0, alpha=alpha, steps=steps)
     check_whole(seed, "seed", 0, 2**63 - 1)
     rows, clean = [], classified_right(model, x, y)

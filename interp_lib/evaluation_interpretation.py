@@ -10,7 +10,7 @@ from .attacks.aai import aai
 from .attacks.isa import class_set, isa_over_eps, margin, margin_attack, released_settings
 from .attacks.minimal import MinimalAttack, minimal_eps
 from .attacks.pgd import clipped, evaluating
-from .checks import check_choice, check_each, check_number, check_whole
+from .checks import check_choice, check_each, check_number, check_radius, check_whole
 from .data import EvaluationSubset
 from .discrepancy import kendall_tau, normalised_discrepancy
 from .evaluation import predictions
@@ -80,7 +80,7 @@ def aai_rows(
 
     Source: Tables 2, A4 and A5.
     """
-    check_each(eps, "eps", check_number, 0, 1, above=True)
+    check_each(eps, "eps", check_radius, above=True)
     check_choice(interpreter, "interpreter", tuple(INTERPRETERS))
     check_subset(subset)
     if not isinstance(attack, Mapping) or set(attack) != set(AAI):

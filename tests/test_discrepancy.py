@@ -145,7 +145,7 @@ def test_bad_maps_are_refused():
             function(A, B[:, :1])
         with pytest.raises(ValueError, match=r"maps\[:, None\]"):
             function(A[0, 0], B[0, 0])
-    with pytest.raises(ValueError, match="p must be 1 or 2"):
+    with pytest.raises(ValueError, match="p must be one of 1, 2; got 3"):
         D.discrepancy(A, B, 3)
     with pytest.raises(ValueError, match="all classes"):
         D.target_free_discrepancy(A, B, torch.tensor([0]), torch.zeros(1, 3))

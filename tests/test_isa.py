@@ -223,7 +223,7 @@ def test_several_eps_in_one_batch_equal_separate_runs(case):
         ({"target": torch.tensor([10, 3])}, r"target must lie in 0 \.\. 9"),
         ({"target": None, "p": 2}, r"eq\. \(8\)"),
         ({"target": None, "classes": torch.tensor([[0], [1]])}, r"eq\. \(8\)"),
-        ({"tau": -0.1}, "tau >= 0"),
+        ({"tau": -0.1}, "tau must be a finite number >= 0"),
         ({"gamma_first": 0.0}, "gamma_first"),
         ({"gamma_first": 2.0, "gamma_high": 1.0}, "gamma_first"),
         ({"classes": torch.tensor([0, 1])}, "k classes an image"),

@@ -81,7 +81,7 @@ def aai(
     check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
     check_start(start, x)
     if top_k is not None:
-        check_whole(top_k, "top_k", 1)
+        check_whole(top_k, "top_k", -float("inf"))  # how many there may be, the map says
     if random_start:
         if not isinstance(generator, torch.Generator) or start is not None:
             raise ValueError("random_start needs generator, a torch.Generator, and excludes start.")
