@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import parameters as page
 from .parameters import check as check  # pages write chapters.check(...)
+from .places import writable_home
 from .profiles import load as load_profile
 from .profiles import project_root
 from .records import Record, read_all, write_atomically
@@ -170,6 +171,7 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     from papermill.exceptions import PapermillExecutionError
 
     root = project_root()
+    writable_home(root)
     source = root / "book" / f"{name}.ipynb"
     page.refuse_unknown(parameters, papermill.inspect_notebook(literally(source)), f"chapter {name}")
     parameters = {key: page.read(key, value) for key, value in parameters.items()}
@@ -244,6 +246,7 @@ def build_pages() -> str:
         ChapterError: Sphinx warned or failed; its words stand above.
     """
     root = project_root()
+    writable_home(root)
     source = root / "_build/src"
     for name in ("_config.yml", "_toc.yml", "book/references.bib", "book/references.md"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -276,6 +279,7 @@ def build_book(profile: str = "digits", *, cores: int = 2, target: str = "all") 
     """
     load_profile(profile)
     root = project_root()
+    writable_home(root)
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(root),
         "--cores", str(cores), "--rerun-incomplete", "--config", f"profile={profile}", "--quiet", "rules", "progress",

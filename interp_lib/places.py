@@ -38,6 +38,13 @@ def settle() -> None:
             os.environ[variable] = str(Path(folder).expanduser().absolute())
 
 
+def writable_home(root: Path) -> None:
+    """Give Snakemake and Jupyter, which keep things at home, _build/home where the user's own is not writable."""
+    if not os.access(os.path.expanduser("~"), os.W_OK):
+        (root / "_build/home").mkdir(parents=True, exist_ok=True)
+        os.environ["HOME"] = str(root / "_build/home")
+
+
 def shown(path: str | os.PathLike) -> str:
     """Write a path as short as it can be from here: relative below the current folder, else absolute."""
     path = Path(path).absolute()

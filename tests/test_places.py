@@ -291,3 +291,14 @@ def test_a_clone_in_a_folder_of_any_name_builds_and_shows_what_it_ran_with(odd_c
     assert done.returncode == 0 and "n = 30" in own.read_text(encoding="utf-8"), done.stdout + done.stderr
     done = shell(dry, odd_clone, PYTHONPATH=str(odd_clone))
     assert "rule chapter:" in done.stdout and "rule pages:" in done.stdout
+
+
+def test_who_has_no_home_gets_one_in_the_build(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setenv("HOME", str(own))
+    places.writable_home(tmp_path)
+    assert os.environ["HOME"] == str(own)
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    places.writable_home(tmp_path)
+    assert os.environ["HOME"] == str(tmp_path / "_build/home") and (tmp_path / "_build/home").is_dir()
