@@ -9,6 +9,7 @@ from interp_lib.attacks.aai import aai
 from interp_lib.attacks.isa import class_set, isa, margin_attack
 from interp_lib.attacks.minimal import minimal_eps
 from interp_lib.attacks.pgd import clipped, projected_ascent
+from interp_lib.checks import NotANumber
 from interp_lib.interpreters import gradcam_pp_release, representation
 from interp_lib.models import build
 
@@ -207,3 +208,47 @@ def test_another_norm_is_refused(make_images):
         list(projected_ascent(linear_objective(1), make_images(2), eps=0.1, alpha=0.1, steps=1, norm="l3"))
     with pytest.raises(ValueError, match="alpha must be a number or a tensor of shape"):
         list(projected_ascent(linear_objective(1), make_images(2), eps=0.1, alpha=torch.ones(3), steps=1))
+
+
+# No images, and no numbers
+
+
+@every_attack
+@pytest.mark.parametrize("eps", [0.1, torch.zeros(0)], ids=["one eps", "an eps an image"])
+@pytest.mark.parametrize("architecture", ["small", "foreign"])
+def test_no_images_are_attacked_to_no_images(attack, eps, architecture):
+    """As in 'attack only those that are still right', where none is."""
+    model = build("small", (1, 8, 8), 3, seed=0) if architecture == "small" else Noisy()
+    if attack is minimal and isinstance(eps, torch.Tensor):
+        pytest.skip("it looks for eps")
+    none = torch.zeros(0, dtype=torch.int64)
+    assert attack(model, torch.zeros(0, 1, 8, 8), none, none, eps).shape == (0, 1, 8, 8)
+
+
+class Broken(nn.Module):
+    """Right everywhere, but NaN where the first pixel is above a half: the logit, or only its gradient."""
+
+    num_classes = 3
+
+    def __init__(self, where):
+        super().__init__()
+        self.where = where
+        self.classifier = nn.Linear(1, 3, bias=False)
+
+    def features(self, x):
+        bad = (x[:, :, :1, :1] > 0.5).to(x)
+        return x + (bad * torch.nan if self.where == "logit" else 0 * (bad * (x - x.detach())).sqrt().nan_to_num())
+
+    def forward(self, x):
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+@every_attack
+@pytest.mark.parametrize("where", ["logit", "gradient"])
+def test_a_nan_is_an_error_that_names_the_first_image(attack, where):
+    if attack is minimal:
+        attack = ATTACKS["margin"]
+    x = torch.full((4, 1, 5, 5), 0.25)
+    x[2:, :, 0, 0] = 0.75
+    with pytest.raises(NotANumber, match=r"of image 2 is NaN or infinite \(2 of 4 images\)"):
+        attack(Broken(where), x, LABELS, TARGET, EPS)

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp_lib import released
-from interp_lib.fold import FixedConv2d, fold_after_first, fold_logits
+from interp_lib import fold, losses, released
+from interp_lib import interpreters as I
+from interp_lib.attacks.explained import explain
+from interp_lib.fold import FixedConv2d, fold_after_first, fold_cam, fold_for_training, fold_logits
 from interp_lib.models import SameConv2d, Small, build
 
 DOUBLE = torch.float64
@@ -81,14 +83,14 @@ def test_a_tail_of_ones_own_comes_back_as_it_is():
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3", "classifier", ""])
-@pytest.mark.parametrize("fold", [fold_logits, fold_after_first])
-def test_what_a_hook_changes_is_changed_in_the_fold(fold, layer, make_images):
+@pytest.mark.parametrize("folding", [fold_logits, fold_after_first])
+def test_what_a_hook_changes_is_changed_in_the_fold(folding, layer, make_images):
     model, x = biased((1, 28, 28)), make_images(2)
     before = model(x)
     model.get_submodule(layer).register_forward_hook(lambda _, __, out: 2 * out)
     assert (model(x) - before).abs().max() > 1e-3
-    folded = fold(model)
-    logits = folded if fold is fold_logits else lambda z: folded[1](folded[0](z))
+    folded = folding(model)
+    logits = folded if folding is fold_logits else lambda z: folded[1](folded[0](z))
     weight = torch.randn(2, 10, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
     assert (logits(x) - model(x)).abs().max() < 1e-10
     assert (derivative(logits, x, weight) - derivative(model, x, weight)).abs().max() < 1e-10
@@ -167,3 +169,102 @@ def test_convolutions_of_any_shape_have_the_derivative_of_autograd(channels, ker
     assert (fixed(x) - conv(x)).abs().max() < 1e-12
     weight = torch.randn(conv(x).shape, dtype=DOUBLE, generator=generator)
     assert (derivative(fixed, x, weight) - derivative(conv, x, weight)).abs().max() < 1e-11
+
+
+# What is folded proves itself
+
+
+def with_bias(model):
+    layer = nn.Linear(model.classifier.in_features, model.classifier.out_features).to(model.classifier.weight.dtype)
+    layer.weight = model.classifier.weight
+    with torch.no_grad():
+        layer.bias.copy_(torch.linspace(-5, 5, len(layer.bias)))
+    model.classifier = layer
+    return model
+
+
+@pytest.mark.parametrize("architecture", ["small", "pool"])
+def test_a_bias_of_the_linear_layer_is_carried_through_everything(architecture, make_images):
+    model, x, y = with_bias(build(architecture, (1, 9, 11), 4, seed=0).double()), make_images(3, (1, 9, 11)), [0, 1, 3]
+    y, logits, bias = torch.tensor(y), model(x), model.classifier.bias
+    first, rest = fold_after_first(model)
+    for made in (fold_logits(model)(x), rest(first(x)), *(f.logits(x) for f in fold_for_training(model))):
+        assert (made - logits).abs().max() < 1e-10
+    for folded in fold_for_training(model):
+        maps = folded.cam(x)
+        assert (maps.sum((2, 3)) + bias - logits).abs().max() < 1e-10
+        assert (folded.logits_of(maps) - logits).abs().max() < 1e-10
+    for interpreter in (I.cam, I.gradcam_pp_release, I.representation):
+        said, maps = explain(model, interpreter)(x, y[:, None])
+        assert (said - logits).abs().max() < 1e-10
+        assert (maps - interpreter(model, x, y[:, None])).abs().max() < 1e-10
+    gap = I.completeness_gap(I.cam(model, x, y[:, None]), logits - bias, y[:, None])
+    assert gap.abs().max() < 1e-10
+    for method in ("Normal", "Int-Adv"):
+        loss = losses.METHODS[method](model, x, y, 0.0).loss(x).mean()
+        assert (loss - torch.nn.functional.cross_entropy(logits, y)).abs() < 1e-10
+        assert torch.autograd.grad(loss, bias)[0].abs().max() > 1e-3  # it is trained
+
+
+def padded(model):
+    model.conv3 = nn.Conv2d(32, 100, 7, padding=2).double()
+
+
+def doubled(model):
+    model.forward = lambda x: 2 * Small.forward(model, x)
+
+
+def halved_gradient(model):
+    model.conv2.register_full_backward_hook(lambda _, gradients, __: (gradients[0] / 2,))
+
+
+CHANGES = {
+    "conv3 with another padding": padded,
+    "conv3 without bias": lambda m: setattr(m, "conv3", SameConv2d(32, 100, 7, bias=False).double()),
+    "a strided conv3": lambda m: setattr(m, "conv3", SameConv2d(32, 100, 7, stride=2).double()),
+    "a dilated conv3": lambda m: setattr(m, "conv3", nn.Conv2d(32, 100, 3, dilation=2, padding=2).double()),
+    "classifier with a ReLU": lambda m: setattr(m, "classifier", nn.Sequential(m.classifier, nn.ReLU())),
+    "a scaled tail": lambda m: setattr(m, "tail", lambda z: 2 * m.conv3(z)),
+    "a changed forward": doubled,
+    "normalised before": lambda m: m.register_forward_pre_hook(lambda _, given: ((given[0] - 0.1) / 0.3,)),
+    "a hook on the gradient": halved_gradient,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_would_fold_to_another_function_is_used_as_it_is(change, make_images):
+    model, x, y = biased((1, 28, 28)), make_images(2), torch.tensor([3, 7])
+    CHANGES[change](model)
+    weight = torch.randn(2, 10, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
+    first, rest = fold_after_first(model)
+    free, fixed = fold_for_training(model)
+    for logits in (fold_logits(model), lambda z: rest(first(z)), free.logits, fixed.logits):
+        assert (logits(x) - model(x)).abs().max() < 1e-10
+        assert (derivative(logits, x, weight) - derivative(model, x, weight)).abs().max() < 1e-10
+    loss = losses.METHODS["Adv"](model, x, y).loss(x).sum()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    ours = torch.autograd.grad(loss, weights, allow_unused=True)
+    theirs = torch.autograd.grad(nn.functional.cross_entropy(model(x), y, reduction="sum"), weights)
+    assert all((a - b).abs().max() < 1e-9 for a, b in zip(ours, theirs, strict=True))
+    if change in ("classifier with a ReLU", "a changed forward", "normalised before"):
+        for made in (lambda: I.cam(model, x, y[:, None]), lambda: fold_cam(model), lambda: free.cam(x)):
+            with pytest.raises((TypeError, ValueError), match="interp_lib.adapt"):
+                made()
+    else:
+        assert (fold_cam(model)(x).gather(1, y[:, None, None, None].expand(-1, 1, *free.cam(x).shape[2:]))
+                - I.cam(model, x, y[:, None])).abs().max() < 1e-10  # fmt: skip
+
+
+def test_a_proof_is_made_once_for_a_structure_and_changes_nothing(make_images, monkeypatch):
+    tried = []
+    monkeypatch.setattr(fold, "_verdicts", {})
+    monkeypatch.setattr(fold, "_try", lambda *a, own=fold._try: tried.append(1) or own(*a))
+    before = torch.get_rng_state()
+    for seed in range(3):
+        model = build("small", (1, 9, 11), 4, seed=seed)
+        model.classifier.weight.data.mul_(0)  # weights that would hide a mistake
+        fold_for_training(model), fold_logits(model)
+    assert len(tried) == 1 and torch.equal(before, torch.get_rng_state())
+    with_bias(model)
+    fold_logits(model)
+    assert len(tried) == 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp_lib import interpreters as I
-from interp_lib import released
+from interp_lib import released, sensitivity
 from interp_lib.activations import ReplacedRelu
 from interp_lib.fold import fold_after_first, fold_cam
 from interp_lib.models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, build
@@ -628,3 +628,74 @@ def test_what_the_release_calls_ig_and_gradcam_pp_is_not_complete(released_folde
     maps = I.integrated_gradients(model, x, classes, activation="softplus")
     softplus = I.completeness_gap(maps, logits, classes, black)
     assert 0.3 < (softplus.abs() / (logits - black).gather(1, classes).abs()).median()
+
+
+# ReLUs, however they are written -----------------------------------------------------------------------------------
+
+
+RELUS = {
+    "x.relu": torch.Tensor.relu, "x.relu_": lambda x: x.relu_(), "F.relu_": F.relu_, "torch.relu_": torch.relu_,
+    "F.relu(inplace)": lambda x: F.relu(x, inplace=True), "layer": nn.ReLU(), "layer in place": nn.ReLU(inplace=True),
+    "clamp": lambda x: x.clamp(min=0), "clamp_": lambda x: x.clamp_(0), "clamp_min": lambda x: torch.clamp_min(x, 0),
+    "threshold": lambda x: F.threshold(x, 0, 0), "in place, result dropped": lambda x: (F.relu(x, True), x)[1],
+}  # fmt: skip
+
+
+def relu_network(relu):
+    class Written(GlobalPoolNetwork):
+        def __init__(self):
+            super().__init__((1, 6, 6), 4, 3)
+            self.conv1, self.conv2 = SameConv2d(1, 3, 3), SameConv2d(3, 4, 3)
+
+        def trunk(self, x):
+            return self.conv2(relu(self.conv1(x)))
+
+    model = Written().double()
+    model.load_state_dict(Tiny().state_dict())
+    return model
+
+
+@pytest.mark.parametrize("spelling", RELUS)
+@pytest.mark.parametrize("name", ["guided_backpropagation", "deconvolution", "integrated_gradients_release"])
+def test_every_spelling_of_relu_is_replaced(name, spelling):
+    interpreter, x, classes = getattr(I, name), images(2, (1, 6, 6)), torch.tensor([[0], [2]])
+    expected = interpreter(Tiny(), x, classes)
+    assert (expected - I.vanilla_gradient(Tiny(), x, classes)).abs().max() > 1e-3
+    for create_graph in (False, True):
+        maps = interpreter(relu_network(RELUS[spelling]), x, classes, create_graph=create_graph)
+        assert (maps - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    "relu, words",
+    [
+        (lambda x: torch.maximum(x, torch.zeros_like(x)), "1 of 1 calls of max"),
+        (torch.ops.aten.relu, "1 of 1 calls of max"),
+        (F.silu, "the network has none: it has silu"),
+        (F.relu6, "the network has none: it has hardtanh"),
+    ],
+    ids=["maximum", "aten", "silu", "relu6"],
+)
+def test_a_relu_that_cannot_be_replaced_is_refused(relu, words):
+    for interpreter in (I.guided_backpropagation, I.deconvolution, I.integrated_gradients_release):
+        with pytest.raises(ValueError, match=words):
+            interpreter(relu_network(relu), images(2, (1, 6, 6)), torch.tensor([[0], [2]]))
+
+
+@pytest.mark.parametrize("name", I.INTERPRETERS)
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0)], ids=["no images", "no classes"])
+def test_maps_of_nothing(name, shape):
+    maps = interpret(name, network("small"), images(shape[0], SHAPES["small"]), torch.zeros(shape, dtype=torch.int64))
+    assert maps.shape[:2] == (shape if name != "representation" else (shape[0], 100))
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad", "rise"])
+def test_internal_batches_are_as_large_as_their_bytes_allow(name, monkeypatch):
+    model, x, classes = network("small"), images(3, SHAPES["small"]), torch.tensor([[0], [2], [1]])
+    whole, sizes, own = interpret(name, model, x, classes), [], Small.trunk
+    an_image = sensitivity.bytes_an_image(model, x[:1])
+    assert 8 * (16 * 14 * 14 + 32 * 7 * 7) < an_image < 8 * 10 * (16 * 14 * 14 + 32 * 7 * 7)  # activations, float64
+    monkeypatch.setattr(sensitivity, "BYTES", 3 * an_image / 2)  # one image at a time
+    monkeypatch.setattr(Small, "trunk", lambda self, z: sizes.append(len(z)) or own(self, z))
+    parts = interpret(name, model, x, classes)
+    assert (parts - whole).abs().max() < 1e-12 * whole.abs().max() and max(sizes[-3:]) <= 2

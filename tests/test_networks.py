@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from interp_lib import networks, records, released
-from interp_lib.models import build
+from interp_lib.models import Small, build
 from interp_lib.networks import NetworkError, NetworkName
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,3 +164,20 @@ def test_every_measured_network_is_the_one_that_is_there():
                 assert row["weights"] == weights[key], (record.name, key)
                 checked += 1
     assert checked > 1000
+
+
+class Other(Small):
+    """A class of one's own."""
+
+
+def with_bias():
+    model = build("small", (1, 8, 8), 3, seed=0)
+    model.classifier = torch.nn.Linear(100, 3)
+    return model
+
+
+@pytest.mark.parametrize("make", [lambda: Other((1, 8, 8), 3), with_bias], ids=["class", "layer"])
+def test_a_network_that_could_not_be_loaded_is_not_written(tmp_path, make):
+    with pytest.raises(ValueError, match="was not written: it could not be loaded again"):
+        networks.save(make(), tmp_path / "other.safetensors", HOW)
+    assert not list(tmp_path.iterdir())
