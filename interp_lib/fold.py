@@ -235,6 +235,7 @@ def trial_copy(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in copied.parameters():
+            parameter.nan_to_num_(0, 0, 0)
             size = float(parameter.square().mean().sqrt()) if parameter.numel() else 0.0
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(noise, alpha=0.1 * (size or 1.0)).requires_grad_(True)
@@ -260,7 +261,9 @@ def differences(one: Function, other: Function, x: Tensor, weights: list[Tensor]
         results.append([part.flatten() for part in parts])
     if results[0][0].shape != results[1][0].shape:
         return float("inf"), float("inf")
-    apart = [float((a - b).abs().max() / (a.abs().max() or 1)) for a, b in zip(*results, strict=True) if len(a)]
+    # Where both give NaN the network does: whoever attacks it is told so.
+    pairs = [(a[keep], b[keep]) for a, b in zip(*results, strict=True) for keep in [~(a.isnan() & b.isnan())]]
+    apart = [float((a - b).abs().max() / (a.abs().max() or 1)) if len(a) else 0.0 for a, b in pairs]
     return apart[0], max(apart[1:])
 
 

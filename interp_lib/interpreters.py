@@ -138,6 +138,10 @@ def representation(model: nn.Module, x: Tensor, classes: Tensor | None = None, *
     return _check(model, x, None).features(x)
 
 
+def _kind(value) -> tuple | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
 def _head_gradients(
     model: nn.Module, x: Tensor, classes: Tensor, head: Head | None, create_graph: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,17 +151,13 @@ def _head_gradients(
     with torch.set_grad_enabled(create_graph):
         features = model.features(x)
         if not isinstance(features, Tensor) or features.dim() != 4:
-            raise ValueError(
-                f"features(x) must be feature maps (N, K, h, w); got {getattr(features, 'shape', features)}."
-            )
+            raise ValueError(f"features(x) must be feature maps (N, K, h, w); got {_kind(features)}.")
     with torch.enable_grad():
         if not features.requires_grad:
             features = features.detach().requires_grad_()
         logits = head(features)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
-            raise ValueError(
-                f"head must give logits (N, C) of {len(x)} images; got {getattr(logits, 'shape', logits)}."
-            )
+            raise ValueError(f"head must give logits ({len(x)}, C), a row an image; got {_kind(logits)}.")
         check_classes(classes, *logits.shape)
         scores = logits.gather(1, classes)
         gradients = [

@@ -68,11 +68,13 @@ def test_maps_of_torchvisions_networks_are_complete(name):
         assert I.gradcam_pp(model, x, CLASSES).isfinite().all()
     x_adv = pgd(model, x, torch.tensor([0, 1]), eps=0.01, alpha=0.01, steps=1)
     assert 0 < (x_adv - x).abs().max() <= 0.01 + 1e-6
-    loss = lambda z: F.cross_entropy(network(z), torch.tensor([0, 1]), reduction="none").detach()
-    assert (loss(x_adv) > loss(x)).all()
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(network(x), torch.tensor([0, 1]), reduction="sum"), x)
+    by_hand = (x + 0.01 * gradient.sign()).clamp(0, 1)
+    assert ((x_adv - by_hand).abs() < 1e-6).double().mean() > 0.99  # where it is not 0 but for rounding
 
 
-@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5"])
 def test_derivatives_of_an_adapted_networks_maps_are_finite_differences(name):
     model, x = copy.deepcopy(pair(name)[1]).double(), images(1, dtype=torch.float64) * 0.8 + 0.1
     for maps in (lambda m, z, c: I.cam(m, z, c), lambda m, z, c: I.vanilla_gradient(m, z, c, create_graph=True)):
@@ -111,9 +113,12 @@ def test_places_can_be_named_and_are_not_believed():
     network, model = pair("resnet18")
     named = interp_lib.adapt(network, features=network.layer4, classifier="fc")
     assert torch.equal(named(images()), model(images()))
-    dense = pair("densenet121")[0]
-    with pytest.raises(ValueError, match="'classifier' of the pooled output of 'features' misses the logits"):
-        interp_lib.adapt(dense, features="features")  # its last ReLU comes after them
+    with pytest.raises(ValueError, match="'4' of the pooled output of '0' misses the logits of Sequential"):
+        interp_lib.adapt(
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+            features="0",
+        )
+    dense = pair("densenet121")[0]  # its last ReLU comes after `features`
     with pytest.raises(ValueError, match="interp_lib.adapt"):
         I.cam(dense, images(), CLASSES)
     with pytest.raises(TypeError, match=r"ResNet does not have.*interp_lib.adapt"):
@@ -138,6 +143,8 @@ WITHOUT = {
 def test_what_has_no_cam_is_told_what_to_write_and_keeps_the_rest(name):
     torch.manual_seed(0)
     network, x = WITHOUT[name]().eval(), images(size=32)
+    if name == "VisionTransformer":
+        nn.init.normal_(network.heads.head.weight)  # torchvision starts it at 0
     with pytest.raises(ValueError, match=r"no CAM\. Use gradcam\(model, x, classes, head=\.\.\.\)"):
         interp_lib.adapt(network)
     x_adv = pgd(network, x, torch.tensor([0, 1]), eps=0.01, alpha=0.01, steps=1)
@@ -205,14 +212,14 @@ def one_step_lowers_the_loss(model, method, size, colours, rate=1e-3, precision=
     def loss():
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return float(losses.METHODS[method](copy.deepcopy(model).train(), x, y).loss(x_adv).mean())
+            return float(losses.METHODS[method](copy.deepcopy(model).train(), x, y).loss(x_adv).mean().detach())
 
     before = loss()
     fit(model, noise, method, Schedule(1, len(x), rate, 0.02, 0, 0, 1, 0.02), precision=precision)
     assert loss() < before
 
 
-# Every network and every method at least once; `python tests/test_adapt.py` takes all pairs.
+# `python tests/test_adapt.py` takes all pairs of networks and methods.
 ROTATED = [(NAMES[i % len(NAMES)], method) for i, method in enumerate(losses.METHODS)]
 
 
@@ -237,7 +244,7 @@ def test_dropout_drops_whole_maps_as_it_would_pooled_features():
     maps = model.features(images(200, 8, colours=1))
     zero = (maps == 0).flatten(2).all(2)
     kept = model.eval().features(images(200, 8, colours=1))
-    assert 0.4 < (zero & (kept != 0).flatten(2).any(2)).double().mean() < 0.6
+    assert 0.4 < zero[(kept != 0).flatten(2).any(2)].double().mean() < 0.6
 
 
 @pytest.mark.parametrize("method", losses.METHODS)
@@ -299,6 +306,7 @@ def test_wrapped_networks_and_functions_get_maps_and_attacks(wrap):
 
 if __name__ == "__main__":
     for name in NAMES:
+        test_derivatives_of_an_adapted_networks_maps_are_finite_differences(name)
         for method in losses.METHODS:
             one_step_lowers_the_loss(copy.deepcopy(pair(name)[1]), method, 32, 3)
-        print(f"{name}: one step of {', '.join(losses.METHODS)} lowers its loss")
+        print(f"{name}: one step of {', '.join(losses.METHODS)} lowers its loss; derivatives are finite differences")

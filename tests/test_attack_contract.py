@@ -236,8 +236,9 @@ class Broken(nn.Module):
         self.classifier = nn.Linear(1, 3, bias=False)
 
     def features(self, x):
-        bad = (x[:, :, :1, :1] > 0.5).to(x)
-        return x + (bad * torch.nan if self.where == "logit" else 0 * (bad * (x - x.detach())).sqrt().nan_to_num())
+        bad, x = x[:, 0, 0, 0] > 0.5, x.clone()
+        x[bad] = x[bad] * torch.nan if self.where == "logit" else x[bad] + 0 * (x[bad] - x[bad].detach()).sqrt()
+        return x
 
     def forward(self, x):
         return self.classifier(self.features(x).mean((2, 3)))
