@@ -68,6 +68,7 @@ INTERPRETATION = {
     "isa-again": ("isa-again", None),
     "softplus": ("softplus", None),
 }
+DESCRIPTION = {"dataset": str, "method": str, "schedule": str, "seed": int, "gamma": (int, float)}  # in a .json of ours
 RowsOf = Callable[[GlobalPoolNetwork, list[dict], Callable[[int], object]], Iterable[list[dict]]]
 ISA_IMAGES = 100
 AGAIN = 123  # seed of another hundred images of Table 1: the one in the released script `isa_cam`
@@ -115,6 +116,9 @@ def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Net
         for how, path in hows:
             if missing := sorted({"dataset", "method"} - how.keys()):
                 raise networks.NetworkError(f"{path}: the .json beside it does not say {' and '.join(missing)}.")
+            for key in DESCRIPTION.keys() & how.keys():
+                if isinstance(how[key], bool) or not isinstance(how[key], DESCRIPTION[key]):
+                    raise networks.NetworkError(f"{path}: the .json beside it says {key} {how[key]!r}.")
         for how, path in sorted(hows, key=lambda pair: row_order(pair[0])):
             labels = {key: how[key] for key in ("method", "seed", "schedule", "gamma") if key in how}
             yield Network(how["dataset"], how["model"], labels, path)
@@ -351,13 +355,22 @@ def grow(
         The record's path.
 
     Raises:
-        ValueError: a network that cannot be measured, by name; what was measured before it is written.
+        ValueError: two files of one network, or a network that cannot be measured, by name; what was measured before
+            it is written.
         OSError: a folder that cannot be written to.
     """
     measurement, dataset, model, source = (settings[key] for key in ("measurement", "dataset", "model", "networks"))
+    described: dict[str, Path] = {}
+    for network in found:
+        words = ", ".join(f"{key} {value}" for key, value in network.labels.items())
+        if (first := described.setdefault(words, network.path)) != network.path:
+            raise ValueError(
+                f"{first} and {network.path} would share a line, since both are {dataset}, {model}, {words}; "
+                "move one of them away, or train it with another seed."
+            )
     empty = records.Record(f"{measurement}-{dataset}-{model}-{source}", settings)
     path = records.ready_folder(folder) / f"{empty.name}.json"
-    # Read anew before every writing: a second run may have measured other networks meanwhile.
+    # Read anew before every writing, and locked until it is written: a second run may measure other networks meanwhile.
     current = lambda: records.read(path) if path.exists() else records.Record(empty.family, settings)
     before = current().provenance
     for network in found:
@@ -365,7 +378,7 @@ def grow(
         labels = {**network.labels, "weights": released.fingerprint(loaded)}
         ours = lambda row, keys=network.labels: all(row.get(key) == value for key, value in keys.items())
         record = current()
-        held = [row for row in record.rows if ours(row) and row["weights"] == labels["weights"]]
+        held = [row for row in record.rows if ours(row) and row.get("weights") == labels["weights"]]
         description = f"{measurement.upper()}  {dataset} {model} {network.labels['method']}"
         began, spent = time.perf_counter(), record.provenance.get("seconds", 0.0)
         with (
@@ -373,11 +386,12 @@ def grow(
             naming(network.path),
         ):
             for rows in rows_of(loaded, held, bar.update):
-                record = current()
-                record.rows = [row for row in record.rows if not ours(row)] + [{**labels, **row} for row in rows]
-                record.rows.sort(key=row_order)
-                record.provenance = records.provenance(spent + time.perf_counter() - began, device, before=before)
-                records.write(record, folder)
+                with records.locked(folder):
+                    record = current()
+                    record.rows = [row for row in record.rows if not ours(row)] + [{**labels, **row} for row in rows]
+                    record.rows.sort(key=row_order)
+                    record.provenance = records.provenance(spent + time.perf_counter() - began, device, before=before)
+                    records.write(record, folder)
     return path
 
 

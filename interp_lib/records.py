@@ -18,12 +18,15 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from .reading import FileError, printable, read_json
 
@@ -54,6 +57,8 @@ _NEEDED = {
     **dict.fromkeys(("isa", "isa-again"), ("method", "interpreter", "measure", "squared_score", "nds", "nsl", "n")),
     "softplus": ("method", "activation", "correct", "n"),
 }  # fmt: skip
+_TEMPORARY = ".part"
+_PATIENCE = 60  # seconds that a process waits for another one's writing, which takes a fraction of one
 _SETTINGS = ("dataset", "model", "networks", "title")
 
 
@@ -144,22 +149,51 @@ def ready_folder(folder: str | os.PathLike) -> Path:
     return folder
 
 
+@contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps every other process from writing to a folder; what was read of it stays true until it is written again.
+
+    The lock is the file `.lock` in it, which stays; a process that is killed gives it back.
+
+    Raises:
+        OSError: naming the folder, when it cannot be written to, or when another process has held it for a minute.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.resolve() / ".lock", timeout=_PATIENCE, is_singleton=True)  # one that may be nested
+        lock.acquire(poll_interval=0.01)
+    except Timeout:
+        raise OSError(
+            errno.EAGAIN, f"another process has held {folder} for {_PATIENCE} seconds; end it and start again"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     """Writes a whole file or none: to a temporary file beside it, flushed to disk, then renamed over it.
+
+    Temporary files that killed processes have left in the folder are removed.
 
     Raises:
         OSError: naming the file, when the disk is full or the folder read-only; what was there before stays.
     """
     path, temporary = Path(path), None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with locked(path.parent):
+            for left in path.parent.glob(f".*{_TEMPORARY}"):  # of processes that were killed: nobody else writes now
+                with suppress(OSError):
+                    left.unlink()
+            handle, temporary = tempfile.mkstemp(_TEMPORARY, f".{path.name}.", path.parent)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
     except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)

@@ -75,11 +75,16 @@ def rounding_record(
         with rounded_differently(noisy, generator, scale):
             run = pgd_iterates(noisy, subset.x, subset.y, eps=eps, alpha=0.01, steps=max(STEPS))
             stops = {k: x_adv for k, x_adv in enumerate(run, 1) if k in STEPS[1:]}
+        rows = []
         for k, x_adv in stops.items():
             right = classified_right(plain, x_adv, subset.y)
-            record.rows.append({"method": method, "eps": eps, "steps": k, "draw": draw, **proportion(right)})
-        record.provenance = records.provenance(before + time.perf_counter() - began)
-        records.write(record, folder)
+            rows.append({"method": method, "eps": eps, "steps": k, "draw": draw, **proportion(right)})
+        with records.locked(folder):  # another run may have written meanwhile
+            record = records.read(path) if path.exists() else record
+            there = {(row["method"], row["eps"], row["draw"]) for row in record.rows}
+            record.rows += [] if (method, eps, draw) in there else rows
+            record.provenance = records.provenance(before + time.perf_counter() - began)
+            records.write(record, folder)
     return path
 
 

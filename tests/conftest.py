@@ -34,6 +34,11 @@ RELEASED_FOLDER = _folder("INTERP_RELEASED", "released_networks")
 RELEASED = released.available(RELEASED_FOLDER) if RELEASED_FOLDER and RELEASED_FOLDER.is_dir() else []
 
 
+def content(folder: Path) -> list[str]:
+    """The names in a folder, in order, but for the lock of those who write there."""
+    return sorted(path.name for path in Path(folder).iterdir() if path.name != ".lock")
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     if DATA_FOLDER is None:

@@ -76,7 +76,7 @@ def test_attacks_know_no_datasets(module):
     assert not imports(module)[0] & {"data", "data_files", "evaluation", "measure", "records"}
 
 
-TRAINING = {"torch", "numpy", "tqdm", "safetensors", "yaml", *sys.stdlib_module_names}
+TRAINING = {"torch", "numpy", "tqdm", "safetensors", "yaml", "filelock", *sys.stdlib_module_names}
 BOOK = (
     "chapters",
     "plots",

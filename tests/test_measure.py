@@ -1,9 +1,14 @@
 """A record grows network by network: what is measured, what is kept, and Table 4 as printed."""
 
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import content
 
 from interp_lib import compare, evaluation_interpretation, measure, networks, records, released
 from interp_lib.attacks.pgd import pgd
@@ -74,7 +79,7 @@ def test_an_interrupted_run_keeps_what_is_done(bench):
     bench.stop_at = 1
     with pytest.raises(KeyboardInterrupt):
         bench.measure()
-    (path,) = bench.results.iterdir()
+    (path,) = bench.results.glob("*.json")
     assert {row["method"] for row in records.read(path).rows} == {"Normal"}
     bench.stop_at = None
     record = bench.measure()
@@ -115,7 +120,7 @@ def test_other_settings_are_another_record(bench, monkeypatch):
     first = bench.measure()
     monkeypatch.setattr(measure, "STEPS", (1, 2))
     assert bench.measure().name != first.name
-    assert len(list(bench.results.iterdir())) == 2
+    assert len(content(bench.results)) == 2
 
 
 def test_random_starts_have_a_record_of_their_own(bench, tiny_dataset, monkeypatch):
@@ -175,9 +180,9 @@ def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset
     def rows(model, subset, progress=None, **settings):
         runs.append(bench.methods[released.fingerprint(model)])
         progress(1)
-        return [
-            {"n": len(subset.x), "tau": None, **{key: list(v) if key == "eps" else v for key, v in settings.items()}}
-        ]
+        n, interpreter = len(subset.x), settings.get("interpreter", "CAM")
+        row = {"interpreter": interpreter, "n": n, "tau": 0.5, "nds": 1.0, "nsl": 1.0, "measure": "l2:1-class"}
+        return [{**row, "squared_score": False, "eps": eps} for eps in settings.get("eps", (0,))]
 
     def growing(model, subset, held=(), **settings):
         if not held:
@@ -189,13 +194,14 @@ def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset
     for _ in range(2):
         path, *ig = measure.measure(table, "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
     record = records.read(path)
-    assert [row["method"] for row in record.rows] == (["Normal"] if attack == "isa" else ["Normal", "Adv", "Int"])
-    assert runs == [row["method"] for row in record.rows] * (1 + len(ig)) and len(ig) == (attack == "isa")
+    methods = list(dict.fromkeys(row["method"] for row in record.rows))
+    assert methods == (["Normal"] if attack == "isa" else ["Normal", "Adv", "Int"])
+    assert runs == methods * (1 + len(ig)) and len(ig) == (attack == "isa")
     assert record.settings["measurement"] == attack and record.settings["data"] == tiny_dataset.fingerprint
     if attack == "aai":
         assert record.settings["attack"] | {"eps": [0.1, 0.3], "top_k": 8, "hinge": 0.0} == record.settings["attack"]
         assert record.rows[0]["interpreter"] == {"table2": "CAM", "A5": "GradCAM++"}[table]
-        assert record.rows[0]["eps"] == [0.1, 0.3] and record.rows[0]["n"] == 200
+        assert [row["eps"] for row in record.rows[:2]] == [0.1, 0.3] and record.rows[0]["n"] == 200
     else:
         assert record.settings["attack"]["penalties"] == [1.1, 1.2, 1.4, 1.6] and record.rows[0]["n"] == 100
         assert record.settings["interpreters"] == ["CAM", "GradCAM++", "Repr"] and "IG" not in record.settings
@@ -238,7 +244,7 @@ def test_a_record_of_isas_goes_on_within_a_network(isa_bench, tiny_dataset):
     isa_bench.stop_at = 4  # killed in the second measure of the third and fourth image
     with pytest.raises(KeyboardInterrupt):
         run(isa_bench.results / "stopped")
-    (path,) = (isa_bench.results / "stopped").iterdir()
+    (path,) = (isa_bench.results / "stopped").glob("*.json")
     measured = {(r["interpreter"], r["measure"]): r["measured"] for r in records.read(path).rows}
     assert measured == {("CAM", "l2:1-class"): 4, ("CAM", "l2:2-class"): 2, ("Repr", "l2:2-class"): 2}
     isa_bench.stop_at = None
@@ -319,6 +325,52 @@ def test_two_runs_at_once_lose_nothing_of_each_other(bench, tiny_dataset, monkey
     record = bench.measure()
     assert bench.runs == ["Normal", "Adv", "Int"]
     assert [row["method"] for row in record.rows[::6]] == ["Normal", "Adv", "Int"]
+
+
+WRITERS = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from interp_lib import measure, models
+os.fsync = lambda handle: None  # quicker, and the two meet more often
+settings = {"measurement": "new", "dataset": "digits", "model": "small", "networks": "ours"}
+class Network(SimpleNamespace):
+    def load(self):
+        return models.build("small", (1, 8, 8), 3, seed=self.labels["seed"])
+for run in range(20):
+    found = [Network(labels={"method": sys.argv[2], "seed": 0}, path=Path("a"))]
+    rows = lambda model, held, progress: ([{"eps": k / 10} for k in range(last)] for last in (1, 2))
+    measure.grow(settings | {"run": run}, found, rows, 1, folder=sys.argv[1], device="cpu")
+"""
+
+
+def test_two_processes_on_one_record_lose_no_row_in_twenty_runs(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(measure.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WRITERS, str(tmp_path)]
+    both = [subprocess.Popen([*command, method], env=environment) for method in ("Adv", "Int")]
+    assert [process.wait(120) for process in both] == [0, 0]
+    for record in (found := records.read_all(tmp_path)):
+        labels = [(row["method"], row["seed"], row["eps"]) for row in record.rows]
+        assert labels == [(method, 0, eps) for method in ("Adv", "Int") for eps in (0.0, 0.1)]
+    assert len(found) == 20
+
+
+def test_two_files_of_one_network_are_refused_by_name(bench):
+    networks.save(build("small", (1, 8, 8), 3, seed=9), bench.nets / "copy.safetensors",
+                  {"dataset": "digits", "method": "Adv", "seed": 0, "schedule": "digits"})  # fmt: skip
+    said = "Adv.safetensors and .*copy.safetensors would share a line, since both are digits, small, method Adv, seed 0"
+    with pytest.raises(ValueError, match=said):
+        bench.measure()
+    assert bench.runs == []
+
+
+@pytest.mark.parametrize("key, value", [("method", ["Adv"]), ("dataset", 3), ("seed", "0"), ("seed", True),
+                                        ("schedule", None), ("gamma", "0.01")])  # fmt: skip
+def test_a_network_whose_json_says_what_cannot_be_is_refused(bench, key, value):
+    how = {"dataset": "digits", "method": "Adv", "seed": 7, key: value}
+    networks.save(build("small", (1, 8, 8), 3, seed=0), bench.nets / "x.safetensors", how)
+    with pytest.raises(networks.NetworkError, match=f"x.safetensors: the .json beside it says {key}"):
+        bench.measure()
 
 
 def test_a_record_keeps_where_its_earlier_rows_came_from(bench, monkeypatch):

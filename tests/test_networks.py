@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from conftest import content
 
 from interp_lib import networks, records, released
 from interp_lib.models import Small, build
@@ -37,7 +38,7 @@ def test_round_trip(tmp_path, name, shape, classes):
     for (key, a), b in zip(model.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
     assert how == HOW | {"model": name, "input_shape": list(shape), "num_classes": classes}
-    assert {p.name for p in tmp_path.iterdir()} == {"net.safetensors", "net.json"}
+    assert content(tmp_path) == ["net.json", "net.safetensors"]
 
 
 def test_slug_and_path():
@@ -138,7 +139,7 @@ def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path):
         model.conv2.bias[3] = float("nan")
     with pytest.raises(ValueError, match="dead.safetensors was not written: the network has weights that are NaN"):
         networks.save(model, path, HOW)
-    assert not list(tmp_path.iterdir())
+    assert content(tmp_path) == []
     with torch.no_grad():
         model.conv2.bias[3] = 0.0
     networks.save(model, path, HOW)

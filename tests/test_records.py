@@ -4,9 +4,14 @@ import errno
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
+from conftest import content
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +44,7 @@ def test_round_trip(tmp_path, record):
     assert path == tmp_path / "new" / "folder" / f"{record.name}.json"
     assert records.read(path) == record
     assert os.stat(path).st_mode & 0o777 == 0o644
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert content(path.parent) == [path.name]
 
 
 JSON = st.recursive(
@@ -100,12 +105,10 @@ def test_half_written_files_are_refused(tmp_path, record, share):
     refused(path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"null", b"[]", b"{}", b"3", b'"text"', b'{"schema": 2}', b"\xff\xfe\x00", b"<html>"]
-)
-def test_foreign_files_are_refused(tmp_path, content):
+@pytest.mark.parametrize("text", [b"null", b"[]", b"{}", b"3", b'"text"', b'{"schema": 2}', b"\xff\xfe\x00", b"<html>"])
+def test_foreign_files_are_refused(tmp_path, text):
     path = tmp_path / "pgd-mnist-12345678.json"
-    path.write_bytes(content)
+    path.write_bytes(text)
     refused(path)
 
 
@@ -213,10 +216,10 @@ def test_a_row_twice_is_refused_whatever_it_says(tmp_path):
         compare.compare([record])
 
 
-@pytest.mark.parametrize("content", [100_000 * b"[", b'{"a": 1e999}', b'{"a": NaN}', b"9" * 5000, b"\0" * 2**25])
-def test_json_that_python_would_take_or_choke_on_is_refused(tmp_path, content):
+@pytest.mark.parametrize("text", [100_000 * b"[", b'{"a": 1e999}', b'{"a": NaN}', b"9" * 5000, b"\0" * 2**25])
+def test_json_that_python_would_take_or_choke_on_is_refused(tmp_path, text):
     path = tmp_path / "pgd-mnist-12345678.json"
-    path.write_bytes(content)
+    path.write_bytes(text)
     refused(path)
 
 
@@ -257,11 +260,12 @@ def test_read_all_is_in_order_and_stops_at_the_first_bad_file(tmp_path):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", ["settings", "rows", "provenance"])
 def test_what_is_no_number_is_not_written(tmp_path, record, bad, where):
-    earlier = records.write(record, tmp_path).read_bytes()
+    path = records.write(record, tmp_path)
+    earlier = path.read_bytes()
     {"settings": record.settings, "rows": record.rows[0], "provenance": record.provenance}[where]["bad"] = bad
     with pytest.raises(ValueError):
         records.write(record, tmp_path)
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == [earlier]
+    assert content(tmp_path) == [path.name] and path.read_bytes() == earlier
 
 
 # Atomic writing
@@ -324,7 +328,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypa
     monkeypatch.undo()
     assert str(path) in str(caught.value) and reason in str(caught.value)
     assert path.read_bytes() == b"the earlier file"
-    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+    assert content(tmp_path) == ["record.json"]
     records.write_atomically(path, b"the new file")
     assert path.read_bytes() == b"the new file"
 
@@ -336,7 +340,47 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         records.write_atomically(path, b"the new file")
     assert path.read_bytes() == b"the earlier file"
-    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+    assert content(tmp_path) == ["record.json"]
+
+
+KILLED = """
+import os, signal, sys
+from interp_lib import records
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+records.write_atomically(sys.argv[1] + "/record.json", b"half a file")
+"""
+
+
+def test_what_a_killed_write_leaves_the_next_one_removes(tmp_path):
+    """Of its own file or of another one in the folder; and the lock is free."""
+    (tmp_path / ".hidden.json").write_bytes(b"somebody else's")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert len(content(tmp_path)) == 2 and not (tmp_path / "record.json").exists()
+    records.write_atomically(tmp_path / "other.json", b"")
+    assert content(tmp_path) == [".hidden.json", "other.json"]
+
+
+def test_a_lock_that_is_never_given_back_is_an_error_that_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_PATIENCE", 0.1)
+    free = threading.Event()
+
+    def hold():
+        with records.locked(tmp_path):
+            held.set()
+            free.wait(60)
+
+    held = threading.Event()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    with pytest.raises(OSError, match=f"could not write {tmp_path}/a: another process has held {tmp_path}"):
+        records.write_atomically(tmp_path / "a", b"")
+    free.set()
+    thread.join(60)
+    with records.locked(tmp_path):
+        assert records.write_atomically(tmp_path / "a", b"") is None
 
 
 def test_the_file_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from conftest import content
 from test_training import SCHEDULE, STEPS_AN_EPOCH, furthest, network, same, seen
 
 from interp_lib import losses, together, training
@@ -175,7 +176,7 @@ def test_stopped_and_resumed_is_uninterrupted_to_the_bit(tmp_path, dataset, cuts
     def parts():  # a new process knows nothing but the checkpoints
         device = dataset.train.labels.device
         names = [(method, seed) for method in ("Adv", "Int") for seed in (0, 1)]
-        return [Run(network(seed if not any(tmp_path.iterdir()) else 99).to(device), dataset, method, SCHEDULE,
+        return [Run(network(seed if not content(tmp_path) else 99).to(device), dataset, method, SCHEDULE,
                     seed=seed, checkpoint=tmp_path / f"{method}{seed}") for method, seed in names]  # fmt: skip
 
     for cut in cuts:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import content
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,7 +173,7 @@ def test_stopped_and_resumed_is_uninterrupted_to_the_bit(tmp_path, tiny_dataset,
         parts = network(seed=99)  # a new process knows nothing but the checkpoint
     assert seen(fit(parts, tiny_dataset, method, SCHEDULE, checkpoint=checkpoint)) == seen(history)
     assert same(whole, parts)
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+    assert content(tmp_path) == ["checkpoint"]
 
 
 @pytest.mark.parametrize("method", ["Normal", "TRADES", "Int-Adv", "IG-Norm"])
