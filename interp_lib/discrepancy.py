@@ -222,7 +222,8 @@ def topk_intersection(map_a: Tensor, map_b: Tensor, k: int) -> Tensor:
     """
     check_pair(map_a, map_b, "maps", 2)
     check_whole(k, "k", -float("inf"))
-    if not 1 <= k <= (pixels := map_a.shape[1:].numel()):
+    pixels = map_a.shape[1:].numel()
+    if not 1 <= k <= pixels:
         raise ValueError(f"k must lie in 1 .. {pixels}, the number of pixels; got {k}.")
     a, b = (m.detach().flatten(1).topk(k).indices for m in (map_a, map_b))
     return (a[:, :, None] == b[:, None, :]).any(2).double().mean(1)
