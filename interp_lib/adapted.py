@@ -162,7 +162,7 @@ def adapt(
         value, gradient = differences(own, adapted, x)
     except (IndexError, RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f"features {place!r} give no maps (N, K, h, w) for {layer!r}: {error}. {ADVICE}") from None
-    if not max(value, gradient) < AGREES:
+    if not (value < AGREES and gradient < AGREES):
         raise ValueError(
             f"{layer!r} of the pooled output of {place!r} misses the logits of {type(network).__name__} by {value:.2g} "
             f"of their size, and their gradient by {gradient:.2g}: something comes between. Leave features out, or "

@@ -208,8 +208,12 @@ def _setting(value):
     return value
 
 
-def structure(model: nn.Module) -> tuple:
-    """All of a network but its numbers: modules with types, settings, hooks and shapes. Copies have the same one."""
+def structure(model: nn.Module, settings: bool = True) -> tuple:
+    """All of a network but its numbers: modules with types, settings, hooks and shapes. Copies have the same one.
+
+    Args:
+        settings: with numbers and words among the attributes, of which some networks change one at every call.
+    """
     whole = nn.modules.module
     parts = [tuple(getattr(type(model), name, None) for name in ("trunk", "tail", "features"))]
     for kind in ("forward", "forward_pre", "backward", "backward_pre"):
@@ -218,7 +222,7 @@ def structure(model: nn.Module) -> tuple:
         parts += (name, type(module), type(module).forward)
         for key, value in vars(module).items():
             if type(value) in _SIMPLE:
-                if key != "training":
+                if settings and key != "training":
                     parts += (key, value)
             elif value and key not in _BOOKKEEPING:
                 parts += (key, _setting(value))
@@ -226,53 +230,45 @@ def structure(model: nn.Module) -> tuple:
     return tuple(parts)
 
 
-def trial_copy(model: nn.Module) -> nn.Module:
+def trial_copy(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A copy to try a fold on: double precision, evaluation mode, on the processor, its weights shaken by a tenth.
 
     Weights that are 0, as new biases are, would hide what is done with them.
     """
-    copied = copy.deepcopy(model).to("cpu", torch.float64).eval()
+    copied = copy.deepcopy(model).to("cpu", dtype).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in copied.parameters():
             parameter.nan_to_num_(0, 0, 0)
             size = float(parameter.square().mean().sqrt()) if parameter.numel() else 0.0
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=dtype)
             parameter.add_(noise, alpha=0.1 * (size or 1.0)).requires_grad_(True)
     return copied
 
 
-def differences(one: Function, other: Function, x: Tensor, weights: list[Tensor] = ()) -> tuple[float, float]:
+def differences(one: Function, other: Function, x: Tensor, *weights: list[Tensor]) -> tuple[float, float]:
     """How far two functions are apart, relative to the largest number: in value, and in derivatives.
 
     Args:
         x: where, (N, C, H, W).
-        weights: tensors beside x with respect to which both are differentiated.
+        weights: tensors beside x with respect to which they are differentiated, a list for each of the two.
     """
     results = []
-    for function in (one, other):
+    for function, own in zip((one, other), weights or ((), ()), strict=True):
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             z = x.clone().requires_grad_()
             value = function(z)
             probe = torch.randn(value.shape, generator=torch.Generator().manual_seed(1), dtype=value.dtype)
-            gradients = torch.autograd.grad((value * probe).sum(), [z, *weights], allow_unused=True)
+            gradients = torch.autograd.grad((value * probe).sum(), [z, *own], allow_unused=True)
         parts = [value.detach(), *(torch.zeros_like(w) if g is None else g for g, w in
-                                   zip(gradients, [z, *weights], strict=True))]  # fmt: skip
+                                   zip(gradients, [z, *own], strict=True))]  # fmt: skip
         results.append([part.flatten() for part in parts])
     if results[0][0].shape != results[1][0].shape:
         return float("inf"), float("inf")
     # Where both give NaN the network does: whoever attacks it is told so.
     pairs = [(a[keep], b[keep]) for a, b in zip(*results, strict=True) for keep in [~(a.isnan() & b.isnan())]]
     apart = [float((a - b).abs().max() / (a.abs().max() or 1)) if len(a) else 0.0 for a, b in pairs]
-    return apart[0], max(apart[1:])
-
-
-def agree(one: Function, other: Function, x: Tensor, weights: list[Tensor] = ()) -> bool:
-    """Whether `differences` are rounding; False also where one of the functions fails, or gives NaN."""
-    try:
-        return all(apart < AGREES for apart in differences(one, other, x, weights))
-    except Exception:  # a network that cannot be tried is used as it is, and complains then
-        return False
+    return apart[0], float(torch.tensor(apart[1:]).amax())
 
 
 def proven(
@@ -282,6 +278,8 @@ def proven(
     *,
     shape: tuple[int, ...] | None = None,
     weights: bool = False,
+    settings: bool = True,
+    untried: bool = False,
 ) -> bool:
     """Whether a fold of this network is the network: value and derivatives on random images, in double precision.
 
@@ -294,9 +292,11 @@ def proven(
         own: network -> what that function must be.
         shape: (C, H, W) of an image; `model.input_shape` where none is given.
         weights: compare the derivatives with respect to the weights as well.
+        settings: see `structure`.
+        untried: the verdict on a network that fails on the images of the trial.
     """
     shape = tuple(shape or model.input_shape)
-    key = fold, own, shape, weights, structure(model)
+    key = fold, own, shape, weights, structure(model, settings)
     if key not in _verdicts:
         if capturing():
             return False
@@ -304,18 +304,31 @@ def proven(
             _verdicts.clear()
         # Large images take long, in double precision; most networks take small ones as well.
         small = tuple(shape[:1]) + tuple(min(n, 64) for n in shape[1:])
-        _verdicts[key] = any(_try(model, fold, own, size, weights) for size in dict.fromkeys((small, shape)))
+        verdict = None
+        for size in dict.fromkeys((small, shape)):
+            if not verdict:
+                verdict = _try(model, fold, own, size, weights)
+        _verdicts[key] = untried if verdict is None else verdict
     return _verdicts[key]
 
 
-def _try(model: nn.Module, fold, own, shape: tuple[int, ...], weights: bool) -> bool:
-    try:
-        copied = trial_copy(model)
-        both = own(copied), fold(copied)
-    except Exception:  # what cannot be copied or folded is used as it is
-        return False
-    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    return agree(*both, x, list(copied.parameters()) if weights else [])
+def _try(model: nn.Module, fold, own, shape: tuple[int, ...], weights: bool) -> bool | None:
+    """Whether they agree; None where the network itself cannot be tried, in double precision or in single."""
+    for dtype, rounding in ((torch.float64, AGREES), (torch.float32, 1000 * AGREES)):
+        x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(2), dtype=dtype)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                own(trial_copy(model, dtype))(x)
+            copies = trial_copy(model, dtype), trial_copy(model, dtype)  # that have not run
+        except Exception:  # what it takes, or can be copied to, only it knows
+            continue
+        try:
+            lists = [list(copied.parameters()) if weights else [] for copied in copies]
+            apart = differences(own(copies[0]), fold(copies[1]), x, *lists)
+        except Exception:  # no fold of this network
+            return False
+        return all(value < rounding for value in apart)  # NaN is no agreement
+    return None
 
 
 def linear_parts(model: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -331,7 +344,7 @@ def _pooled(model: nn.Module) -> Function:
 def keeps_contract(model: nn.Module, shape: tuple[int, ...] | None = None) -> bool:
     """Whether model(x) is the linear layer `classifier` of the pooled `features`, so that it has a CAM."""
     has = callable(getattr(model, "features", None)) and isinstance(getattr(model, "classifier", None), nn.Linear)
-    return has and (_on_plan(model) or proven(model, _pooled, shape=shape))
+    return has and (_on_plan(model) or proven(model, _pooled, shape=shape, settings=False, untried=True))
 
 
 def _on_plan(model: nn.Module) -> bool:
