@@ -312,6 +312,7 @@ def proven(
     return _verdicts[key]
 
 
+@torch.enable_grad()  # whoever asks may be in `no_grad`, and derivatives are compared
 def _try(model: nn.Module, fold, own, shape: tuple[int, ...], weights: bool) -> bool | None:
     """Whether they agree; None where the network itself cannot be tried, in double precision or in single."""
     for dtype, rounding in ((torch.float64, AGREES), (torch.float32, 1000 * AGREES)):

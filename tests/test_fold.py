@@ -268,3 +268,9 @@ def test_a_proof_is_made_once_for_a_structure_and_changes_nothing(make_images, m
     with_bias(model)
     fold_logits(model)
     assert len(tried) == 2
+
+
+def test_a_fold_is_proven_where_nothing_is_differentiated():
+    model = build("small", (1, 12, 10), 3, seed=0)  # a structure that no other test has
+    with torch.no_grad():
+        assert fold_logits(model) is not model
