@@ -273,7 +273,9 @@ def write_chapter(path):
     code = [nb.new_code_cell('profile = "digits"\nn = 5', metadata={"tags": ["parameters"]})]
     code.append(nb.new_code_cell('from interp_lib import chapters\nchapters.check(globals(), "profile", "n")'))
     code.append(nb.new_code_cell("from interp_lib import profiles\nprofiles.load(profile).load_network('Normal'); n"))
-    nbformat.write(nb.new_notebook(cells=[nb.new_markdown_cell("# One {cite:p}`boopathy2020proper`"), *code]), path)
+    page = nb.new_notebook(cells=[nb.new_markdown_cell("# One {cite:p}`boopathy2020proper`"), *code])
+    page.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(page, path)
 
 
 def test_a_clone_in_a_folder_of_any_name_builds_and_shows_what_it_ran_with(odd_clone):
