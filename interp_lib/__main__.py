@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import places, records
+from .reading import printable
 
 EXAMPLES = (
     """examples:
@@ -449,7 +450,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, OSError) and not error.filename and is_full(sys.stdout):
             silence(sys.stdout)
             message = f"could not write to standard output: {os.strerror(error.errno)}"
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message, 4000)}", file=sys.stderr)
     return finish(status)
 
 

@@ -34,7 +34,9 @@ from .sensitivity import (
 Head = Callable[[Tensor], Tensor]
 
 
-def _check(model: nn.Module, x: Tensor, classes: Tensor | None, head: Head | None = None) -> nn.Module:
+def _check(
+    model: nn.Module, x: Tensor, classes: Tensor | None = None, head: Head | None = None, *, of_classes: bool = True
+) -> nn.Module:
     """The network to take features of, once all is checked; with a `head` it needs no more than `features`."""
     model = unwrapped(model)
     check_images(x)
@@ -49,7 +51,7 @@ def _check(model: nn.Module, x: Tensor, classes: Tensor | None, head: Head | Non
         )
     if hasattr(model, "check_input"):
         model.check_input(x)
-    if classes is not None:
+    if of_classes:
         check_classes(classes, len(x), None if head else len(model.classifier.weight))
     return model
 
@@ -135,7 +137,7 @@ def representation(model: nn.Module, x: Tensor, classes: Tensor | None = None, *
 
     Source: section 5, Table 1.
     """
-    return _check(model, x, None).features(x)
+    return _check(model, x, of_classes=False).features(x)
 
 
 def _kind(value) -> tuple | str:

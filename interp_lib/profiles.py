@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-import yaml
-
 from . import data, losses, models, networks, released, training
 from .models import GlobalPoolNetwork
 from .places import project_root as project_root  # chapters ask for it here
+from .reading import FileError, read_yaml
 from .records import GAMMA
 
 
-class ProfileError(ValueError):
+class ProfileError(FileError):
     """A profile with an unknown key, a missing key or a value of the wrong kind."""
 
 
@@ -82,10 +81,9 @@ def load(name: str = "digits") -> Profile:
     if name not in known:
         raise ProfileError(f"unknown profile {name!r}; known are {', '.join(known)}.")
     try:
-        content = yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ProfileError(f"profiles/{name}.yml is no YAML: {reason}.") from None
+        content = read_yaml(folder / f"{name}.yml")
+    except FileError as error:
+        raise ProfileError(error) from None
     expected = {f.name: f.type for f in fields(Profile) if f.name != "name"}
     if not isinstance(content, dict) or set(content) != set(expected):
         wrong = sorted(map(str, set(content if isinstance(content, dict) else ()) ^ set(expected)))
@@ -101,15 +99,15 @@ def load(name: str = "digits") -> Profile:
             raise ProfileError(f"profiles/{name}.yml: {key} must be one of {', '.join(known)}; got {content[key]!r}.")
     if unknown := [method for method in profile.method_names if method not in released.METHODS]:
         raise ProfileError(f"profiles/{name}.yml: no such method: {', '.join(unknown)}.")
-    if profile.n < 1 or profile.seeds < 0:
-        raise ProfileError(
-            f"profiles/{name}.yml: n must be at least 1 and seeds at least 0; got {profile.n}, {profile.seeds}."
-        )
-    if profile.networks == "ours":
-        try:
-            training.Schedule.load(profile.schedule, profile.dataset)
-        except ValueError as error:
-            raise ProfileError(f"profiles/{name}.yml: {error}") from None
+    if len(set(profile.method_names)) < len(profile.method_names):
+        raise ProfileError(f"profiles/{name}.yml: methods names one twice: {profile.methods}.")
+    for key, least in (("n", 1), ("seeds", int(profile.networks == "ours"))):
+        if content[key] < least:
+            raise ProfileError(f"profiles/{name}.yml: {key} must be at least {least}; got {content[key]}.")
+    try:
+        training.Schedule.load(profile.schedule, profile.dataset if profile.networks == "ours" else None)
+    except ValueError as error:
+        raise ProfileError(f"profiles/{name}.yml: {error}") from None
     return profile
 
 

@@ -17,7 +17,6 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,6 +27,7 @@ from .evaluation import count_correct
 from .fold import depends_on_mode, device_of, dtype_of
 from .losses import METHODS
 from .models import GlobalPoolNetwork, all_finite
+from .reading import FileError, read_yaml
 from .records import GAMMA, write_atomically
 
 WATCHED = 1000  # validation images that are attacked after every epoch
@@ -63,7 +63,7 @@ class Schedule:
             check_whole(getattr(self, key), key, 1)
         for key in ("ramp_start", "ramp_end", "attack_steps"):
             check_whole(getattr(self, key), key)
-        check_number(self.learning_rate, "learning_rate", 0)
+        check_number(self.learning_rate, "learning_rate", 0, above=True)
         check_number(self.eps, "eps", 0, 1)
         check_number(self.attack_alpha, "attack_alpha", 0)
         if self.ramp_end < self.ramp_start:
@@ -74,46 +74,53 @@ class Schedule:
             check_whole(step, "decay")
 
     @classmethod
-    def load(cls, name: str, dataset: str) -> "Schedule":
+    def load(cls, name: str, dataset: str | None) -> "Schedule | None":
         """A schedule of the library by name, for a dataset.
 
+        Args:
+            dataset: where it is None, that there is such a schedule is all that is looked at.
+
         Raises:
-            ValueError: an unknown name, a dataset that it does not cover, an unknown or a missing key, or a value
-                that is no number.
+            ValueError: an unknown name, a file that is no YAML of plain values, a dataset that it does not cover, an
+                unknown or a missing key, or a value that cannot be.
         """
         folder = resources.files(__package__) / "schedules"
         known = sorted(p.name.removesuffix(".yml") for p in folder.iterdir() if p.name.endswith(".yml"))
         if name not in known:
             raise ValueError(f"unknown schedule {name!r}; known are {', '.join(known)}.")
-        sections = yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8"))
+        if dataset is None:
+            return None
+        with resources.as_file(folder / f"{name}.yml") as path:
+            sections = read_yaml(path)
         if not isinstance(sections, dict) or dataset not in sections:
-            covered = ", ".join(sections) if isinstance(sections, dict) else "nothing"
-            raise ValueError(f"schedule {name!r} is for {covered}, not for {dataset!r}.")
+            covered = ", ".join(map(str, sections)) if isinstance(sections, dict) else "nothing"
+            raise FileError(f"schedule {name!r} is for {covered}, not for {dataset!r}.")
         content, where = sections[dataset], f"schedules/{name}.yml, {dataset}"
         expected = {f.name: f.type for f in fields(cls)}
         keys = set(content) if isinstance(content, dict) else set()
-        if wrong := sorted(keys ^ set(expected)):
-            raise ValueError(f"{where} must have the keys {', '.join(expected)}; see {', '.join(wrong)}.")
+        if wrong := sorted(map(str, keys ^ set(expected))):
+            raise FileError(f"{where} must have the keys {', '.join(expected)}; see {', '.join(wrong)}.")
 
         def number(key: str, value, kind):
             try:
                 converted = kind(float(value))
-                if converted == float(value):
+                if converted == float(value) and not isinstance(value, bool):
                     return converted
             except (TypeError, ValueError, OverflowError):
                 pass
             what = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{where}: {key} must be {what}; got {value!r}.")
+            raise FileError(f"{where}: {key} must be {what}; got {value!r}.")
 
         decay = content.pop("decay")
         if not isinstance(decay, list):
-            raise ValueError(f"{where}: decay must be a list of training steps; got {decay!r}.")
+            raise FileError(f"{where}: decay must be a list of training steps; got {decay!r}.")
         numbers = {key: number(key, value, expected[key]) for key, value in content.items()}
-        decay = tuple(number("decay", step, int) for step in decay)
         try:
-            return cls(**numbers, decay=decay)
+            return cls(**numbers, decay=tuple(number("decay", step, int) for step in decay))
+        except FileError:
+            raise
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise FileError(f"{where}: {error}") from None
 
     def radius(self, step: int) -> float:
         """eps of the inner maximisation at a training step, counted from 0."""

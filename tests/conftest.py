@@ -34,6 +34,22 @@ RELEASED_FOLDER = _folder("INTERP_RELEASED", "released_networks")
 RELEASED = released.available(RELEASED_FOLDER) if RELEASED_FOLDER and RELEASED_FOLDER.is_dir() else []
 
 
+# YAML that a reader of plain values refuses, and a word of the reason; one table for profiles and schedules.
+NO_YAML = (
+    ("a: [", "expected the node content"),
+    ("a: b: c", "mapping values are not allowed"),
+    ("a: \x1b[2J", "unacceptable character"),
+    ("a: &x 3\nb: *x", "the alias *x"),
+    ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n", "the alias *a"),
+    ("a: &x [*x]", "the alias *x"),
+    ("a: 1\na: 2", "a key twice"),
+    ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+    ("? [a]\n: b", "unhashable key"),
+    ("a: " + 10**5 * "b", "at most 65,536 bytes are expected"),
+    (20_000 * "[", "nested too deep"),
+)
+
+
 def content(folder: Path) -> list[str]:
     """The names in a folder, in order, but for the lock of those who write there."""
     return sorted(path.name for path in Path(folder).iterdir() if path.name != ".lock")

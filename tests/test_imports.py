@@ -64,7 +64,10 @@ def test_the_reader_of_imports_sees_them():
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_imports_go_one_way(module):
     if module.name == "__init__":
-        assert imports(module) in ((set(), set()), (set(), {"importlib"}))  # what it offers is loaded when it is asked for
+        assert imports(module) in (
+            (set(), set()),
+            (set(), {"importlib"}),
+        )  # loaded when asked for
         return
     assert unit(module) in FLOOR, f"put {module} on a floor"
     own = imports(module)[0] - {unit(module) if module.parts[1:] else ""}

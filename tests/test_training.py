@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import content
+import yaml
+from conftest import NO_YAML, content
 from hypothesis import given
 from hypothesis import strategies as st
 
 from interp_lib import losses, training
 from interp_lib.attacks.pgd import input_gradient, pgd, uniform_start
 from interp_lib.models import build
-from interp_lib.training import Diverged, Schedule, fit, generator
+from interp_lib.together import fit_together
+from interp_lib.training import Diverged, Run, Schedule, fit, generator
 
 SCHEDULE = Schedule(
     epochs=3, batch_size=9, learning_rate=0.01, eps=0.2, ramp_start=2, ramp_end=6,
@@ -218,26 +220,35 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import bands
-from interp_lib import training
+from interp_lib import together, training
 from interp_lib.models import build
+together.SECONDS, take_step = 0, together.Group.take_step
+together.Group.take_step = lambda *a, **k: (time.sleep(0.03), take_step(*a, **k))[1]
 radius = training.Schedule.radius
-training.Schedule.radius = lambda self, step: (time.sleep(0.01), radius(self, step))[1]
+run = lambda method, seed: training.Run(build("small", (1, 8, 8), 3, seed=seed), bands(), method,
+                                        training.Schedule(*{schedule!r}), seed=seed,
+                                        checkpoint=Path({checkpoint!r}).with_suffix(f".{{method}}{{seed}}"))
 try:
-    training.fit(build("small", (1, 8, 8), 3, seed=0), bands(), "Adv", training.Schedule(*{schedule!r}),
-                 checkpoint={checkpoint!r})
+    if {together}:
+        together.fit_together([run(method, seed) for method in ("Adv", "Int") for seed in (0, 1)])
+    else:
+        training.Schedule.radius = lambda self, step: (time.sleep(0.03), radius(self, step))[1]
+        training.train(run("Adv", 0))
 except KeyboardInterrupt:
     sys.exit(130)
 """
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["alone", "together"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
-def test_a_killed_process_is_resumed_to_the_bit(tmp_path, tiny_dataset, number):
-    schedule = dataclasses.replace(SCHEDULE, epochs=25)
-    checkpoint = tmp_path / "checkpoint"
+def test_a_killed_process_is_resumed_to_the_bit(tmp_path, tiny_dataset, number, at_once):
+    schedule, last = dataclasses.replace(SCHEDULE, epochs=12), ("Int", 1) if at_once else ("Adv", 0)
+    checkpoint = tmp_path / "checkpoint.{}{}".format(*last)  # the one that is written last
     script = CHILD.format(
         tests=str(Path(__file__).parent),
         schedule=dataclasses.astuple(schedule),
         checkpoint=str(checkpoint),
+        together=at_once,
     )
     root = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
@@ -254,13 +265,18 @@ def test_a_killed_process_is_resumed_to_the_bit(tmp_path, tiny_dataset, number):
             child.wait(30)
         assert child.returncode == (-number if number == signal.SIGKILL else 130)
         step = torch.load(checkpoint, weights_only=True)["step"]
-        assert STEPS_AN_EPOCH <= step < 25 * STEPS_AN_EPOCH
+        assert STEPS_AN_EPOCH <= step < 12 * STEPS_AN_EPOCH
         if number == signal.SIGKILL:
             assert step % STEPS_AN_EPOCH == 0
-        whole, resumed = network(), network(seed=99)
-        history = fit(whole, tiny_dataset, "Adv", schedule)
-        assert seen(fit(resumed, tiny_dataset, "Adv", schedule, checkpoint=checkpoint)) == seen(history)
-        assert same(whole, resumed)
+        names = [(method, seed) for method in ("Adv", "Int") for seed in (0, 1)] if at_once else [last]
+        run = lambda m, s, **more: Run(network(s if not more else 99), tiny_dataset, m, schedule, seed=s, **more)
+        whole = [run(*name) for name in names]
+        parts = [run(*name, checkpoint=checkpoint.with_suffix(".{}{}".format(*name))) for name in names]
+        assert {part.step for part in parts} <= {step, step + STEPS_AN_EPOCH}
+        for runs in (whole, parts):
+            fit_together(runs) if at_once else training.train(runs[0])
+        for a, b in zip(whole, parts, strict=True):
+            assert same(a.model, b.model) and seen(a.history) == seen(b.history)
     finally:
         torch.set_num_threads(threads)
 
@@ -326,7 +342,8 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, tiny_dataset, monkeypatc
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path, tiny_dataset):
-    checkpoint, wild = tmp_path / "checkpoint", dataclasses.replace(SCHEDULE, learning_rate=float("inf"))
+    checkpoint, wild = tmp_path / "checkpoint", dataclasses.replace(SCHEDULE)
+    object.__setattr__(wild, "learning_rate", float("inf"))  # which a schedule would refuse
     with pytest.raises(Diverged, match="weights are NaN or infinite after 1 steps; there is no checkpoint yet"):
         fit(network(), tiny_dataset, "Normal", wild, checkpoint=checkpoint, max_steps=1)  # its loss was finite
     assert not checkpoint.exists()
@@ -467,7 +484,7 @@ GOOD = {key: value for key, value in dataclasses.asdict(SCHEDULE).items()} | {"d
 
 
 @pytest.mark.parametrize(
-    "content, words",
+    "section, words",
     [
         (GOOD | {"epoch": 3}, ("keys", "epoch")),
         ({k: v for k, v in GOOD.items() if k != "eps"}, ("keys", "eps")),
@@ -478,20 +495,34 @@ GOOD = {key: value for key, value in dataclasses.asdict(SCHEDULE).items()} | {"d
         (GOOD | {"epochs": "many"}, ("epochs must be a whole number", "many")),
         (GOOD | {"decay": 40000}, ("decay must be a list", "40000")),
         (GOOD | {"decay": [0.5]}, ("decay must be a whole number", "0.5")),
+        (GOOD | {"decay": [-1]}, ("decay must be a whole number >= 0", "-1")),
+        (GOOD | {"epochs": 0}, ("epochs must be a whole number >= 1", "got 0.")),
+        (GOOD | {"epochs": True}, ("epochs must be a whole number", "True")),
+        (GOOD | {"batch_size": 0}, ("batch_size must be a whole number >= 1", "got 0.")),
+        (GOOD | {"batch_size": -50}, ("batch_size must be a whole number >= 1", "got -50.")),
+        (GOOD | {"eps": 5}, ("eps must be a finite number in [0, 1]", "got 5.0.")),
+        (GOOD | {"eps": -0.1}, ("eps must be a finite number in [0, 1]", "got -0.1.")),
+        (GOOD | {"ramp_start": -1}, ("ramp_start must be a whole number >= 0", "got -1.")),
+        (GOOD | {"ramp_start": 7}, ("ramp_end must be at least ramp_start, 7", "got 6.")),
+        (GOOD | {"attack_steps": -1}, ("attack_steps must be a whole number >= 0", "got -1.")),
+        (GOOD | {"attack_alpha": -0.1}, ("attack_alpha must be a finite number >= 0", "got -0.1.")),
+        (GOOD | {"learning_rate": 0}, ("learning_rate must be a finite number > 0", "got 0.0.")),
+        (GOOD | {"learning_rate": float("inf")}, ("learning_rate must be a finite number > 0", "got inf.")),
         ([1, 2], ("keys",)),
         (None, ("keys",)),
+        *((text, ("is no YAML of plain values", word)) for text, word in NO_YAML),
     ],
 )
-def test_bad_schedules_are_refused_by_name(tmp_path, monkeypatch, content, words):
-    import yaml
-
+def test_bad_schedules_are_refused_by_name(tmp_path, monkeypatch, section, words):
+    text = section if isinstance(section, str) else yaml.safe_dump({"bands": section})
     (tmp_path / "schedules").mkdir()
-    (tmp_path / "schedules" / "mine.yml").write_text(yaml.safe_dump({"bands": content}))
+    (tmp_path / "schedules" / "mine.yml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(training.resources, "files", lambda _: tmp_path)
     with pytest.raises(ValueError) as caught:
         Schedule.load("mine", "bands")
     for word in ("schedules/mine.yml", *words):
         assert word in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1100
 
 
 def test_numbers_may_be_written_as_powers_of_ten(tmp_path, monkeypatch):
