@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import configuration, settings
 
 from interp_lib import data, models, released
 
@@ -18,6 +19,12 @@ os.environ["HOME"] = tempfile.mkdtemp(prefix="home-of-tests-")
 atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "MPLCONFIGDIR"):
     os.environ.pop(variable, None)
+
+
+# Neither the checkout nor HOME is written to: examples are drawn anew, and what is cached is cached for one run.
+settings.register_profile("leaves nothing", database=None)
+settings.load_profile("leaves nothing")
+configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "interp_lib_hypothesis")
 
 
 def _folder(variable: str, beside: str) -> Path | None:

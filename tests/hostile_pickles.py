@@ -145,7 +145,7 @@ def main(folder: str) -> None:
     os.chdir(folder)
     copyreg.add_extension("os", "system", 240)
     copyreg._extension_cache[240] = os.system  # as after a first use: no unpickler asks for the name again
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    taken = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.RLIM_INFINITY))
 
     def late(*_):

@@ -25,7 +25,7 @@ def notebook(request):
 
 
 def test_table_of_contents_lists_every_chapter_once():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
     on_disk = [f"book/{path.stem}" for path in (ROOT / "book").iterdir() if path.suffix in (".ipynb", ".md")]
     assert sorted(listed) == sorted(on_disk)

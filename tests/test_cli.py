@@ -225,7 +225,7 @@ def test_compare_prints_743_values_as_csv(capsys):
 
 def test_a_damaged_record_is_named(tmp_path, capsys):
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "half.json").write_text('{"schema": 1,')
+    (tmp_path / "results" / "half.json").write_text('{"schema": 1,', encoding="utf-8")
     assert cli.main(["compare", "--results-dir", "results"]) == 2
     err = capsys.readouterr().err
     assert "results/half.json" in err and err.count("\n") == 1

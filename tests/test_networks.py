@@ -106,13 +106,13 @@ def test_a_missing_half_is_missing(path, suffix):
 )
 def test_a_json_of_another_network_is_refused(path, change):
     how = path.with_suffix(".json")
-    how.write_text(json.dumps(json.loads(how.read_text()) | change))
+    how.write_text(json.dumps(json.loads(how.read_text(encoding="utf-8")) | change), encoding="utf-8")
     refused(path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"model": "small"}', "3"])
 def test_damaged_json_is_refused(path, content):
-    path.with_suffix(".json").write_text(content)
+    path.with_suffix(".json").write_text(content, encoding="utf-8")
     refused(path)
 
 

@@ -115,16 +115,16 @@ def test_foreign_files_are_refused(tmp_path, text):
 @pytest.mark.parametrize("key", ["schema", "name", "settings", "provenance", "rows"])
 def test_files_without_a_part_are_refused(tmp_path, record, key):
     path = records.write(record, tmp_path)
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     del content[key]
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     refused(path, "schema 1" if key == "schema" else key)
 
 
 @pytest.mark.parametrize("rows", [None, [1], "abc", {"a": 1}, [[]]])
 def test_rows_that_are_no_rows_are_refused(tmp_path, record, rows):
     path = records.write(record, tmp_path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": rows}))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"rows": rows}), encoding="utf-8")
     refused(path)
 
 
@@ -136,13 +136,16 @@ def test_renamed_and_edited_files_are_refused(tmp_path, record):
     renamed = path.with_name("pgd-mnist-00000000.json")
     shutil.copy(path, renamed)
     refused(renamed, "disagree")
-    path.write_text(path.read_text().replace('"n": 200', '"n": 1000'))
+    path.write_text(path.read_text(encoding="utf-8").replace('"n": 200', '"n": 1000'), encoding="utf-8")
     refused(path, "disagree")
 
 
 def test_edited_inner_name_is_refused(tmp_path, record):
     path = records.write(record, tmp_path)
-    path.write_text(path.read_text().replace(f'"name": "{record.name}"', '"name": "pgd-mnist-00000000"'))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(f'"name": "{record.name}"', '"name": "pgd-mnist-00000000"'),
+        encoding="utf-8",
+    )
     refused(path, "pgd-mnist-00000000")
 
 
@@ -195,7 +198,9 @@ def test_numbers_that_cannot_be_are_refused_in_read_and_in_compare(tmp_path, kin
     row = {key: value for key, value in (row | change).items() if value is not ...}
     record = Record("a", SETTINGS | settings, [kind[1] | {"method": "Adv"}, row], {"seconds": 1})
     path = records.write(Record("a", record.settings), tmp_path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": record.rows}))  # NaN as Python writes it
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"rows": record.rows}), encoding="utf-8"
+    )  # NaN as Python writes it
     refused(path, "no finite number" if words in ("nan", "inf") else words)
     with pytest.raises(RecordError, match=f"{record.name}: row 2 .*{words}.*Measure it again"):
         compare.compare([record])
@@ -249,10 +254,10 @@ def test_read_all_is_in_order_and_stops_at_the_first_bad_file(tmp_path):
     written = [Record(family, {"measurement": "new"}) for family in ("b", "a", "c")]
     for one in written:
         records.write(one, tmp_path)
-    (tmp_path / "notes.txt").write_text("no record")
+    (tmp_path / "notes.txt").write_text("no record", encoding="utf-8")
     assert [one.family for one in records.read_all(tmp_path)] == ["a", "b", "c"]
     assert records.read_all(tmp_path / "nowhere") == []
-    (tmp_path / "b2.json").write_text("{")
+    (tmp_path / "b2.json").write_text("{", encoding="utf-8")
     with pytest.raises(RecordError, match="b2.json"):
         records.read_all(tmp_path)
 
@@ -393,7 +398,7 @@ def test_the_file_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
 
 
 def test_a_folder_in_the_place_of_a_folder_is_an_error_that_names_it(tmp_path):
-    (tmp_path / "results").write_text("a file")
+    (tmp_path / "results").write_text("a file", encoding="utf-8")
     with pytest.raises(OSError, match="results"):
         records.write(Record("a", {}), tmp_path / "results")
 

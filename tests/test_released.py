@@ -292,7 +292,7 @@ def test_hostile_pickles_neither_execute_nor_crash_nor_hang_nor_take_memory(tmp_
 
 
 def test_no_module_is_imported(tmp_path, monkeypatch):
-    (tmp_path / "bait_for_the_reader.py").write_text("value = list\n")
+    (tmp_path / "bait_for_the_reader.py").write_text("value = list\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "network.pkl"
     path.write_bytes(b"\x80\x02cbait_for_the_reader\nvalue\n.")

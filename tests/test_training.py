@@ -529,7 +529,9 @@ def test_numbers_may_be_written_as_powers_of_ten(tmp_path, monkeypatch):
     """YAML reads 1e-3, without a point, as text."""
     (tmp_path / "schedules").mkdir()
     lines = [f"  {key}: {value}" for key, value in GOOD.items() if key != "learning_rate"]
-    (tmp_path / "schedules" / "mine.yml").write_text("\n".join(["bands:", *lines, "  learning_rate: 1e-3"]))
+    (tmp_path / "schedules" / "mine.yml").write_text(
+        "\n".join(["bands:", *lines, "  learning_rate: 1e-3"]), encoding="utf-8"
+    )
     monkeypatch.setattr(training.resources, "files", lambda _: tmp_path)
     assert Schedule.load("mine", "bands") == dataclasses.replace(SCHEDULE, learning_rate=0.001)
 

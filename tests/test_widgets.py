@@ -397,7 +397,7 @@ def build_book(folder, pages):
     shutil.copy(ROOT / "_config.yml", source)
     shutil.copy(ROOT / "book" / "references.bib", source / "book")
     contents = {"format": "jb-book", "root": "book/intro"}
-    (source / "_toc.yml").write_text(json.dumps(contents))  # JSON is YAML
+    (source / "_toc.yml").write_text(json.dumps(contents), encoding="utf-8")  # JSON is YAML
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     environment.pop("MPLBACKEND", None)
     for name, notebook in pages.items():
@@ -484,7 +484,7 @@ def test_phone_sees_the_whole_page_without_scrolling_sideways(html, mode):
 
 def test_vendored_files_are_the_ones_listed():
     vendor = ROOT / "book" / "static" / "vendor"
-    listed = (vendor / "VENDORED.md").read_text().split("## sha256")[1].split("```")[1].split()
+    listed = (vendor / "VENDORED.md").read_text(encoding="utf-8").split("## sha256")[1].split("```")[1].split()
     present = {path for path in vendor.rglob("*") if path.is_file()} - {vendor / "VENDORED.md"}
     digests = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in present}
     assert digests == {d: vendor / name for d, name in zip(listed[::2], listed[1::2], strict=True)}
