@@ -29,6 +29,7 @@ PRECISION = WANTED["precision"]  # of a grid's convolutions
 GPUS = int(WANTED["gpus"])  # that each network of a grid asks of a cluster
 for path in chapters.run_otherwise(PROFILE.name):  # by hand, with other parameters: not this book's, so run anew
     path.unlink()  # an old date would not do: Snakemake sees that no input has changed
+    Path("_build/pages.done").unlink(missing_ok=True)
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
 
 
