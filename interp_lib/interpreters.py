@@ -168,7 +168,8 @@ def _head_gradients(
         ]
     if not create_graph:
         features, scores = features.detach(), scores.detach()
-    return features, torch.stack(gradients, 1), scores
+    none = features.new_zeros(len(x), 0, *features.shape[1:])
+    return features, torch.stack(gradients, 1) if gradients else none, scores
 
 
 @leaving_no_trace
