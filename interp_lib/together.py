@@ -79,7 +79,7 @@ class Group:
             eps = self.radii.index_select(0, self.step).expand(len(x))
             noise = self.noise.index_select(0, self.step % BLOCK)[0].transpose(0, 1).flatten(0, 1)
             x_adv = ascend(problem.objective, x, eps=eps, alpha=self.schedule.attack_alpha,
-                           steps=self.schedule.attack_steps, start=shifted(x, eps, noise))  # fmt: skip
+                           steps=self.schedule.attack_steps, start=shifted(x, eps, noise), watched=False)  # fmt: skip
         losses = self.stack.each(problem.loss(x_adv))  # a network's gradient is that of its own mean
         self.optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
@@ -93,7 +93,7 @@ class Group:
         images, labels, eps = self.data.validation.x(), self.data.validation.labels, self.schedule.eps
         x, y = self.stack.repeat(images[:WATCHED]), self.stack.repeat(labels[:WATCHED])
         logits = self.stack.fold()[1].logits
-        x_adv = ascend(cross_entropy(logits, y), x, eps=eps, alpha=eps / 4, steps=10)
+        x_adv = ascend(cross_entropy(logits, y), x, eps=eps, alpha=eps / 4, steps=10, watched=False)
         every = self.stack.repeat(images), self.stack.repeat(labels)
         with torch.no_grad():
             for row, (of, true) in zip(self.watched, (every, (x_adv, y)), strict=True):

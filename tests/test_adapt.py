@@ -196,16 +196,17 @@ def test_every_map_and_attack_works_in_every_precision(dtype):
         assert x_adv.min() >= 0 and x_adv.max() <= 1
 
 
-def dataset(size, colours, n=8):
+def dataset(size, colours, classes, n=8):
     x = (255 * images(n + 4, size, colours=colours)).to(torch.uint8)
     y = torch.arange(n + 4) % 3
     parts = {"train": slice(0, n), "validation": slice(n, n + 2), "test": slice(n + 2, n + 4)}
     splits = {name: data.Split(x[cut], y[cut]) for name, cut in parts.items()}
-    return data.Dataset("digits", "Noise", "original", data.fingerprint(splits["test"]), ("0", "1", "2"), **splits)
+    names = tuple(map(str, range(classes)))
+    return data.Dataset("digits", "Noise", "original", data.fingerprint(splits["test"]), names, **splits)
 
 
 def one_step_lowers_the_loss(model, method, size, colours, rate=1e-3, precision="float32"):
-    noise = dataset(size, colours)
+    noise = dataset(size, colours, model.num_classes)
     x, y = noise.train.x().to(next(model.parameters()).dtype), noise.train.labels
     x_adv = (x + 0.02 * torch.randn(x.shape, generator=torch.Generator().manual_seed(3)).to(x)).clamp(0, 1)
 

@@ -109,6 +109,7 @@ def projected_ascent(
     start: Tensor | None = None,
     direction: Direction | None = None,
     norm: str = "linf",
+    watched: bool = True,
 ) -> Iterator[Tensor]:
     """Climbs an objective inside the ball and the box, and yields every iterate.
 
@@ -129,6 +130,8 @@ def projected_ascent(
             given.
         direction: another s: gradients (N, C, H, W) -> steps of the same shape; may work in place.
         norm: 'linf', 'l2' or 'l1'.
+        watched: look for NaN at every step. Runs that are trained together find it in their losses: one that diverges
+            must not end the others.
 
     Yields:
         x^1, ..., x^steps, each (N, C, H, W), detached.
@@ -152,9 +155,10 @@ def projected_ascent(
     numbers = torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for _ in range(int(steps)):
         value, gradient = _value_and_gradient(objective, x_adv)
-        # 0 an image as long as all is finite, and NaN from then on: a sign step would take NaN for "do not move".
-        numbers = numbers + 0 * value + 0 * gradient.flatten(1).sum(1)
-        if not x.is_cuda:  # there a look costs a wait: only at the end
+        if watched:
+            # 0 an image as long as all is finite, NaN from then on: a sign step would take NaN for "do not move".
+            numbers = numbers + 0 * value + 0 * gradient.flatten(1).sum(1)
+        if watched and not x.is_cuda:  # there a look costs a wait: only at the end
             check_numbers(numbers, "the objective of the attack, or its gradient,")
         step = direction(gradient)
         if signs:  # times a number it is exact, so that one pass does for two
@@ -162,7 +166,7 @@ def projected_ascent(
         else:
             x_adv = onto(step.mul_(alpha).add_(x_adv))
         yield x_adv
-    if not capturing():
+    if watched and not capturing():
         check_numbers(numbers, "the objective of the attack, or its gradient,")
 
 
