@@ -28,9 +28,10 @@ from .evaluation import count_correct
 from .fold import depends_on_mode, device_of, dtype_of
 from .losses import METHODS
 from .models import GlobalPoolNetwork, all_finite
-from .reading import FileError, read_yaml
+from .reading import FileError, opened, read_yaml
 from .records import GAMMA, write_atomically
 
+LARGEST_CHECKPOINT = 2**30  # bytes; a WResnet's has 8 million
 WATCHED = 1000  # validation images that are attacked after every epoch
 FIT_SETTINGS = {"gamma", "seed", "precision", "checkpoint", "keep", "report"}  # see `fit`
 PRECISIONS = ("float32", "bfloat16")  # of the convolutions; weights, maps and logits are float32 in both
@@ -216,7 +217,8 @@ def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
     """
     keys = {"run", "model", "optimizer", "step", "losses", "history", "best", "seconds"}
     try:
-        state = torch.load(path, map_location=device_of(model), weights_only=True)
+        with opened(path, LARGEST_CHECKPOINT) as file:
+            state = torch.load(file, map_location=device_of(model), weights_only=True)
         if not isinstance(state, dict) or set(state) != keys:
             raise ValueError("it has other contents")
     except OSError:

@@ -341,6 +341,13 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, tiny_dataset, monkeypatc
     assert all(torch.equal(kept["model"][k], v) for k, v in good.state_dict().items())
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_a_checkpoint_that_is_no_file_is_refused_at_once(tmp_path, tiny_dataset, put):
+    put(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match="checkpoint is no whole checkpoint: it is .* and no file"):
+        fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=tmp_path / "checkpoint")
+
+
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path, tiny_dataset):
     checkpoint, wild = tmp_path / "checkpoint", dataclasses.replace(SCHEDULE)
     object.__setattr__(wild, "learning_rate", float("inf"))  # which a schedule would refuse
