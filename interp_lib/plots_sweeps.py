@@ -10,7 +10,7 @@ from .plots import AXIS_LABELS, METHOD_COLORS, WIDTH
 from .plots_training import _legend_below
 
 STARTS = {"from x": {"linestyle": "-"}, "five random starts": {"linestyle": "--", "markerfacecolor": "white"}}
-_KIND = {"rank correlation": "rank correlation τ of the maps", "accuracy": AXIS_LABELS["accuracy"]}
+_KIND = {"rank correlation": "rank correlation τ", "accuracy": AXIS_LABELS["accuracy"]}
 
 
 def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "") -> Figure:
