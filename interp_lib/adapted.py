@@ -45,6 +45,8 @@ class Adapted(GlobalPoolNetwork):
         input_shape: (C, H, W) of the images that it was tried on; it takes others where the network does.
     """
 
+    any_size = True
+
     def __init__(self, network: nn.Module, classifier: str, features: str | int, dropout: float,
                  input_shape: tuple[int, int, int], mean: Tensor | None, std: Tensor | None):  # fmt: skip
         nn.Module.__init__(self)

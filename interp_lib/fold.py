@@ -342,10 +342,13 @@ def _pooled(model: nn.Module) -> Function:
     return lambda x: F.linear(model.features(x).mean((2, 3)), *linear_parts(model))
 
 
+def _has_parts(model: nn.Module) -> bool:
+    return callable(getattr(model, "features", None)) and isinstance(getattr(model, "classifier", None), nn.Linear)
+
+
 def keeps_contract(model: nn.Module, shape: tuple[int, ...] | None = None) -> bool:
     """Whether model(x) is the linear layer `classifier` of the pooled `features`, so that it has a CAM."""
-    has = callable(getattr(model, "features", None)) and isinstance(getattr(model, "classifier", None), nn.Linear)
-    return has and (_on_plan(model) or proven(model, _pooled, shape=shape, settings=False, untried=True))
+    return _has_parts(model) and (_on_plan(model) or proven(model, _pooled, shape=shape, settings=False, untried=True))
 
 
 def _on_plan(model: nn.Module) -> bool:
@@ -376,7 +379,7 @@ def check_contract(model: nn.Module, shape: tuple[int, ...] | None = None) -> No
         "Write model = interp_lib.adapt(model); where that finds nothing, gradcam(..., head=...) and maps of pixels "
         "are left"
     )
-    if not (callable(getattr(model, "features", None)) and isinstance(getattr(model, "classifier", None), nn.Linear)):
+    if not _has_parts(model):
         raise TypeError(
             f"a CAM needs feature maps `features(x)`, their mean over pixels and a linear layer `classifier`, which "
             f"{name if isinstance(model, nn.Module) else 'a plain function'} does not have. {advice}."

@@ -14,6 +14,9 @@ Source: section 2 and Appendix B; layers as in the released code, which the text
 padding, ReLU before a convolution and not after it, no normalisation of the input.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,6 +64,7 @@ class GlobalPoolNetwork(nn.Module):
     """
 
     name: str
+    any_size = False  # whether it takes images of other sizes than those of input_shape
 
     def __init__(self, input_shape: tuple[int, int, int], channels: int, num_classes: int):
         super().__init__()
@@ -183,6 +187,22 @@ class WResnet(GlobalPoolNetwork):
 
     def trunk(self, x: Tensor) -> Tensor:
         return self.blocks(self.conv1(x))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """`model` in evaluation mode, every module's own mode restored at the end, also after an exception.
+
+    A function that is no module has no mode.
+    """
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    if modes:
+        model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def all_finite(model: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .activations import ACTIVATIONS, ReplacedRelu, check_rectifiers
 from .checks import check_choice, check_classes, check_images, check_number, check_whole
 from .fold import fold_after_first, structure, unwrapped
+from .models import evaluating
 from .quadrature import RULES, path_points
 
 Folded = tuple[nn.Module, Callable[[Tensor], Tensor]]
@@ -56,25 +57,12 @@ def leaving_no_trace(interpreter: Callable[..., Tensor]) -> Callable[..., Tensor
     return wrapper
 
 
-@contextlib.contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a look at a network, every module's own mode restored at the end."""
-    modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) else []
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def _check_rectifiers(model: nn.Module, x: Tensor) -> None:
     """`activations.check_rectifiers`, once for every structure of a network."""
     key = (structure(model), x.shape[1:]) if isinstance(model, nn.Module) else None
     if key in _rectified or not len(x):
         return
-    with _evaluated(model):
+    with evaluating(model):
         check_rectifiers(model, x[:1].detach())
     if key is not None:
         if len(_rectified) > 256:
@@ -116,7 +104,7 @@ def _at_once(given: int | None, model: nn.Module, network: Callable[[Tensor], Te
         return int(given)
     if not len(x) or total == 1 or total * x[0].nbytes < BYTES / 1000:
         return POINTS
-    with _evaluated(model):
+    with evaluating(model):
         return max(min(POINTS, BYTES // bytes_an_image(network, x[:1])), 1)
 
 

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .adapted import Adapted
 from .attacks.pgd import Objective, ascend, pgd, uniform_start
 from .checks import NotANumber, check_choice, check_number, check_whole
 from .data import Dataset
@@ -241,7 +240,7 @@ def _check_run(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -
         raise TypeError(f"model must be a network, such as models.build gives; got {model!r:.80}.")
     for name, here in (("input_shape", dataset.shape), ("num_classes", dataset.num_classes)):
         there = getattr(model, name, here)
-        if name == "input_shape" and isinstance(model, Adapted):  # which takes images of other sizes as well
+        if name == "input_shape" and getattr(model, "any_size", False):
             there = (there[0], *here[1:])
         if there != here:
             raise ValueError(f"model must have {name} {here} for {dataset.title}; got {there}. Build one for it.")

@@ -6,8 +6,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / "interp_lib_matplotlib"))  # else in HOME
-
 import pytest
 import torch
 from hypothesis import configuration, settings

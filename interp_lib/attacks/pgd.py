@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -10,26 +9,11 @@ from torch import Tensor, nn
 
 from ..checks import capturing, check_images, check_labels, check_numbers, check_step_sizes
 from ..fold import fold_logits, unwrapped
+from ..models import evaluating
 from .balls import largest_radius, per_example, project
 
 Objective = Callable[[Tensor], Tensor]
 Direction = Callable[[Tensor], Tensor]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in evaluation mode, every module's own mode restored at the end, also after an exception.
-
-    A function that is no module has no mode.
-    """
-    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
-    if modes:
-        model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def input_gradient(objective: Objective, x: Tensor) -> Tensor:
