@@ -30,6 +30,7 @@ GPUS = int(WANTED["gpus"])  # that each network of a grid asks of a cluster
 for path in chapters.run_otherwise(PROFILE.name):  # by hand, with other parameters: not this book's, so run anew
     path.unlink()  # an old date would not do: Snakemake sees that no input has changed
     Path("_build/pages.done").unlink(missing_ok=True)
+LONG = "04_attacks_on_maps|06_training|07_robustness|13_appendix_c|14_appendix_d"
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
 
 
@@ -83,6 +84,7 @@ rule network:
     wildcard_constraints:
         dataset="[a-z0-9_]+",
         model="[a-z]+",
+        method="(?!(chen-)?ig-).*",
         seed="[0-9]+",
         schedule="[a-z0-9_]+",
         gamma="(-g[0-9.e-]+)?",
@@ -101,6 +103,16 @@ rule network:
         " $([ {resources.gpu} = 0 ] || echo --device cuda)"
 
 
+use rule network as long_network with:
+    # Begun first, so that no processor waits for the last of them.
+    wildcard_constraints:
+        method="(chen-)?ig-.*",
+        seed="[0-9]+",
+        gamma="(-g[0-9.e-]+)?",
+    priority:
+        1
+
+
 rule chapter:
     """One chapter, executed by papermill with the profile's parameters."""
     input:
@@ -111,6 +123,8 @@ rule chapter:
         EVERYTHING,
     output:
         "_build/src/book/{chapter}.ipynb",
+    wildcard_constraints:
+        chapter=f"(?!{LONG}).*",
     params:
         profile=PROFILE.name,
     threads: 1  # two chapters beside each other; two threads wait for each other whenever another program runs
@@ -119,6 +133,13 @@ rule chapter:
         runtime=30,
     shell:
         "{RUN} chapter {wildcards.chapter:q} --profile {params.profile:q}"
+
+
+use rule chapter as long_chapter with:
+    wildcard_constraints:
+        chapter=LONG,
+    priority:
+        1
 
 
 rule pages:

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import capturing
+from .fast.trunk import compiled_trunk
 from .models import ARCHITECTURES, Block, GlobalPoolNetwork, SameConv2d, Small, same_conv2d, same_padding
 
 AGREES = 1e-6  # of the largest number, in double precision: rounding stays below a millionth of that
@@ -640,11 +641,12 @@ def _affine_folds(model: Small, dtype: torch.dtype | None) -> tuple[Folded, Fold
     composed = compose_tail(model)
     tail = fold_tail(model, composed)
     detached = ([part.detach() for part in parts] for parts in (composed, tail))
-    copied, trunk = fixed_copy(model).eval(), tracked_once(model, model.trunk)
     if dtype in (None, dtype_of(model)):
-        fixed = copied.trunk
+        fixed = compiled_trunk(model, lambda: fixed_copy(model).eval().trunk, fixed=True)
+        trunk = compiled_trunk(model, lambda: tracked_once(model, model.trunk))
     else:
-        trunk, fixed = mixed(trunk, dtype), in_dtype(copied.to(dtype).trunk, dtype)
+        trunk = mixed(tracked_once(model, model.trunk), dtype)
+        fixed = in_dtype(fixed_copy(model).eval().to(dtype).trunk, dtype)
     free = _fold(model, trunk, composed, tail)
     return free, _fold(model, fixed, *detached)._replace(bias=None if free.bias is None else free.bias.detach())
 
@@ -717,7 +719,11 @@ def fold_logits(model: nn.Module) -> Function:
         return model
     keep_memory()
     with torch.no_grad():
-        return _fold(model, fixed_copy(model).trunk, tail=fold_tail(model)).logits
+        return _fold(model, _fixed_trunk(model), tail=fold_tail(model)).logits
+
+
+def _fixed_trunk(model: Small) -> Function:
+    return compiled_trunk(model, lambda: fixed_copy(model).trunk, fixed=True)
 
 
 def fold_cam(model: nn.Module, weight: Tensor | None = None) -> Function:
@@ -741,7 +747,7 @@ def fold_cam(model: nn.Module, weight: Tensor | None = None) -> Function:
     model = unwrapped(model)
     with torch.no_grad():
         if has_affine_tail(model):
-            return _fold(model, fixed_copy(model).trunk, compose_tail(model, weight)).cam
+            return _fold(model, _fixed_trunk(model), compose_tail(model, weight)).cam
     if hasattr(model, "input_shape"):
         check_contract(model)
     fixed = frozen(model)

@@ -31,6 +31,14 @@ def home() -> Path:
         return Path.cwd()
 
 
+def cache() -> Path:
+    """Give the folder of what is compiled: _build/compiled of the clone, else one in the user's cache."""
+    try:
+        return project_root(Path(__file__).parent) / "_build/compiled"
+    except FileNotFoundError:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "interp_lib"
+
+
 def settle() -> None:
     """Make the folders that variables name absolute, `~` expanded: a chapter runs elsewhere than its command."""
     for variable in VARIABLES:

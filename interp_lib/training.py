@@ -461,7 +461,8 @@ def train(run: Run, max_steps: int | None = None) -> None:
             if not torch.isfinite(loss):
                 raise run.diverged(loss.item(), step)
             run.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            # Nothing else needs a gradient, such as the points of IG-Norm's path, which are leaves as well.
+            loss.backward(inputs=[p for p in model.parameters() if p.requires_grad])
             run.optimizer.param_groups[0]["lr"] = schedule.rate(step)
             run.optimizer.step()
             run.losses.append(loss.item())

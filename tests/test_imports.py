@@ -13,6 +13,7 @@ FLOORS = (
     ("places", "reading"),
     ("activations", "checks", "data_files", "intervals", "pooling", "quadrature", "records"),
     ("data", "models"),
+    ("fast",),
     ("fold", "released", "networks"),
     ("adapted", "sensitivity", "discrepancy", "derivatives", "stack"),
     ("interpreters", "scores"),

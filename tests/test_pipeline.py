@@ -9,7 +9,7 @@ from pathlib import Path
 from interp_lib.released import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
-JOB = re.compile(r"^rule network:\n.*? output: (\S+)\n.*? resources: (.*?)$", re.DOTALL | re.MULTILINE)
+JOB = re.compile(r"^rule (?:long_)?network:\n.*? output: (\S+)\n.*? resources: (.*?)$", re.DOTALL | re.MULTILINE)
 
 
 def test_a_grid_is_methods_times_seeds_and_other_gammas_less_what_is_finished(tmp_path):

@@ -1,0 +1,290 @@
+"""The trunk of Small, h = relu(conv2(relu(conv1(x)))), compiled: for autograd, with right derivatives of all orders.
+
+Three functions of `trunk.cpp` do all the work. With m1 and m2 what the two ReLUs let through at x,
+
+    push    v  -> m2 W2 m1 W1 v         (with biases, and the ReLUs of their own, it is the trunk itself)
+    pull    dh -> W1' m1 W2' m2 dh      its transpose, which is the gradient
+    weights     v, dh -> derivatives of <dh, push(v)> by W1, b1, W2, b2
+
+`pull` is the derivative of the trunk, `push` the derivative of `pull`, and `pull` that of `push` again; the ReLUs'
+own derivatives are 0 wherever they have one. So every order is right, as it is with PyTorch's own layers.
+"""
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..models import SameConv2d, Small, same_conv2d, same_padding
+from .compiled import _Network, library
+
+FIRST, SECOND = 16, 32  # filters of the two layers, as in trunk.cpp
+AGREES = 1e-4  # with PyTorch's own layers, of the largest number: single precision, sums of up to 1,000 numbers
+Function = Callable[[Tensor], Tensor]
+Weights = tuple[Tensor | None, ...]  # W1, b1, W2, b2, with their graph
+_verdicts: dict[tuple, bool] = {}
+
+
+def _pointer(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    return x if x.is_contiguous() else x.contiguous()
+
+
+class Layers:
+    """The weights of this moment, detached, in the orders that `trunk.cpp` reads them in.
+
+    Args:
+        conv1, conv2: the two layers.
+    """
+
+    def __init__(self, conv1: SameConv2d, conv2: SameConv2d):
+        first, second = conv1.weight.detach(), conv2.weight.detach()
+        (size1, _), (size2, _), stride = first.shape[2:], second.shape[2:], conv2.stride[0]
+        self.sizes, self.strides, self.colours = (size1, size2), (conv1.stride[0], stride), first.shape[1]
+        reach = -(-size2 // stride)
+        # A pixel sees taps a, a + stride, ... along an axis, a its place in its block.
+        padded = nn.functional.pad(second, (0, reach * stride - size2) * 2)
+        blocks = padded.view(SECOND, FIRST, reach, stride, reach, stride)
+        orders = [
+            first.permute(2, 3, 1, 0),  # (k, k, C, 16)
+            first.new_zeros(FIRST) if conv1.bias is None else conv1.bias.detach(),
+            second.permute(2, 3, 1, 0),  # (k, k, 16, 32)
+            second.new_zeros(SECOND) if conv2.bias is None else conv2.bias.detach(),
+            first.permute(0, 2, 3, 1),  # (16, k, k, C)
+            blocks.permute(3, 5, 2, 4, 0, 1),  # (a, a', taps, taps', 32, 16)
+        ]
+        self.packed = [part.clone(memory_format=torch.contiguous_format) for part in orders]
+        self.networks: dict[tuple[int, int], _Network] = {}
+        self.compiled = library()
+
+    def network(self, height: int, width: int) -> tuple[_Network, tuple[int, int]]:
+        """What the compiled functions are told, for images of a size; and the size of the trunk's output."""
+        if (height, width) not in self.networks:
+            numbers = []
+            rows, columns = height, width
+            for k, s in zip(self.sizes, self.strides, strict=True):
+                top, left = same_padding(rows, k, s)[0], same_padding(columns, k, s)[0]
+                rows, columns = -(-rows // s), -(-columns // s)
+                numbers += [k, s, top, left, rows, columns]
+            self.networks[height, width] = _Network(
+                height, width, self.colours, *numbers, *(p.data_ptr() for p in self.packed)
+            )
+        network = self.networks[height, width]
+        return network, (network.rows2, network.columns2)
+
+    def _call(self, function: str, size: tuple[int, int], n: int, *arguments) -> None:
+        if n:
+            network, threads = self.network(*size)[0], min(torch.get_num_threads(), n)
+            given = (ctypes.c_int(a) if isinstance(a, bool) else ctypes.c_void_p(_pointer(a)) for a in arguments)
+            getattr(self.compiled, function)(ctypes.byref(network), threads, ctypes.c_long(n), *given)
+
+    def push(self, x: Tensor, opened: Tensor | None = None, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The trunk of images x (N, C, H, W): h (N, 32, h, w), channels last; and which units of layer one are open.
+
+        With `opened` and `seen`, both of an earlier call, the linear map at those images.
+        """
+        size = tuple(x.shape[2:])
+        network, (rows, columns) = self.network(*size)
+        h = x.new_empty(len(x), rows, columns, SECOND)
+        if opened is None:
+            opened = x.new_empty((len(x), network.rows1, network.columns1, FIRST), dtype=torch.uint8)
+        self._call("push", size, len(x), _contiguous(x), opened, seen, h)
+        return h.permute(0, 3, 1, 2), opened
+
+    def pull(self, dh: Tensor, opened: Tensor, h: Tensor, size: tuple[int, int]) -> Tensor:
+        """The gradient (N, C, H, W) from that of h, (N, 32, h, w)."""
+        dx = dh.new_empty(len(dh), self.colours, *size)
+        self._call("pull", size, len(dh), _last(dh), opened, _last(h), dx)
+        return dx
+
+    def weights(self, x: Tensor, dh: Tensor, opened: Tensor, h: Tensor, linear: bool) -> list[Tensor | None]:
+        """Gradients by the weights and biases of both layers; without biases where `linear`."""
+        size, threads = tuple(x.shape[2:]), max(min(torch.get_num_threads(), len(x)), 1)
+        lengths = [self.packed[0].numel(), self.packed[2].numel(), FIRST, SECOND]
+        parts = x.new_zeros(threads, sum(lengths))
+        self._call("weights", size, len(x), _contiguous(x), _last(dh), opened, _last(h), linear, parts)
+        first, second, bias1, bias2 = parts.sum(0).split(lengths)
+        first = first.view(self.packed[0].shape).permute(3, 2, 0, 1)
+        second = second.view(self.packed[2].shape).permute(3, 2, 0, 1)
+        return [first, None if linear else bias1, second, None if linear else bias2]
+
+
+def _last(values: Tensor) -> Tensor:
+    """(N, 32, h, w) as it lies in memory with the channels as the fastest axis."""
+    return _contiguous(values.permute(0, 2, 3, 1))
+
+
+class _Trunk(torch.autograd.Function):
+    """x -> h, the trunk, and which units are open."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, layers: Layers, weights: Weights) -> tuple[Tensor, Tensor]:
+        h, opened = layers.push(x)
+        ctx.layers, ctx.weights, ctx.size = layers, weights, x.shape[2:]
+        ctx.mark_non_differentiable(opened)
+        ctx.save_for_backward(opened, h)
+        return h, opened
+
+    @staticmethod
+    def backward(ctx, dh: Tensor, _) -> tuple:
+        opened, h = ctx.saved_tensors
+        return _pull(dh, opened, h.detach(), ctx.layers, ctx.size, ctx.weights), None, None
+
+
+class _Pull(torch.autograd.Function):
+    """dh -> dx, between the units that are open."""
+
+    @staticmethod
+    def forward(ctx, dh: Tensor, opened: Tensor, h: Tensor, layers: Layers, size: torch.Size, weights: Weights):
+        ctx.layers, ctx.weights = layers, weights
+        ctx.save_for_backward(opened, h)
+        return layers.pull(dh, opened, h, tuple(size))
+
+    @staticmethod
+    def backward(ctx, ddx: Tensor) -> tuple:
+        return _push(ddx, *ctx.saved_tensors, ctx.layers, ctx.weights), *(None,) * 5
+
+
+class _Push(torch.autograd.Function):
+    """v -> what it changes h by, between the units that are open."""
+
+    @staticmethod
+    def forward(ctx, v: Tensor, opened: Tensor, h: Tensor, layers: Layers, weights: Weights) -> Tensor:
+        ctx.layers, ctx.weights, ctx.size = layers, weights, v.shape[2:]
+        ctx.save_for_backward(opened, h)
+        return layers.push(v, opened, _last(h))[0]
+
+    @staticmethod
+    def backward(ctx, dh: Tensor) -> tuple:
+        return _pull(dh, *ctx.saved_tensors, ctx.layers, ctx.size, ctx.weights), *(None,) * 4
+
+
+class _Weights(torch.autograd.Function):
+    """Zeros to be added to what a function of the weights returns, whose derivative is the one by the weights.
+
+    A node of its own, so that it costs nothing where only the derivative by x is asked for, as in an attack that is
+    differentiated. Where v is what is differentiated, its gradient takes the place of v, else that of dh.
+    """
+
+    @staticmethod
+    def forward(ctx, v: Tensor | None, dh: Tensor | None, opened: Tensor, h: Tensor, like: Tensor, layers: Layers,
+                linear: bool, *weights: Tensor | None) -> Tensor:  # fmt: skip
+        ctx.layers, ctx.linear = layers, linear
+        ctx.save_for_backward(v, dh, opened, h)
+        return like.new_zeros(()).expand_as(like)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple:
+        v, dh, opened, h = ctx.saved_tensors
+        grown = ctx.layers.weights(gradient if v is None else v, gradient if dh is None else dh, opened, h, ctx.linear)
+        return *(None,) * 7, *(g if need else None for g, need in zip(grown, ctx.needs_input_grad[7:], strict=True))
+
+
+def _with_weights(out: Tensor, v, dh, opened: Tensor, h: Tensor, layers: Layers, linear: bool, weights: Weights):
+    if not (torch.is_grad_enabled() and any(w is not None and w.requires_grad for w in weights)):
+        return out
+    v, dh = (part if part is None else part.detach() for part in (v, dh))
+    return out + _Weights.apply(v, dh, opened, h.detach(), out.detach(), layers, linear, *weights)
+
+
+def _trunk(x: Tensor, layers: Layers, weights: Weights) -> Tensor:
+    h, opened = _Trunk.apply(x, layers, weights)
+    return _with_weights(h, x, None, opened, h, layers, False, weights)
+
+
+def _pull(dh: Tensor, opened: Tensor, h: Tensor, layers: Layers, size: torch.Size, weights: Weights) -> Tensor:
+    dx = _Pull.apply(dh, opened, h, layers, size, weights)
+    return _with_weights(dx, None, dh, opened, h, layers, True, weights)
+
+
+def _push(v: Tensor, opened: Tensor, h: Tensor, layers: Layers, weights: Weights) -> Tensor:
+    u = _Push.apply(v, opened, h, layers, weights)
+    return _with_weights(u, v, None, opened, h, layers, True, weights)
+
+
+def _fits(model: nn.Module) -> bool:
+    """Whether the two layers are those that `trunk.cpp` is written for, in single precision on the processor."""
+    conv1, conv2 = getattr(model, "conv1", None), getattr(model, "conv2", None)
+    return (
+        getattr(type(model), "trunk", None) is Small.trunk
+        and type(conv1) is type(conv2) is SameConv2d
+        and (conv1.out_channels, conv2.in_channels, conv2.out_channels) == (FIRST, FIRST, SECOND)
+        and conv1.in_channels in (1, 3)
+        and conv1.kernel_size == (4, 4)
+        and conv2.kernel_size[0] == conv2.kernel_size[1]
+        and all(c.stride[0] == c.stride[1] and c.groups == 1 and c.dilation == (1, 1) for c in (conv1, conv2))
+        and all(p.dtype == torch.float32 and p.device.type == "cpu" for c in (conv1, conv2) for p in c.parameters())
+    )
+
+
+def _derivatives(function: Function, x: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    """Value, first derivatives, and second derivatives as IG-Norm's training takes them."""
+    x = x.clone().requires_grad_()
+    h = function(x)
+    (dx,) = torch.autograd.grad((h * h).sum() / 2, x, create_graph=True)
+    return [part.detach() for part in (h, dx, *torch.autograd.grad((dx * x.detach()).sum(), [x, *weights]))]
+
+
+def agrees(model: Small) -> bool:
+    """Whether the compiled functions are PyTorch's, for layers of this shape: tried once, with weights of its own."""
+    conv1, conv2, shape = model.conv1, model.conv2, tuple(model.input_shape)
+    biases = conv1.bias is not None, conv2.bias is not None
+    key = (*conv1.weight.shape, *conv2.weight.shape, *conv1.stride, *conv2.stride, *biases, shape)
+    if key not in _verdicts:
+        generator = torch.Generator().manual_seed(0)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(0)
+            one, two = (
+                SameConv2d(c.in_channels, c.out_channels, c.kernel_size, c.stride, bias=b)
+                for c, b in zip((conv1, conv2), biases, strict=True)
+            )
+            weights = [*one.parameters(), *two.parameters()]
+            x = torch.rand(3, *shape, generator=generator)
+            expected = _derivatives(lambda x: two(one(x).relu()).relu(), x, weights)
+            found = _derivatives(_function(one, two), x, weights)
+        _verdicts[key] = all(
+            a.shape == b.shape and bool((a - b).abs().max() <= AGREES * a.abs().max())
+            for a, b in zip(expected, found, strict=True)
+        )
+    return _verdicts[key]
+
+
+def _function(conv1: SameConv2d, conv2: SameConv2d, fixed: bool = False) -> Function:
+    layers = Layers(conv1, conv2)
+    weights = () if fixed else (conv1.weight, conv1.bias, conv2.weight, conv2.bias)
+    return lambda x: _trunk(x, layers, weights)
+
+
+def compiled_trunk(model: nn.Module, otherwise: Callable[[], Function], *, fixed: bool = False) -> Function:
+    """Give `model.trunk` with the weights of this moment, compiled where that is possible.
+
+    Args:
+        model: a Small; any other network gets `otherwise()`.
+        otherwise: makes its trunk by PyTorch, for where nothing can be compiled.
+        fixed: differentiate x alone; else weights that require gradients get them.
+
+    Returns:
+        Images (N, C, H, W) -> (N, 32, h, w).
+    """
+    if not _fits(model) or library() is None or not agrees(model):
+        return otherwise()
+    fast, colours = _function(model.conv1, model.conv2, fixed), model.conv1.in_channels
+    if not fixed:
+        plain = model.trunk
+    else:
+        parts = [(c.weight.detach().clone(), None if c.bias is None else c.bias.detach().clone(), c.stride)
+                 for c in (model.conv1, model.conv2)]  # fmt: skip
+        plain = lambda x: same_conv2d(same_conv2d(x, *parts[0]).relu(), *parts[1]).relu()
+
+    def trunk(x: Tensor) -> Tensor:
+        # Inside torch.func's transformations, and for what the layers themselves would refuse, the layers are asked.
+        known = x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4
+        known = known and x.shape[1] == colours and not torch._C._are_functorch_transforms_active()
+        return fast(x) if known else plain(x)
+
+    return trunk
