@@ -28,7 +28,7 @@ typedef float Unaligned __attribute__((vector_size(LANES * 4), aligned(4)));
 constexpr int BLOCK = 8192;  // bytes of weights that stay in the nearest cache while all pixels pass
 constexpr int FIRST = 16, SECOND = 32;  // filters of the two layers
 
-// sums[i][v] = sum_t sum_c a[base[i] + offset[t] + c] * w[t][c][v], handed to `store` for every i < n.
+// sums[i][v] = sum_t sum_c a[base[i] + offset[t] + c] * w[t][c][v], t the rows of a filter, handed to `store` for every i < n.
 template <int WIDTH, class Store>
 static inline void product(int n, const int* base, const float* a, int taps, const int* offset, int channels,
                            const float* w, float* partial, Store store) {
@@ -90,7 +90,6 @@ struct Layer {  // a convolution with square filters: input (height, width), out
   int padded_height() const { return std::max((rows - 1) * stride + size, height + top); }
   int padded_width() const { return std::max((columns - 1) * stride + size, width + left); }
   int pixels() const { return rows * columns; }
-  int taps() const { return size * size; }
   static int max(int a, int b) { return a > b ? a : b; }
 };
 
@@ -99,13 +98,13 @@ struct Desk {
   Layer one, two;
   int colours;
   std::vector<float> x, a, d1, d2, dx;           // padded image; padded relu(conv1); gradients behind both layers
-  std::vector<int> base1, tap1, base2, tap2;     // offsets in x and a
-  std::vector<int> row1, row2;                   // the same, for one channel of one tap after the other
+  std::vector<int> base1, tap1, base2, tap2;     // offsets in x and a: of windows, and of a window's rows
+  std::vector<int> row1, row2;                   // of every number of a window
   std::vector<int> plain;                        // 0, FIRST, 2 FIRST, ...
   struct Class { std::vector<int> base, target; };
   std::vector<Class> classes;                    // input pixels of conv2 that see the same taps
-  std::vector<int> back;                         // of its taps, offsets in d2
-  int reach, wide2;                              // taps along an axis of one class; width of d2 with its zeros
+  std::vector<int> back;                         // of the rows of what such a pixel is seen by, offsets in d2
+  int reach, wide2;                              // outputs along an axis that see a pixel; width of d2 with its zeros
 
   Desk(const Layer& one, const Layer& two, int colours) : one(one), two(two), colours(colours) {
     x.assign(one.padded_height() * one.padded_width() * colours, 0);
@@ -119,8 +118,8 @@ struct Desk {
     d2.assign(tall2 * wide2 * SECOND, 0);
     windows(one, colours, base1, tap1);
     windows(two, FIRST, base2, tap2);
-    for (int t : tap1) for (int c = 0; c < colours; c++) row1.push_back(t + c);
-    for (int t : tap2) for (int c = 0; c < FIRST; c++) row2.push_back(t + c);
+    for (int t : tap1) for (int c = 0; c < one.size * colours; c++) row1.push_back(t + c);
+    for (int t : tap2) for (int c = 0; c < two.size * FIRST; c++) row2.push_back(t + c);
     for (int i = 0; i < one.pixels(); i++) plain.push_back(i * FIRST);
     classes.resize(two.stride * two.stride);
     for (int i = 0; i < two.height; i++)
@@ -130,16 +129,14 @@ struct Desk {
         own.base.push_back(((u / two.stride) * wide2 + v / two.stride) * SECOND);
         own.target.push_back((i * two.width + j) * FIRST);
       }
-    for (int m = 0; m < reach; m++)
-      for (int n = 0; n < reach; n++) back.push_back(((reach - 1 - m) * wide2 + reach - 1 - n) * SECOND);
+    for (int m = 0; m < reach; m++) back.push_back(m * wide2 * SECOND);
   }
 
   static void windows(const Layer& layer, int channels, std::vector<int>& base, std::vector<int>& tap) {
     const int wide = layer.padded_width() * channels;
     for (int i = 0; i < layer.rows; i++)
       for (int j = 0; j < layer.columns; j++) base.push_back(i * layer.stride * wide + j * layer.stride * channels);
-    for (int i = 0; i < layer.size; i++)
-      for (int j = 0; j < layer.size; j++) tap.push_back(i * wide + j * channels);
+    for (int i = 0; i < layer.size; i++) tap.push_back(i * wide);
   }
 
   void read(const float* image) {
@@ -153,7 +150,7 @@ struct Desk {
   // a = conv1(x) and then relu, which `open` remembers; with `linear` no bias, and `open` is the relu.
   void first(const float* w1, const float* b1, uint8_t* open, bool linear) {
     const int wide = two.padded_width() * FIRST;
-    product<FIRST>(one.pixels(), base1.data(), x.data(), one.taps(), tap1.data(), colours, w1,
+    product<FIRST>(one.pixels(), base1.data(), x.data(), one.size, tap1.data(), one.size * colours, w1,
                    partial.data(), [&](int p, const float* sums) {
                      float* to = &a[(p / one.columns + two.top) * wide + (p % one.columns + two.left) * FIRST];
                      uint8_t* mask = open + p * FIRST;
@@ -170,7 +167,7 @@ struct Desk {
 
   // h = relu(conv2(a)); with `linear` no bias, and the relu is that of `seen`, its output at the image.
   void second(const float* w2, const float* b2, const float* seen, float* h) {
-    product<SECOND>(two.pixels(), base2.data(), a.data(), two.taps(), tap2.data(), FIRST, w2,
+    product<SECOND>(two.pixels(), base2.data(), a.data(), two.size, tap2.data(), two.size * FIRST, w2,
                     partial.data(), [&](int p, const float* sums) {
                       float* to = h + p * SECOND;
                       const float* at = seen + p * SECOND;
@@ -198,7 +195,7 @@ struct Desk {
   void between(const float* w2t, const uint8_t* open) {
     for (size_t k = 0; k < classes.size(); k++) {
       const Class& own = classes[k];
-      product<FIRST>(int(own.base.size()), own.base.data(), d2.data(), reach * reach, back.data(), SECOND,
+      product<FIRST>(int(own.base.size()), own.base.data(), d2.data(), reach, back.data(), reach * SECOND,
                      w2t + k * reach * reach * SECOND * FIRST, partial.data(), [&](int p, const float* sums) {
                        float* to = &d1[own.target[p]];
                        const uint8_t* mask = open + own.target[p];
@@ -210,12 +207,13 @@ struct Desk {
   // image = conv1' d1: every output adds its part to the pixels that it sees.
   template <int WIDTH>
   void before(const float* w1t, float* image) {
-    const int zero = 0, run = one.size * colours;
+    constexpr int RUN = WIDTH / 4;  // numbers in a row of the filter
+    const int zero = 0;
     std::fill(dx.begin(), dx.end(), 0.f);
     product<WIDTH>(one.pixels(), plain.data(), d1.data(), 1, &zero, FIRST, w1t, partial.data(), [&](int p, const float* sums) {
-      for (int i = 0; i < one.size; i++) {
-        float* to = &dx[base1[p] + tap1[i * one.size]];
-        for (int c = 0; c < run; c++) to[c] += sums[i * run + c];
+      for (int i = 0; i < 4; i++) {
+        float* to = &dx[base1[p] + tap1[i]];
+        for (int c = 0; c < RUN; c++) to[c] += sums[i * RUN + c];
       }
     });
     for (int c = 0; c < colours; c++)

@@ -55,7 +55,7 @@ class Layers:
             second.permute(2, 3, 1, 0),  # (k, k, 16, 32)
             second.new_zeros(SECOND) if conv2.bias is None else conv2.bias.detach(),
             first.permute(0, 2, 3, 1),  # (16, k, k, C)
-            blocks.permute(3, 5, 2, 4, 0, 1),  # (a, a', taps, taps', 32, 16)
+            blocks.permute(3, 5, 2, 4, 0, 1).flip(2, 3),  # (a, a', taps, taps', 32, 16), the last tap first
         ]
         self.packed = [part.clone(memory_format=torch.contiguous_format) for part in orders]
         self.networks: dict[tuple[int, int], _Network] = {}
