@@ -42,8 +42,10 @@ def command_data(args) -> None:
 
 
 def command_train(args) -> None:
-    from . import data, models, networks, profiles, training
-    from .losses import METHODS
+    from . import profiles
+    from .network_names import NetworkName
+    from .paper import ARCHITECTURES, METHODS, OTHER_METHODS, TITLES
+    from .schedule import PRECISIONS, Schedule
 
     out = args.out or places.home() / "_build/networks"
     if args.profile:
@@ -52,17 +54,18 @@ def command_train(args) -> None:
             print(f"profile {args.profile} trains nothing: it uses released networks")
     else:
         # In file names and on a command line methods may be lower case; training says which names there are.
-        known = {method.lower(): method for method in METHODS}
+        every = (*METHODS, *OTHER_METHODS)
+        known = {method.lower(): method for method in every}
         methods = [known.get(method.lower(), method) for method in args.method.split(",")]
         for word, known, what in (
-            *((method, METHODS, "method") for method in methods), (args.dataset, data.TITLES, "dataset"),
-            (args.model, models.ARCHITECTURES, "architecture"), (args.precision, training.PRECISIONS, "precision"),
+            *((method, every, "method") for method in methods), (args.dataset, TITLES, "dataset"),
+            (args.model, ARCHITECTURES, "architecture"), (args.precision, PRECISIONS, "precision"),
         ):  # fmt: skip
             if word not in known:  # before anything is made
                 raise ValueError(f"unknown {what} {word!r}; known are {', '.join(known)}.")
-        training.Schedule.load(args.schedule, args.dataset)
+        Schedule.load(args.schedule, args.dataset)
         names = [
-            networks.NetworkName(args.dataset, args.model, method, seed, args.schedule, gamma)
+            NetworkName(args.dataset, args.model, method, seed, args.schedule, gamma)
             for method in methods
             for gamma in (args.gamma if method.startswith("Int") else args.gamma[:1])  # others have none
             for seed in args.seed
@@ -71,6 +74,8 @@ def command_train(args) -> None:
     for name in names:
         path = name.path(out)
         if path.exists() and args.resume:
+            from . import networks
+
             asked = {"precision": args.precision, "kept": args.keep}
             print(f"{places.shown(path)} is there already{differs(networks.load(path)[1], asked)}")
         else:
@@ -101,6 +106,7 @@ def train(
 
     from . import data, models, networks, training
     from .checks import check_device
+    from .schedule import Schedule
     from .together import fit_together
 
     device = check_device(device)
@@ -117,7 +123,7 @@ def train(
         reports = [scalars(tensorboard / name.slug)] if tensorboard else []
         if not sys.stderr.isatty():
             reports.append(lambda row: log_epoch(name.slug, row))
-        schedule = training.Schedule.load(name.schedule, name.dataset)
+        schedule = Schedule.load(name.schedule, name.dataset)
         return training.Run(model, dataset, name.method, schedule, gamma=name.gamma, seed=name.seed, keep=keep,
                             precision=precision, checkpoint=checkpoint,
                             report=lambda row: [say(row) for say in reports])  # fmt: skip

@@ -4,11 +4,12 @@ A refusal says what was expected, what came and what to do.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from numbers import Real
 
 import torch
 from torch import Tensor
+
+from .values import came, check_whole
 
 
 class NotANumber(ValueError):
@@ -35,72 +36,6 @@ def capturing() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-def check_number(
-    value: object, name: str, low: float = -math.inf, high: float = math.inf, *, above: bool = False
-) -> None:
-    """Refuse anything but a finite number in [low, high], or in (low, high] where `above`.
-
-    Raises:
-        TypeError: no number.
-        ValueError: out of range, naming the argument.
-    """
-    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex() and value.dtype != torch.bool:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number; got {_came(value)}.")
-    if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
-        raise ValueError(f"{name} must be a finite number{_limits(low, high, above)}; got {value}.")
-
-
-def check_radius(value: object, name: str = "eps", *, above: bool = False) -> None:
-    """Refuse anything but a perturbation size in [0, 1], the unit of the pixels; above 0 where `above`.
-
-    Raises:
-        TypeError, ValueError: see `check_number`.
-    """
-    try:
-        check_number(value, name, 0, 1, above=above)
-    except ValueError as error:
-        raise ValueError(f"{error} Write 8/255, not 8.") from None
-
-
-def check_whole(value: object, name: str, low: float = 0, high: float = math.inf) -> None:
-    """Refuse anything but a whole number in low .. high; 3.0 is one.
-
-    Raises:
-        TypeError: no number.
-        ValueError: not whole or out of range, naming the argument.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a whole number; got {_came(value)}.")
-    if not (math.isfinite(value) and int(value) == value and low <= value <= high):
-        raise ValueError(f"{name} must be a whole number{_limits(low, high)}; got {value}.")
-
-
-def check_choice(value: object, name: str, known: Sequence[object]) -> None:
-    """Refuse anything but one of the known values.
-
-    Raises:
-        ValueError: with all of them.
-    """
-    if not any(type(value) is type(other) and value == other for other in known):
-        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r:.80}.")
-
-
-def check_each(values: object, name: str, check: Callable[..., None], *limits: object, **more: object) -> None:
-    """Refuse anything but a sequence of at least one value, each of which `check` lets pass.
-
-    Raises:
-        TypeError, ValueError: no sequence, none in it, or see `check`.
-    """
-    if isinstance(values, str) or not isinstance(values, Sequence | Tensor):
-        raise TypeError(f"{name} must be a sequence, such as a list; got {_came(values)}.")
-    if len(values) == 0:
-        raise ValueError(f"{name} must hold at least one value; got none.")
-    for value in values:
-        check(value, name, *limits, **more)
-
-
 def check_logits(logits: Tensor, name: str = "logits") -> None:
     """Refuse anything but floating-point logits (N, classes).
 
@@ -109,7 +44,7 @@ def check_logits(logits: Tensor, name: str = "logits") -> None:
         ValueError: wrong rank.
     """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor (N, classes); got {_came(logits)}.")
+        raise TypeError(f"{name} must be a floating-point tensor (N, classes); got {came(logits)}.")
     if logits.dim() != 2:
         raise ValueError(f"{name} must have shape (N, classes); got {tuple(logits.shape)}.")
 
@@ -123,24 +58,11 @@ def check_pair(a: Tensor, b: Tensor, name: str, rank: int) -> None:
     """
     for each in (a, b):
         if not isinstance(each, Tensor) or not each.is_floating_point():
-            raise TypeError(f"{name} must be floating-point tensors; got {_came(each)}.")
+            raise TypeError(f"{name} must be floating-point tensors; got {came(each)}.")
     if a.shape != b.shape or a.dim() < rank:
         axes = {1: "(..., E)", 2: "(N, ...)", 3: "(N, k, h, w), k the number of classes"}[rank]
         advice = " Write maps[:, None] where the axis of classes is missing." if rank == 3 else ""
         raise ValueError(f"{name} must have one shape {axes}; got {tuple(a.shape)} and {tuple(b.shape)}.{advice}")
-
-
-def _came(value: object) -> str:
-    """What came, in a word or two."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
-    return f"{repr(value):.40} of type {type(value).__name__}"
-
-
-def _limits(low: float, high: float, above: bool = False) -> str:
-    if math.isfinite(high):
-        return f" in {'(' if above else '['}{low:g}, {high:g}]"
-    return f" {'>' if above else '>='} {low:g}" if math.isfinite(low) else ""
 
 
 def check_images(x: Tensor, name: str = "x") -> None:
@@ -197,7 +119,7 @@ def check_step_sizes(*, eps: float | Tensor, alpha: float | Tensor, steps: int, 
         return
     for value, name in ((eps, "eps"), (alpha, "alpha")):
         if isinstance(value, bool) or not isinstance(value, Real | Tensor):
-            raise TypeError(f"{name} must be a number or a tensor of one an image; got {_came(value)}.")
+            raise TypeError(f"{name} must be a number or a tensor of one an image; got {came(value)}.")
     check_whole(steps, "steps")
     if any(isinstance(value, Tensor) and value.numel() == 0 for value in (eps, alpha)):
         return  # of no image

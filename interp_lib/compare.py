@@ -7,7 +7,7 @@ from fractions import Fraction
 from statistics import fmean, stdev
 
 from . import records
-from .records import GAMMA
+from .paper import GAMMA
 
 # Tables A1 and A2, CIFAR-10: the name that is printed -> the network whose row it is. The chapter on Appendix E
 # derives it twice, from Table A3 and from the released networks; a test derives it again.

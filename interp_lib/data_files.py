@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .paper import TITLES
 from .places import home
 from .reading import FileError, opened, read_bytes
 
@@ -38,7 +39,6 @@ IMAGENET_RANGES = (
 VALIDATION = 5000
 DIGITS_VALIDATION, DIGITS_TEST = 200, 400
 
-TITLES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "restricted_imagenet": "R-ImageNet"}
 _IMAGE_SHAPES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
 _MNIST_PARTS = {"training": "train", "test": "t10k"}
 _MNIST_FILES = tuple(

@@ -11,7 +11,8 @@ discrepancy by the number of pixels u (squared l2: by u^2): `scale=u` says so wh
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_labels, check_logits, check_number, check_pair, check_whole
+from .checks import check_labels, check_logits, check_pair
+from .values import check_choice, check_number, check_whole
 
 
 def check_maps(maps: Tensor, maps_adv: Tensor) -> None:

@@ -7,17 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .attacks.pgd import evaluating, pgd, pgd_iterates, uniform_start
-from .checks import (
-    check_each,
-    check_images,
-    check_labels,
-    check_number,
-    check_numbers,
-    check_radius,
-    check_step_sizes,
-    check_whole,
-)
+from .checks import check_images, check_labels, check_numbers, check_step_sizes
 from .records import pack
+from .values import check_each, check_number, check_radius, check_whole
 
 
 def proportion(right: Tensor) -> dict:

@@ -10,12 +10,12 @@ from .attacks.aai import aai
 from .attacks.isa import class_set, isa_over_eps, margin, margin_attack, released_settings
 from .attacks.minimal import MinimalAttack, minimal_eps
 from .attacks.pgd import clipped, evaluating
-from .checks import check_choice, check_each, check_number, check_radius, check_whole
 from .data import EvaluationSubset
 from .discrepancy import kendall_tau, normalised_discrepancy
 from .evaluation import predictions
 from .interpreters import cam, gradcam_pp_release, integrated_gradients_release, representation
 from .scores import from_record, image_scores, isa_scores, to_record
+from .values import check_choice, check_each, check_number, check_radius, check_whole
 
 # The paper's names. Its GradCAM++ and its IG are the released code's, see `interpreters`.
 INTERPRETERS = {

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_classes, check_each, check_images, check_logits, check_whole
+from .checks import check_classes, check_images, check_logits
 from .fold import check_contract, pool_share, unwrapped
 from .sensitivity import (
     deconvolution,
@@ -30,6 +30,7 @@ from .sensitivity import (
     smoothgrad,
     vanilla_gradient,
 )
+from .values import check_each, check_whole
 
 Head = Callable[[Tensor], Tensor]
 

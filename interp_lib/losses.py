@@ -25,7 +25,7 @@ from .attacks.pgd import Objective, cross_entropy
 from .discrepancy import distances, target_free_discrepancy
 from .fold import fold_for_training
 from .models import GlobalPoolNetwork
-from .records import GAMMA
+from .paper import GAMMA
 
 PATH_STEPS = 5  # of IG-Norm's integral
 Dtype = torch.dtype | None

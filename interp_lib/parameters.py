@@ -7,7 +7,7 @@ from collections.abc import Iterable, MutableMapping
 from fractions import Fraction
 from numbers import Real
 
-from . import released
+from .paper import METHODS
 
 LARGEST = 2**31 - 1
 # Name -> kind, smallest and largest value, what it is. A number may be written as text: "8/255", "1e2".
@@ -23,7 +23,7 @@ NUMBERS = {
     "eps": (float, 1e-6, 1.0, "a radius in the unit of the pixels, 8/255 and not 8"),
     "alpha": (float, 1e-6, 1.0, "a step size in the unit of the pixels, 1/255 and not 1"),
 }
-NAMES = {"profile": None, "method": released.METHODS}  # None: the files in profiles/
+NAMES = {"profile": None, "method": METHODS}  # None: the files in profiles/
 SWITCHES = ("recompute",)
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 WITHIN = {"shown": -1, "n_shown": 0}  # these count among a page's n images: at most n - 1, at most n

@@ -7,7 +7,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -207,6 +206,8 @@ def agreement(cells: Iterable[Cell], columns: Mapping[str, str]) -> Figure:
 
 def difference_matrix(differences: pd.DataFrame, chosen: Mapping[str, str], *, xlabel: str, ylabel: str) -> Figure:
     """Differences between rows and columns as a heat map, the chosen column of every row framed."""
+    import seaborn  # whose statistics take seconds to load, and one figure needs it
+
     figure, ax = plt.subplots(figsize=(WIDTH, 0.55 * len(differences) + 1.6))
     plt.close(figure)
     seaborn.heatmap(

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-from . import data, losses, models, networks, released, training
-from .models import GlobalPoolNetwork
+from .network_names import NetworkName
+from .paper import ARCHITECTURES, GAMMA, METHODS, OTHER_METHODS, TITLES
 from .places import project_root as project_root  # chapters ask for it here
 from .reading import FileError, read_yaml
-from .records import GAMMA
+from .schedule import PRECISIONS, Schedule
+
+if TYPE_CHECKING:  # PyTorch takes seconds; a command that only reads profiles does without
+    from .data import Dataset
+    from .models import GlobalPoolNetwork
 
 
 class ProfileError(FileError):
@@ -41,24 +46,26 @@ class Profile:
     def method_names(self) -> list[str]:
         return [method.strip() for method in self.methods.split(",")]
 
-    def trained(self) -> list[networks.NetworkName]:
+    def trained(self) -> list[NetworkName]:
         """The networks that this profile has to train; none where it uses the released ones."""
         return [
-            networks.NetworkName(self.dataset, self.model, method, seed, self.schedule)
+            NetworkName(self.dataset, self.model, method, seed, self.schedule)
             for method in self.method_names
             for seed in range(self.seeds)
             if self.networks == "ours"
         ]
 
-    def load_network(self, method: str, seed: int = 0) -> GlobalPoolNetwork:
+    def load_network(self, method: str, seed: int = 0) -> "GlobalPoolNetwork":
         """A network of this profile, in evaluation mode.
 
         Raises:
             FileNotFoundError: with the command that trains it, or the way to the released ones.
         """
+        from . import networks, released
+
         if self.networks == "released":
             return released.read_network(released.find(self.dataset, self.model, method))
-        name = networks.NetworkName(self.dataset, self.model, method, seed, self.schedule)
+        name = NetworkName(self.dataset, self.model, method, seed, self.schedule)
         path = name.path(project_root() / "_build/networks")
         if not path.exists():
             raise FileNotFoundError(
@@ -66,7 +73,9 @@ class Profile:
             )
         return networks.load(path)[0]
 
-    def load_data(self) -> data.Dataset:
+    def load_data(self) -> "Dataset":
+        from . import data
+
         return data.load(self.dataset)
 
 
@@ -94,10 +103,10 @@ def load(name: str = "digits") -> Profile:
     profile = Profile(name=name, **content)
     if profile.networks not in ("ours", "released"):
         raise ProfileError(f"profiles/{name}.yml: networks must be 'ours' or 'released'; got {profile.networks!r}.")
-    for key, known in (("dataset", data.TITLES), ("model", models.ARCHITECTURES)):
+    for key, known in (("dataset", TITLES), ("model", ARCHITECTURES)):
         if content[key] not in known:
             raise ProfileError(f"profiles/{name}.yml: {key} must be one of {', '.join(known)}; got {content[key]!r}.")
-    if unknown := [method for method in profile.method_names if method not in released.METHODS]:
+    if unknown := [method for method in profile.method_names if method not in METHODS]:
         raise ProfileError(f"profiles/{name}.yml: no such method: {', '.join(unknown)}.")
     if len(set(profile.method_names)) < len(profile.method_names):
         raise ProfileError(f"profiles/{name}.yml: methods names one twice: {profile.methods}.")
@@ -105,19 +114,19 @@ def load(name: str = "digits") -> Profile:
         if content[key] < least:
             raise ProfileError(f"profiles/{name}.yml: {key} must be at least {least}; got {content[key]}.")
     try:
-        training.Schedule.load(profile.schedule, profile.dataset if profile.networks == "ours" else None)
+        Schedule.load(profile.schedule, profile.dataset if profile.networks == "ours" else None)
     except ValueError as error:
         raise ProfileError(f"profiles/{name}.yml: {error}") from None
     return profile
 
 
 # What `snakemake grid --config` takes: its own names, and those of the options of `train`.
-GRID = {"dataset": "mnist", "model": "small", "schedule": "quick", "methods": ",".join(released.METHODS), "seeds": "1",
+GRID = {"dataset": "mnist", "model": "small", "schedule": "quick", "methods": ",".join(METHODS), "seeds": "1",
         "gammas": "", "method": None, "seed": None, "gamma": None, "folder": "networks", "precision": "float32",
         "gpus": "0", "profile": "digits"}  # fmt: skip
 
 
-def grid(config: Mapping[str, object]) -> list[networks.NetworkName]:
+def grid(config: Mapping[str, object]) -> list[NetworkName]:
     """List the networks of a grid: methods times seeds, and other gammas of the methods that have one.
 
     Args:
@@ -141,15 +150,16 @@ def grid(config: Mapping[str, object]) -> list[networks.NetworkName]:
             what = "whole numbers" if kind is int else "numbers"
             raise ValueError(f"--config {key} must be {what} with commas between them; got {wanted[key]!r}.") from None
 
-    named = {method.lower(): method for method in losses.METHODS}
+    every = (*METHODS, *OTHER_METHODS)
+    named = {method.lower(): method for method in every}
     asked = [method.strip() for method in (wanted["method"] or wanted["methods"]).split(",")]
     if strange := [method for method in asked if method.lower() not in named]:
-        raise ValueError(f"unknown method {', '.join(strange)}; known are {', '.join(losses.METHODS)}.")
+        raise ValueError(f"unknown method {', '.join(strange)}; known are {', '.join(every)}.")
     methods = [named[method.lower()] for method in asked]
-    for key, known in (("dataset", data.TITLES), ("model", models.ARCHITECTURES), ("precision", training.PRECISIONS)):
+    for key, known in (("dataset", TITLES), ("model", ARCHITECTURES), ("precision", PRECISIONS)):
         if wanted[key] not in known:
             raise ValueError(f"--config {key} must be one of {', '.join(known)}; got {wanted[key]!r}.")
-    training.Schedule.load(wanted["schedule"], wanted["dataset"])
+    Schedule.load(wanted["schedule"], wanted["dataset"])
     if wanted["seed"] is not None:
         seeds = numbers("seed", int)
     else:
@@ -160,7 +170,7 @@ def grid(config: Mapping[str, object]) -> list[networks.NetworkName]:
         pairs = [(m, g) for m in methods for g in (gammas if m.startswith("Int") else [GAMMA])]
     else:
         pairs = [*((m, GAMMA) for m in methods), *(("Int", g) for g in numbers("gammas", float))]
-    name = lambda method, gamma, seed: networks.NetworkName(
+    name = lambda method, gamma, seed: NetworkName(
         wanted["dataset"], wanted["model"], method, seed, wanted["schedule"], gamma
     )
     return [name(method, gamma, seed) for seed in seeds for method, gamma in pairs]

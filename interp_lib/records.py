@@ -28,11 +28,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .paper import GAMMA as GAMMA  # others ask for it here
 from .reading import FileError, printable, read_json
 
 SCHEMA = 1
 RESULTS = Path("results")
-GAMMA = 0.01  # the paper's regularisation parameter, in the released code's units; see `losses`
 
 
 LARGEST_RECORD = 2**24  # bytes; of the committed ones the longest has 270,000

@@ -20,10 +20,9 @@ import numpy as np
 import torch
 
 from .models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, build, weight_shapes
+from .paper import GAMMA, METHODS
 from .reading import FileError, printable, read_bytes
-from .records import GAMMA
 
-METHODS = ("Normal", "Adv", "TRADES", "IG-Norm", "IG-Norm-Sum", "Int-1-class", "Int", "Int-Adv")
 _METHOD_IN_FILE = dict(zip(METHODS, ("normal", "adv", "trades", "ig", "igsum", "intone", "int", "intadv"), strict=True))
 _FILE_NAME = {
     ("mnist", "small"): "mnist_smallgap_{}_100.pkl",

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ACTIVATIONS, ReplacedRelu, check_rectifiers
-from .checks import check_choice, check_classes, check_images, check_number, check_whole
+from .checks import check_classes, check_images
 from .fold import fold_after_first, structure, unwrapped
 from .models import evaluating
 from .quadrature import RULES, path_points
+from .values import check_choice, check_number, check_whole
 
 Folded = tuple[nn.Module, Callable[[Tensor], Tensor]]
 BYTES = 400 * 2**20  # that the points of an internal batch may keep for the way back

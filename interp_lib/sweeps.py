@@ -8,7 +8,8 @@ both kinds of record, `released` and `sweeps`, become one table.
 from collections.abc import Iterable, Sequence
 
 from .measure import TRAINING_EPS
-from .records import GAMMA, Record
+from .paper import GAMMA
+from .records import Record
 
 
 def rows_of_small(found: Iterable[Record], measurement: str, dataset: str) -> list[dict]:

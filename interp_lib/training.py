@@ -12,8 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
-from importlib import resources
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -21,115 +20,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .attacks.pgd import Objective, ascend, pgd, uniform_start
-from .checks import NotANumber, check_choice, check_number, check_whole
+from .checks import NotANumber
 from .data import Dataset
 from .evaluation import count_correct
 from .fold import depends_on_mode, device_of, dtype_of
 from .losses import METHODS
 from .models import GlobalPoolNetwork, all_finite
-from .reading import FileError, opened, read_yaml
-from .records import GAMMA, write_atomically
+from .paper import GAMMA
+from .reading import opened
+from .records import write_atomically
+from .schedule import PRECISIONS, Schedule
+from .values import check_choice, check_number, check_whole
 
 LARGEST_CHECKPOINT = 2**30  # bytes; a WResnet's has 8 million
 WATCHED = 1000  # validation images that are attacked after every epoch
 FIT_SETTINGS = {"gamma", "seed", "precision", "checkpoint", "keep", "report"}  # see `fit`
-PRECISIONS = ("float32", "bfloat16")  # of the convolutions; weights, maps and logits are float32 in both
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how hard: plain numbers, one YAML file `schedules/NAME.yml` with a section for every dataset.
-
-    Attributes:
-        epochs, batch_size, learning_rate: of Adam; the last partial batch of an epoch is dropped.
-        eps: radius of the inner maximisation after the ramp, in the unit of the pixels.
-        ramp_start, ramp_end: training steps; the radius is 0 before, eps after, linear in between.
-        attack_steps, attack_alpha: of the inner maximisation, from a uniform random start.
-        decay: training steps at which the learning rate falls to a tenth.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    eps: float
-    ramp_start: int
-    ramp_end: int
-    attack_steps: int
-    attack_alpha: float
-    decay: tuple[int, ...] = ()
-
-    def __post_init__(self):
-        """Refuse what cannot be trained by, a ramp that ends before it starts among it."""
-        for key in ("epochs", "batch_size"):
-            check_whole(getattr(self, key), key, 1)
-        for key in ("ramp_start", "ramp_end", "attack_steps"):
-            check_whole(getattr(self, key), key)
-        check_number(self.learning_rate, "learning_rate", 0, above=True)
-        check_number(self.eps, "eps", 0, 1)
-        check_number(self.attack_alpha, "attack_alpha", 0)
-        if self.ramp_end < self.ramp_start:
-            raise ValueError(f"ramp_end must be at least ramp_start, {self.ramp_start}; got {self.ramp_end}.")
-        if not isinstance(self.decay, tuple | list):
-            raise TypeError(f"decay must be a list of training steps; got {self.decay!r:.80}.")
-        for step in self.decay:
-            check_whole(step, "decay")
-
-    @classmethod
-    def load(cls, name: str, dataset: str | None) -> "Schedule | None":
-        """A schedule of the library by name, for a dataset.
-
-        Args:
-            dataset: where it is None, that there is such a schedule is all that is looked at.
-
-        Raises:
-            ValueError: an unknown name, a file that is no YAML of plain values, a dataset that it does not cover, an
-                unknown or a missing key, or a value that cannot be.
-        """
-        folder = resources.files(__package__) / "schedules"
-        known = sorted(p.name.removesuffix(".yml") for p in folder.iterdir() if p.name.endswith(".yml"))
-        if name not in known:
-            raise ValueError(f"unknown schedule {name!r}; known are {', '.join(known)}.")
-        if dataset is None:
-            return None
-        with resources.as_file(folder / f"{name}.yml") as path:
-            sections = read_yaml(path)
-        if not isinstance(sections, dict) or dataset not in sections:
-            covered = ", ".join(map(str, sections)) if isinstance(sections, dict) else "nothing"
-            raise FileError(f"schedule {name!r} is for {covered}, not for {dataset!r}.")
-        content, where = sections[dataset], f"schedules/{name}.yml, {dataset}"
-        expected = {f.name: f.type for f in fields(cls)}
-        keys = set(content) if isinstance(content, dict) else set()
-        if wrong := sorted(map(str, keys ^ set(expected))):
-            raise FileError(f"{where} must have the keys {', '.join(expected)}; see {', '.join(wrong)}.")
-
-        def number(key: str, value, kind):
-            try:
-                converted = kind(float(value))
-                if converted == float(value) and not isinstance(value, bool):
-                    return converted
-            except (TypeError, ValueError, OverflowError):
-                pass
-            what = "a whole number" if kind is int else "a number"
-            raise FileError(f"{where}: {key} must be {what}; got {value!r}.")
-
-        decay = content.pop("decay")
-        if not isinstance(decay, list):
-            raise FileError(f"{where}: decay must be a list of training steps; got {decay!r}.")
-        numbers = {key: number(key, value, expected[key]) for key, value in content.items()}
-        try:
-            return cls(**numbers, decay=tuple(number("decay", step, int) for step in decay))
-        except FileError:
-            raise
-        except ValueError as error:
-            raise FileError(f"{where}: {error}") from None
-
-    def radius(self, step: int) -> float:
-        """eps of the inner maximisation at a training step, counted from 0."""
-        return self.eps * min(max((step - self.ramp_start) / max(self.ramp_end - self.ramp_start, 1), 0.0), 1.0)
-
-    def rate(self, step: int) -> float:
-        """Learning rate at a training step, counted from 0: a tenth after every step of `decay`."""
-        return self.learning_rate * 0.1 ** sum(step >= at for at in self.decay)
 
 
 class Diverged(RuntimeError):

@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "interp_lib"
 # Each floor imports from the floors above it only. A new module is put on a floor here.
 FLOORS = (
-    ("places", "reading"),
+    ("paper", "places", "reading", "values"),
+    ("network_names", "schedule"),
     ("activations", "checks", "data_files", "intervals", "pooling", "quadrature", "records"),
     ("data", "models"),
     ("fast",),
@@ -130,6 +131,7 @@ PATHS = {
     "training": "import interp_lib.training, interp_lib.networks",
     "measuring": "import interp_lib.measure, interp_lib.compare",
     "command": "import interp_lib.__main__",
+    "pages": "from interp_lib.profiles import load; load('digits').trained(); import interp_lib.chapters",
 }
 
 

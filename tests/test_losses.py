@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from conftest import images
 
-from interp_lib import losses
+from interp_lib import losses, models, paper
 from interp_lib.attacks.pgd import input_gradient
 from interp_lib.fold import fold_for_training
 from interp_lib.models import build
@@ -25,6 +25,11 @@ def case(architecture="small", classes=5):
     x = images(IMAGES, SHAPES[architecture], seed=3)
     x_adv = (x + 0.1 * torch.randn(x.shape, generator=generator, dtype=x.dtype)).clamp(0, 1)
     return model, x, torch.randint(classes, (IMAGES,), generator=generator), x_adv
+
+
+def test_the_names_that_need_no_pytorch_are_those_that_there_are():
+    assert list(losses.METHODS) == [*paper.METHODS, *paper.OTHER_METHODS]
+    assert tuple(models.ARCHITECTURES) == paper.ARCHITECTURES
 
 
 # The methods, image by image and class by class, on the plain network

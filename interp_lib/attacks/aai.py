@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_choice, check_images, check_labels, check_number, check_step_sizes, check_whole
+from ..checks import check_images, check_labels, check_step_sizes
 from ..discrepancy import discrepancy
 from ..fold import fixed_copy, is_foldable, unwrapped
 from ..interpreters import cam, gradcam_pp_release
 from ..models import GlobalPoolNetwork
+from ..values import check_choice, check_number, check_whole
 from .balls import largest_radius
 from .explained import Interpreter, explain
 from .isa import attack_loss

@@ -5,18 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import (
-    check_choice,
-    check_classes,
-    check_images,
-    check_labels,
-    check_number,
-    check_step_sizes,
-    check_whole,
-)
+from ..checks import check_classes, check_images, check_labels, check_step_sizes
 from ..discrepancy import discrepancy, target_free_discrepancy
 from ..fold import fold_logits, unwrapped
 from ..interpreters import cam
+from ..values import check_choice, check_number, check_whole
 from .balls import bisect, largest_radius
 from .explained import Interpreter, explain
 from .pgd import Direction, ascend, clipped, evaluating

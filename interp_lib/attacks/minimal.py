@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_images, check_number, check_whole
+from ..checks import check_images
+from ..values import check_number, check_whole
 from .balls import bisect
 
 

@@ -1,0 +1,94 @@
+"""Checks of single values: numbers, whole numbers, choices. Without PyTorch, so that a command refuses at once."""
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Real
+
+
+def _is_tensor(value: object) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "is_complex")
+
+
+def _plain(value: object) -> object:
+    """A tensor of one number as that number; everything else as it is."""
+    if _is_tensor(value) and value.dim() == 0 and not value.is_complex() and "bool" not in str(value.dtype):
+        return value.item()
+    return value
+
+
+def check_number(
+    value: object, name: str, low: float = -math.inf, high: float = math.inf, *, above: bool = False
+) -> None:
+    """Refuse anything but a finite number in [low, high], or in (low, high] where `above`.
+
+    Raises:
+        TypeError: no number.
+        ValueError: out of range, naming the argument.
+    """
+    value = _plain(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number; got {came(value)}.")
+    if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
+        raise ValueError(f"{name} must be a finite number{_limits(low, high, above)}; got {value}.")
+
+
+def check_radius(value: object, name: str = "eps", *, above: bool = False) -> None:
+    """Refuse anything but a perturbation size in [0, 1], the unit of the pixels; above 0 where `above`.
+
+    Raises:
+        TypeError, ValueError: see `check_number`.
+    """
+    try:
+        check_number(value, name, 0, 1, above=above)
+    except ValueError as error:
+        raise ValueError(f"{error} Write 8/255, not 8.") from None
+
+
+def check_whole(value: object, name: str, low: float = 0, high: float = math.inf) -> None:
+    """Refuse anything but a whole number in low .. high; 3.0 is one.
+
+    Raises:
+        TypeError: no number.
+        ValueError: not whole or out of range, naming the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a whole number; got {came(value)}.")
+    if not (math.isfinite(value) and int(value) == value and low <= value <= high):
+        raise ValueError(f"{name} must be a whole number{_limits(low, high)}; got {value}.")
+
+
+def check_choice(value: object, name: str, known: Sequence[object]) -> None:
+    """Refuse anything but one of the known values.
+
+    Raises:
+        ValueError: with all of them.
+    """
+    if not any(type(value) is type(other) and value == other for other in known):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r:.80}.")
+
+
+def check_each(values: object, name: str, check: Callable[..., None], *limits: object, **more: object) -> None:
+    """Refuse anything but a sequence of at least one value, each of which `check` lets pass.
+
+    Raises:
+        TypeError, ValueError: no sequence, none in it, or see `check`.
+    """
+    if isinstance(values, str) or not (isinstance(values, Sequence) or _is_tensor(values)):
+        raise TypeError(f"{name} must be a sequence, such as a list; got {came(values)}.")
+    if len(values) == 0:
+        raise ValueError(f"{name} must hold at least one value; got none.")
+    for value in values:
+        check(value, name, *limits, **more)
+
+
+def came(value: object) -> str:
+    """What came, in a word or two."""
+    if _is_tensor(value):
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
+    return f"{repr(value):.40} of type {type(value).__name__}"
+
+
+def _limits(low: float, high: float, above: bool = False) -> str:
+    if math.isfinite(high):
+        return f" in {'(' if above else '['}{low:g}, {high:g}]"
+    return f" {'>' if above else '>='} {low:g}" if math.isfinite(low) else ""
