@@ -78,7 +78,7 @@ def bytes_an_image(network: Callable[[Tensor], Tensor], x: Tensor) -> int:
         x: one image, or what the network takes in its place, (1, ...).
     """
 
-    def kept(images: Tensor) -> int:
+    def kept(copies: int) -> int:
         total = 0
 
         def pack(tensor: Tensor) -> Tensor:
@@ -87,11 +87,10 @@ def bytes_an_image(network: Callable[[Tensor], Tensor], x: Tensor) -> int:
             return tensor
 
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            network(images)
+            network(torch.cat([x] * copies).detach().requires_grad_())
         return total
 
-    x = x.detach().requires_grad_()
-    return max(kept(torch.cat([x, x])) - kept(x), x.nbytes)
+    return max(kept(2) - kept(1), x.nbytes)
 
 
 def _at_once(given: int | None, model: nn.Module, network: Callable[[Tensor], Tensor], x: Tensor, *, total: int) -> int:

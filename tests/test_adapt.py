@@ -94,6 +94,27 @@ def test_captum_says_the_same_of_a_resnet():
     assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()  # kinks: float32 rounds to either side of some
 
 
+@pytest.mark.parametrize(
+    "name, layer", [("resnet18", "layer4"), ("mobilenet_v2", "features"), ("regnet_y_400mf", "trunk_output")]
+)
+def test_pytorch_grad_cam_says_the_same(name, layer):
+    """It shows a map's positive part, scaled to 0 .. 1, enlarged to the image's size, and scaled again."""
+    peer = pytest.importorskip("pytorch_grad_cam")
+    network, model = pair(name)
+    x, target = images(), [3, 1]
+    wanted = [peer.utils.model_targets.ClassifierOutputTarget(t) for t in target]
+    with peer.GradCAM(model=network, target_layers=[getattr(network, layer)]) as gradcam:
+        theirs = torch.from_numpy(gradcam(input_tensor=x, targets=wanted))
+
+    def scaled(maps):
+        maps = maps - maps.amin((2, 3), keepdim=True)
+        return maps / (1e-7 + maps.amax((2, 3), keepdim=True))
+
+    ours = scaled(I.gradcam(model, x, torch.tensor(target)[:, None]).relu())
+    ours = scaled(F.interpolate(ours, x.shape[2:], mode="bilinear"))[:, 0]
+    assert (ours - theirs).abs().max() < 1e-3 and theirs.amax() > 0.5
+
+
 def test_normalisation_is_found_inside_or_given():
     network, _ = pair("shufflenet_v2_x0_5")
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
