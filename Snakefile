@@ -34,6 +34,11 @@ LONG = "04_attacks_on_maps|06_training|07_robustness|13_appendix_c|14_appendix_d
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
 
 
+def uses_networks(chapter):
+    """Whether a chapter loads networks that the build trains; the others can run beside the training."""
+    return "load_network(" in Path("book", f"{chapter}.ipynb").read_text(encoding="utf-8")
+
+
 def library(*modules):
     """Source files of modules of interp_lib, and of all that these import from it."""
     found, wanted = set(), [Path("interp_lib", f"{module}.py") for module in modules]
@@ -118,13 +123,14 @@ rule chapter:
     input:
         "book/{chapter}.ipynb",
         f"profiles/{PROFILE.name}.yml",
-        TRAINED,
+        lambda wildcards: TRAINED if uses_networks(wildcards.chapter) else [],
         RECORDS,
         EVERYTHING,
     output:
         "_build/src/book/{chapter}.ipynb",
     wildcard_constraints:
         chapter=f"(?!{LONG}).*",
+    priority: -2
     params:
         profile=PROFILE.name,
     threads: 1  # two chapters beside each other; two threads wait for each other whenever another program runs
@@ -139,7 +145,7 @@ use rule chapter as long_chapter with:
     wildcard_constraints:
         chapter=LONG,
     priority:
-        1
+        -1
 
 
 rule pages:
