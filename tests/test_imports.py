@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import interp_lib
+
 PACKAGE = Path(__file__).resolve().parent.parent / "interp_lib"
 # Each floor imports from the floors above it only. A new module is put on a floor here.
 FLOORS = (
@@ -61,6 +63,17 @@ def test_the_reader_of_imports_sees_them():
     assert {"checks", "fold"} <= imports(Path("attacks/pgd"))[0]
     assert {"data", "networks", "training"} <= imports(Path("__main__"))[0]  # inside functions
     assert "papermill" in imports(Path("chapters"))[1]
+
+
+@pytest.mark.parametrize("name", interp_lib.__all__)
+def test_the_package_shows_what_people_come_for(name):
+    assert name in dir(interp_lib) and getattr(interp_lib, name).__doc__
+    assert name not in {unit(module) for module in MODULES}  # importing that module would take its place
+
+
+def test_what_the_package_does_not_have_is_said():
+    with pytest.raises(AttributeError, match="no attribute 'pdg'; it has .*pgd"):
+        interp_lib.pdg()
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
