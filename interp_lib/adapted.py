@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .checks import check_images
-from .fold import AGREES, differences, dtype_of, trial_copy, unwrapped
+from .fast.proof import AGREES, differences, dtype_of, trial_copy, unwrapped
 from .models import GlobalPoolNetwork
 
 SIZES = (64, 32, 224, 28, 299)  # of the random images that a network is tried on, the first that it takes

@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_classes, check_images, check_logits
-from .fold import check_contract, pool_share, unwrapped
+from .fast.contract import check_contract
+from .fast.parts import pool_share
+from .fast.proof import unwrapped
 from .sensitivity import (
     deconvolution,
     guided_backpropagation,
@@ -81,9 +83,9 @@ def cam(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = Fa
         (N, k, h, w), signed.
 
     Raises:
-        TypeError, ValueError: see `checks` and `fold.check_contract`.
+        TypeError, ValueError: see `checks` and `fast.contract.check_contract`.
 
-    Source: eq. (1); Zhou et al. (2016). `fold.fold_cam` is the same for all classes and fixed weights, and faster.
+    Source: eq. (1); Zhou et al. (2016). `fast.fold.fold_cam` is the same for all classes and fixed weights, and faster.
     """
     model = _check(model, x, classes)
     features = model.features(x)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .attacks.pgd import Objective, cross_entropy
 from .discrepancy import distances, target_free_discrepancy
-from .fold import fold_for_training
+from .fast.fold import fold_for_training
 from .models import GlobalPoolNetwork
 from .paper import GAMMA
 
@@ -53,7 +53,7 @@ def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
         x: the batch, (N, C, H, W) in [0, 1].
         y: its labels, int64 (N,).
         gamma: the regularisation parameter; only Int and its variants have one.
-        dtype: of the convolutions, see `fold.fold_for_training`; None is that of the weights.
+        dtype: of the convolutions, see `fast.fold.fold_for_training`; None is that of the weights.
     """
     free, _ = fold_for_training(model, dtype)
     return Problem(cross_entropy(free.logits, y), None)

@@ -7,8 +7,8 @@ Every network maps images x (N, C, H, W) in [0, 1] to logits f(x) (N, classes) b
 A = features(x) being K maps of u = h * w pixels and w the weight of a linear layer, here without a bias. The logit is
 therefore the mean over pixels of the class activation map: completeness by construction. Where a network has a bias,
 the map sums to the logit less the bias, and Proposition 1, which is about changes of logits, holds all the same.
-No activation follows the last convolution, so that A is affine in the last convolution's input; `fold.py` makes use
-of that.
+No activation follows the last convolution, so that A is affine in the last convolution's input; `fast/fold.py` makes
+use of that.
 
 Source: section 2 and Appendix B; layers as in the released code, which the text leaves out: TensorFlow's SAME
 padding, ReLU before a convolution and not after it, no normalisation of the input.

@@ -3,8 +3,8 @@
 All maps here have one value for every pixel and colour of the image, (N, k, C, H, W): i in eq. (2) runs over the d
 entries of x. `interpreters.sum_colours` makes them (N, k, H, W) and keeps their sum.
 
-Without `create_graph` the network is folded first (`fold.py`) and the map carries no graph. With it, the derivative
-is that of the map itself, with respect to x and, unless `fixed_weights`, to the weights.
+Without `create_graph` the network is folded first (`fast/fold.py`) and the map carries no graph. With it, the
+derivative is that of the map itself, with respect to x and, unless `fixed_weights`, to the weights.
 """
 
 import contextlib
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from .activations import ACTIVATIONS, ReplacedRelu, check_rectifiers
 from .checks import check_classes, check_images
-from .fold import fold_after_first, structure, unwrapped
+from .fast.fold import fold_after_first
+from .fast.proof import structure, unwrapped
 from .models import evaluating
 from .quadrature import RULES, path_points
 from .values import check_choice, check_number, check_whole

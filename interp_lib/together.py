@@ -18,8 +18,8 @@ import torch
 from tqdm import tqdm
 
 from .attacks.pgd import ascend, cross_entropy, shifted
+from .fast.stack import Stack
 from .losses import METHODS
-from .stack import Stack
 from .training import WATCHED, Diverged, Run, deferred_interrupt, generator
 
 BLOCK = 25  # steps whose random starts are drawn at a time, and that are in flight before anyone looks

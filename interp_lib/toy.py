@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .attacks.pgd import projected_ascent
 from .discrepancy import target_free_discrepancy
-from .fold import fold_cam
+from .fast.fold import fold_cam
 from .losses import METHODS
 from .models import GlobalPoolNetwork
 

@@ -23,7 +23,7 @@ from .attacks.pgd import Objective, ascend, pgd, uniform_start
 from .checks import NotANumber
 from .data import Dataset
 from .evaluation import count_correct
-from .fold import depends_on_mode, device_of, dtype_of
+from .fast.proof import depends_on_mode, device_of, dtype_of
 from .losses import METHODS
 from .models import GlobalPoolNetwork, all_finite
 from .paper import GAMMA
@@ -290,7 +290,7 @@ def fit(
 
     Args:
         model: on the device of the dataset; any classifier, and for Int and its variants one with a CAM, as
-            `adapted.adapt` makes of others. What a step does to running statistics `fold.fold_for_training` says.
+            `adapted.adapt` makes of others. What a step does to running statistics `fast.fold.fold_for_training` says.
         dataset: its `train` split is learnt, its `validation` split watched after every epoch.
         method: a row of the tables, a key of `losses.METHODS`.
         schedule: how long and how hard.
@@ -298,7 +298,7 @@ def fit(
         settings: by name, of which each has a default:
             gamma: the regularisation parameter of Int and its variants.
             seed: of the order of the images and of the random starts.
-            precision: of `PRECISIONS`, see `fold.fold_for_training`. Validation is in float32 whatever it is.
+            precision: of `PRECISIONS`, see `fast.fold.fold_for_training`. Validation is in float32 whatever it is.
             checkpoint: a file written after every epoch and when the run is interrupted; where it exists, training
                 goes on from it. It must come from the same method, gamma, schedule, seed, precision and data.
             keep: 'last' leaves the weights of the last step, as the paper's networks are; 'best' those of the epoch

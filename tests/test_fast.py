@@ -12,7 +12,7 @@ from torch import nn
 from interp_lib import losses, models
 from interp_lib.attacks.pgd import pgd
 from interp_lib.fast import compiled, trunk
-from interp_lib.fold import fold_cam, fold_logits
+from interp_lib.fast.fold import fold_cam, fold_logits
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 needs_compiler = pytest.mark.skipif(compiled.library() is None, reason=compiled.status())

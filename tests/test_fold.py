@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp_lib import fold, losses, released
 from interp_lib import interpreters as I
+from interp_lib import losses, released
 from interp_lib.attacks.explained import explain
-from interp_lib.fold import FixedConv2d, fold_after_first, fold_cam, fold_for_training, fold_logits
+from interp_lib.fast import proof
+from interp_lib.fast.convolution import FixedConv2d
+from interp_lib.fast.fold import fold_after_first, fold_cam, fold_for_training, fold_logits
 from interp_lib.models import SameConv2d, Small, build
 
 DOUBLE = torch.float64
@@ -257,8 +259,8 @@ def test_what_would_fold_to_another_function_is_used_as_it_is(change, make_image
 
 def test_a_proof_is_made_once_for_a_structure_and_changes_nothing(make_images, monkeypatch):
     tried = []
-    monkeypatch.setattr(fold, "_verdicts", {})
-    monkeypatch.setattr(fold, "_try", lambda *a, own=fold._try: tried.append(1) or own(*a))
+    monkeypatch.setattr(proof, "_verdicts", {})
+    monkeypatch.setattr(proof, "_try", lambda *a, own=proof._try: tried.append(1) or own(*a))
     before = torch.get_rng_state()
     for seed in range(3):
         model = build("small", (1, 9, 11), 4, seed=seed)

@@ -17,8 +17,8 @@ FLOORS = (
     ("activations", "checks", "data_files", "intervals", "pooling", "quadrature", "records"),
     ("data", "models"),
     ("fast",),
-    ("fold", "released", "networks"),
-    ("adapted", "sensitivity", "discrepancy", "derivatives", "stack"),
+    ("released", "networks"),
+    ("adapted", "sensitivity", "discrepancy", "derivatives"),
     ("interpreters", "scores"),
     ("attacks",),
     ("losses", "evaluation"),
@@ -60,7 +60,7 @@ def imports(module: Path) -> tuple[set[str], set[str]]:
 
 
 def test_the_reader_of_imports_sees_them():
-    assert {"checks", "fold"} <= imports(Path("attacks/pgd"))[0]
+    assert {"checks", "fast"} <= imports(Path("attacks/pgd"))[0]
     assert {"data", "networks", "training"} <= imports(Path("__main__"))[0]  # inside functions
     assert "papermill" in imports(Path("chapters"))[1]
 

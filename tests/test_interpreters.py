@@ -13,7 +13,7 @@ from torch import nn
 from interp_lib import interpreters as I
 from interp_lib import released, sensitivity
 from interp_lib.activations import ReplacedRelu
-from interp_lib.fold import fold_after_first, fold_cam
+from interp_lib.fast.fold import fold_after_first, fold_cam
 from interp_lib.models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, build
 
 DOUBLE = torch.float64

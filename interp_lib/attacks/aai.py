@@ -5,7 +5,9 @@ from torch import Tensor, nn
 
 from ..checks import check_images, check_labels, check_step_sizes
 from ..discrepancy import discrepancy
-from ..fold import fixed_copy, is_foldable, unwrapped
+from ..fast.fold import is_foldable
+from ..fast.parts import fixed_copy
+from ..fast.proof import unwrapped
 from ..interpreters import cam, gradcam_pp_release
 from ..models import GlobalPoolNetwork
 from ..values import check_choice, check_number, check_whole

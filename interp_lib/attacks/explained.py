@@ -5,16 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..fold import (
-    check_contract,
-    fixed_copy,
-    fold_after_first,
-    fold_cam,
-    fold_logits,
-    is_foldable,
-    linear_parts,
-    unwrapped,
-)
+from ..fast.contract import check_contract, linear_parts
+from ..fast.fold import fold_after_first, fold_cam, fold_logits, is_foldable
+from ..fast.parts import fixed_copy
+from ..fast.proof import unwrapped
 from ..interpreters import cam, gradcam_pp_release, integrated_gradients_release, representation
 from ..models import GlobalPoolNetwork
 
@@ -38,7 +32,7 @@ def explain(model: nn.Module, interpreter: Interpreter) -> Explained:
         interpreter: L(model, x, classes, create_graph=True).
 
     Raises:
-        TypeError, ValueError: a network without what the interpreter needs, see `fold.check_contract`.
+        TypeError, ValueError: a network without what the interpreter needs, see `fast.contract.check_contract`.
     """
     whole, model = model, unwrapped(model)
     if isinstance(model, GlobalPoolNetwork) and interpreter in (cam, gradcam_pp_release):

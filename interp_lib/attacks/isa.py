@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ..checks import check_classes, check_images, check_labels, check_step_sizes
 from ..discrepancy import discrepancy, target_free_discrepancy
-from ..fold import fold_logits, unwrapped
+from ..fast.fold import fold_logits
+from ..fast.proof import unwrapped
 from ..interpreters import cam
 from ..values import check_choice, check_number, check_whole
 from .balls import bisect, largest_radius

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import capturing, check_images, check_labels, check_numbers, check_step_sizes
-from ..fold import fold_logits, unwrapped
+from ..fast.fold import fold_logits
+from ..fast.proof import unwrapped
 from ..models import evaluating
 from .balls import largest_radius, per_example, project
 

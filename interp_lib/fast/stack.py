@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fold import Folded, compose_tail, fold_tail, has_affine_tail, hooked, pool_share
-from .models import GlobalPoolNetwork, SameConv2d, WResnet, same_conv2d, same_padding
+from ..models import GlobalPoolNetwork, SameConv2d, WResnet, same_conv2d, same_padding
+from .fold import has_affine_tail
+from .parts import Folded, compose_tail, fold_tail, pool_share
+from .proof import hooked
 
 
 class GroupedConvolution(torch.autograd.Function):
