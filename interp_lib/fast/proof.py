@@ -10,18 +10,9 @@ from ..checks import capturing
 from ..models import ARCHITECTURES, Block, SameConv2d
 
 AGREES = 1e-6  # of the largest number, in double precision: rounding stays below a millionth of that
-
-
-# What is folded proves itself -------------------------------------------------------------------------------------
 Function = Callable[[Tensor], Tensor]
-
-
 _SIMPLE = {int, bool, float, str, type(None)}
-
-
 _BOOKKEEPING = {"_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"}
-
-
 _verdicts: dict[tuple, bool] = {}
 
 
