@@ -53,7 +53,7 @@ def library(*modules):
     return sorted(map(str, found))
 
 
-TRAINING = library("training", "networks")
+TRAINING = library("training", "models/trained")
 EVERYTHING = [str(path) for path in sorted(Path("interp_lib").rglob("*")) if path.suffix in (".py", ".yml", ".csv")]
 
 

@@ -18,8 +18,9 @@ from interpreters import GRADIENTS, distance
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from side_by_side import subject
 
-from interp_lib import interpreters, records, released
+from interp_lib import interpreters, records
 from interp_lib.derivatives import derivative_errors
+from interp_lib.models import predict, released
 
 IMAGES, DIRECTIONS = 4, 9
 
@@ -80,7 +81,7 @@ def main():
     if "UNTRAINED" in what:
         parser.error(f"{what}; a record needs the paper's network and images")
     print(what)
-    weights = released.fingerprint(model)
+    weights = predict.fingerprint(model)
     model, x = model.double(), subset.x.double() * 0.98 + 0.01
     classes = torch.stack([subset.y, (subset.y + 1) % model.num_classes], 1)
     settings = {

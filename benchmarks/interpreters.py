@@ -25,9 +25,10 @@ from side_by_side import in_turns, subject
 from torchcam.methods import GradCAM as TorchcamGradCAM
 from torchcam.methods import GradCAMpp as TorchcamGradCAMpp
 
-from interp_lib import interpreters, released
+from interp_lib import interpreters
 from interp_lib.activations import ACTIVATIONS, ReplacedRelu
 from interp_lib.derivatives import derivative_errors
+from interp_lib.models import released
 
 IMAGES = 200
 

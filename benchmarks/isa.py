@@ -15,11 +15,11 @@ import sys
 import torch
 from side_by_side import in_turns, subject
 
-from interp_lib import released
 from interp_lib.attacks.isa import class_set, margin, margin_attack, released_settings, search_isa
 from interp_lib.attacks.minimal import minimal_eps
 from interp_lib.attacks.pgd import clipped
 from interp_lib.interpreters import cam
+from interp_lib.models import released
 
 BATCH, SIZE = 100, 1.4  # the released code's step depends on its batch; eps is this multiple of eps*
 

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 import torchattacks
 from side_by_side import in_turns, subject
 
-from interp_lib import released
 from interp_lib.attacks.pgd import pgd
-from interp_lib.evaluation import count_correct
-from interp_lib.models import SameConv2d
+from interp_lib.models import released
+from interp_lib.models.architectures import SameConv2d
+from interp_lib.models.predict import count_correct
 
 EPS, ALPHA, IMAGES = 0.3, 0.01, 200
 PLAIN = "plain PyTorch loop"

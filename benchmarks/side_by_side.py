@@ -3,8 +3,9 @@
 import os
 import time
 
-from interp_lib import data, released
-from interp_lib.models import build
+from interp_lib import data
+from interp_lib.models import released
+from interp_lib.models.architectures import build
 
 
 def subject(method, images=200):

@@ -21,7 +21,7 @@ from training import DATASETS, METHODS
 from interp_lib import losses, records
 from interp_lib.checks import check_device
 from interp_lib.data import Dataset, Split
-from interp_lib.models import ARCHITECTURES, build
+from interp_lib.models.architectures import ARCHITECTURES, build
 from interp_lib.together import Group
 from interp_lib.training import PRECISIONS, Run, Schedule, generator, inner_maximum
 

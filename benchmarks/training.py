@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from side_by_side import in_turns
 from tqdm import tqdm
 
-from interp_lib import losses, records, released
+from interp_lib import losses, records
 from interp_lib.attacks.pgd import uniform_start
-from interp_lib.models import ARCHITECTURES, build
+from interp_lib.models import released
+from interp_lib.models.architectures import ARCHITECTURES, build
 from interp_lib.training import Schedule, generator, inner_maximum
 
 DATASETS = {"mnist": ((1, 28, 28), 55000), "cifar10": ((3, 32, 32), 45000)}  # an image, and images an epoch

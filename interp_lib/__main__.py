@@ -43,7 +43,7 @@ def command_data(args) -> None:
 
 def command_train(args) -> None:
     from . import profiles
-    from .network_names import NetworkName
+    from .models.names import NetworkName
     from .paper import ARCHITECTURES, METHODS, OTHER_METHODS, TITLES
     from .schedule import PRECISIONS, Schedule
 
@@ -74,10 +74,10 @@ def command_train(args) -> None:
     for name in names:
         path = name.path(out)
         if path.exists() and args.resume:
-            from . import networks
+            from .models import trained
 
             asked = {"precision": args.precision, "kept": args.keep}
-            print(f"{places.shown(path)} is there already{differs(networks.load(path)[1], asked)}")
+            print(f"{places.shown(path)} is there already{differs(trained.load(path)[1], asked)}")
         else:
             missing.append((name, path))
     if missing:
@@ -104,8 +104,9 @@ def train(
     """
     import torch
 
-    from . import data, models, networks, training
+    from . import data, models, training
     from .checks import check_device
+    from .models import trained
     from .schedule import Schedule
     from .together import fit_together
 
@@ -136,7 +137,7 @@ def train(
             **({"trained_together": together} if together > 1 else {}), "history": history,
             "provenance": records.provenance(sum(row["seconds"] for row in history), device),
         }  # fmt: skip
-        networks.save(run.model, path, how)
+        trained.save(run.model, path, how)
         run.checkpoint.unlink(missing_ok=True)
         accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
         print(

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from .checks import check_images
 from .fast.proof import AGREES, differences, dtype_of, trial_copy, unwrapped
-from .models import GlobalPoolNetwork
+from .models.architectures import GlobalPoolNetwork
 
 SIZES = (64, 32, 224, 28, 299)  # of the random images that a network is tried on, the first that it takes
 POOLS = {F.adaptive_avg_pool2d, F.avg_pool2d, torch.mean, Tensor.mean}

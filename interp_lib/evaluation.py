@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .attacks.pgd import evaluating, pgd, pgd_iterates, uniform_start
-from .checks import check_images, check_labels, check_numbers, check_step_sizes
+from .attacks.pgd import pgd, pgd_iterates, uniform_start
+from .checks import check_images, check_labels, check_step_sizes
+from .models.predict import classified_right
 from .records import pack
 from .values import check_each, check_number, check_radius, check_whole
 
@@ -33,36 +34,6 @@ def proportion(right: Tensor) -> dict:
     p = correct / n if n else None
     se = math.sqrt(p * (1 - p) / n) if n else None
     return {"correct": correct, "n": n, "accuracy": p, "se": se, "right": pack(right.tolist())}
-
-
-@torch.no_grad()
-def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
-    """Predicted classes, int64 (N,); `batch_size` images at a time.
-
-    Raises:
-        TypeError, ValueError: see `checks`.
-        NotANumber: a logit is NaN or infinite; names the first such image.
-    """
-    check_images(x)
-    check_whole(batch_size, "batch_size", 1)
-    if hasattr(model, "check_input"):
-        model.check_input(x)
-    with evaluating(model):
-        logits = torch.cat([model(batch) for batch in x.split(batch_size)])
-    check_numbers(logits, "a logit")
-    return logits.argmax(1)
-
-
-def classified_right(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> Tensor:
-    """Which of the images (N, C, H, W) are classified as y (N,): bool (N,)."""
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
-    return predictions(model, x, batch_size) == y
-
-
-def count_correct(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> int:
-    """How many of the images (N, C, H, W) are classified as y (N,)."""
-    return int(classified_right(model, x, y, batch_size).sum())
 
 
 def pgd_accuracy(

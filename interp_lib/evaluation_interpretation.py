@@ -12,8 +12,8 @@ from .attacks.minimal import MinimalAttack, minimal_eps
 from .attacks.pgd import clipped, evaluating
 from .data import EvaluationSubset
 from .discrepancy import kendall_tau, normalised_discrepancy
-from .evaluation import predictions
 from .interpreters import cam, gradcam_pp_release, integrated_gradients_release, representation
+from .models.predict import predictions
 from .scores import from_record, image_scores, isa_scores, to_record
 from .values import check_choice, check_each, check_number, check_radius, check_whole
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from . import data, losses, records
 from .attacks.pgd import ascend, cross_entropy, uniform_start
 from .measure import find_networks, grow, once
-from .models import GlobalPoolNetwork
+from .models.architectures import GlobalPoolNetwork
 from .training import Schedule
 
 METHODS = ("IG-Norm", "Chen-IG-Norm")  # one loss, with the weights 1/N and 1

@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import data, records, released
+from . import data, records
 from .attacks.aai import aai
 from .attacks.isa import class_set, isa_over_eps, released_settings
 from .attacks.pgd import evaluating, pgd
 from .discrepancy import discrepancy, kendall_tau, proposition1_bound
-from .evaluation import predictions
 from .evaluation_interpretation import AAI, CLASS_SETS
 from .interpreters import cam, gradcam_pp_release, integrated_gradients, sum_colours
+from .models import predict, released
+from .models.predict import predictions
 
 IG_STEPS = 100
 # The GradCAM++ of the paper's figures and tables is the released code's, see `interpreters.gradcam_pp_release`.
@@ -321,7 +322,7 @@ def figure_record(
     image, x, y, target = _chosen(dataset, model, eps)
     settings = {
         "measurement": figure, "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
-        "model": model_name, "networks": "released", "method": "Normal", "weights": released.fingerprint(model),
+        "model": model_name, "networks": "released", "method": "Normal", "weights": predict.fingerprint(model),
         "image": image, "attack": {"norm": "linf", "eps": eps, "alpha": eps / 5, "steps": 10, "targeted": True},
         "stored": f"8 bits a value; images over {IMAGE_SIDE[figure]}, maps over {MAP_SIDE} pixels averaged over blocks",
     }  # fmt: skip

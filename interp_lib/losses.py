@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .attacks.pgd import Objective, cross_entropy
 from .discrepancy import distances, target_free_discrepancy
 from .fast.fold import fold_for_training
-from .models import GlobalPoolNetwork
+from .models.architectures import GlobalPoolNetwork
 from .paper import GAMMA
 
 PATH_STEPS = 5  # of IG-Norm's integral

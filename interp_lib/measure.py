@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import compare, data, networks, orderings, records, released
+from . import compare, data, orderings, records
 from .activations import ACTIVATIONS, ReplacedRelu
 from .checks import check_device
-from .evaluation import count_correct, pgd_accuracy, pgd_accuracy_in_batches, random_start_accuracy
+from .evaluation import pgd_accuracy, pgd_accuracy_in_batches, random_start_accuracy
 from .evaluation_interpretation import (
     AAI,
     BATCH,
@@ -28,7 +28,10 @@ from .evaluation_interpretation import (
     aai_rows,
     isa_rows,
 )
-from .models import GlobalPoolNetwork
+from .models import predict, released, trained
+from .models.architectures import GlobalPoolNetwork
+from .models.names import NETWORKS
+from .models.predict import count_correct
 
 MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
 CIFAR_EPS = (0, 2 / 255, 4 / 255, 6 / 255, 8 / 255)
@@ -88,7 +91,7 @@ class Network:
     def load(self) -> GlobalPoolNetwork:
         if self.path.suffix == ".pkl":
             return released.read_network(self.path)
-        return networks.load(self.path)[0]
+        return trained.load(self.path)[0]
 
 
 def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Network]:
@@ -112,13 +115,13 @@ def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Net
             labels = {key: value for key, value in labels.items() if value is not None}
             yield Network(other.dataset, other.model, labels, other.path)
     elif source == "ours":
-        hows = [(networks.load(path)[1], path) for path in networks.available(folder or networks.NETWORKS)]
+        hows = [(trained.load(path)[1], path) for path in trained.available(folder or NETWORKS)]
         for how, path in hows:
             if missing := sorted({"dataset", "method"} - how.keys()):
-                raise networks.NetworkError(f"{path}: the .json beside it does not say {' and '.join(missing)}.")
+                raise trained.NetworkError(f"{path}: the .json beside it does not say {' and '.join(missing)}.")
             for key in DESCRIPTION.keys() & how.keys():
                 if isinstance(how[key], bool) or not isinstance(how[key], DESCRIPTION[key]):
-                    raise networks.NetworkError(f"{path}: the .json beside it says {key} {how[key]!r}.")
+                    raise trained.NetworkError(f"{path}: the .json beside it says {key} {how[key]!r}.")
         for how, path in sorted(hows, key=lambda pair: row_order(pair[0])):
             labels = {key: how[key] for key in ("method", "seed", "schedule", "gamma") if key in how}
             yield Network(how["dataset"], how["model"], labels, path)
@@ -375,7 +378,7 @@ def grow(
     before = current().provenance
     for network in found:
         loaded = network.load().to(device)
-        labels = {**network.labels, "weights": released.fingerprint(loaded)}
+        labels = {**network.labels, "weights": predict.fingerprint(loaded)}
         ours = lambda row, keys=network.labels: all(row.get(key) == value for key, value in keys.items())
         record = current()
         held = [row for row in record.rows if ours(row) and row.get("weights") == labels["weights"]]

@@ -11,7 +11,7 @@ from statistics import fmean, pstdev, stdev
 
 from . import intervals
 from .compare import SCHEDULES, Cell, eps_of
-from .models import ARCHITECTURES
+from .models.architectures import ARCHITECTURES
 from .paper import GAMMA, TITLES
 from .records import Record, unpack
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from .network_names import NetworkName
+from .models.names import NetworkName
 from .paper import ARCHITECTURES, GAMMA, METHODS, OTHER_METHODS, TITLES
 from .places import project_root as project_root  # chapters ask for it here
 from .reading import FileError, read_yaml
@@ -12,7 +12,7 @@ from .schedule import PRECISIONS, Schedule
 
 if TYPE_CHECKING:  # PyTorch takes seconds; a command that only reads profiles does without
     from .data import Dataset
-    from .models import GlobalPoolNetwork
+    from .models.architectures import GlobalPoolNetwork
 
 
 class ProfileError(FileError):
@@ -61,7 +61,7 @@ class Profile:
         Raises:
             FileNotFoundError: with the command that trains it, or the way to the released ones.
         """
-        from . import networks, released
+        from .models import released, trained
 
         if self.networks == "released":
             return released.read_network(released.find(self.dataset, self.model, method))
@@ -71,7 +71,7 @@ class Profile:
             raise FileNotFoundError(
                 f"{name.slug} is not trained yet. Run: python -m interp_lib train --profile {self.name}"
             )
-        return networks.load(path)[0]
+        return trained.load(path)[0]
 
     def load_data(self) -> "Dataset":
         from . import data

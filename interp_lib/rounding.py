@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from . import compare, data, records
 from .attacks.pgd import pgd_iterates
-from .evaluation import classified_right, proportion
+from .evaluation import proportion
 from .measure import STEPS, Network, find_networks
-from .models import GlobalPoolNetwork, SameConv2d
+from .models.architectures import GlobalPoolNetwork, SameConv2d
+from .models.predict import classified_right
 
 
 @contextmanager

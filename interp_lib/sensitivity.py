@@ -19,7 +19,7 @@ from .activations import ACTIVATIONS, ReplacedRelu, check_rectifiers
 from .checks import check_classes, check_images
 from .fast.fold import fold_after_first
 from .fast.proof import structure, unwrapped
-from .models import evaluating
+from .models.predict import evaluating
 from .quadrature import RULES, path_points
 from .values import check_choice, check_number, check_whole
 

@@ -13,10 +13,10 @@ from .attacks.minimal import minimal_eps
 from .attacks.pgd import evaluating, pgd
 from .checks import check_device
 from .discrepancy import proposition1_bound, two_class_discrepancy
-from .evaluation import predictions
 from .evaluation_interpretation import BATCH, plain_attack
 from .interpreters import cam
 from .measure import Network, find_networks, grow, once
+from .models.predict import predictions
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DECILES = tuple(k / 10 for k in range(11))

@@ -11,7 +11,7 @@ from .attacks.pgd import projected_ascent
 from .discrepancy import target_free_discrepancy
 from .fast.fold import fold_cam
 from .losses import METHODS
-from .models import GlobalPoolNetwork
+from .models.architectures import GlobalPoolNetwork
 
 
 class TwoPixels(GlobalPoolNetwork):

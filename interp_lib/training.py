@@ -22,10 +22,10 @@ from tqdm import tqdm
 from .attacks.pgd import Objective, ascend, pgd, uniform_start
 from .checks import NotANumber
 from .data import Dataset
-from .evaluation import count_correct
 from .fast.proof import depends_on_mode, device_of, dtype_of
 from .losses import METHODS
-from .models import GlobalPoolNetwork, all_finite
+from .models.architectures import GlobalPoolNetwork
+from .models.predict import all_finite, count_correct
 from .paper import GAMMA
 from .reading import opened
 from .records import write_atomically

@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import configuration, settings
 
-from interp_lib import data, models, released
+from interp_lib import data, models
+from interp_lib.models import released
 
 ROOT = Path(__file__).resolve().parent.parent
 

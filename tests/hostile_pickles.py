@@ -140,7 +140,7 @@ def bombs() -> dict[str, bytes]:
 def main(folder: str) -> None:
     import copyreg
 
-    from interp_lib import released
+    from interp_lib.models import released
 
     os.chdir(folder)
     copyreg.add_extension("os", "system", 240)

@@ -9,8 +9,8 @@ from interp_lib.attacks.pgd import input_gradient
 from interp_lib.discrepancy import kendall_tau
 from interp_lib.evaluation_interpretation import AAI, aai_rows, mean_and_error
 from interp_lib.interpreters import cam, gradcam_pp, gradcam_pp_release
-from interp_lib.models import build
-from interp_lib.released import find, read_network
+from interp_lib.models.architectures import build
+from interp_lib.models.released import find, read_network
 
 DOUBLE = torch.float64
 

@@ -11,7 +11,7 @@ from interp_lib.attacks.minimal import minimal_eps
 from interp_lib.attacks.pgd import clipped, projected_ascent
 from interp_lib.checks import NotANumber
 from interp_lib.interpreters import gradcam_pp_release, representation
-from interp_lib.models import build
+from interp_lib.models.architectures import build
 
 EPS, TARGET = 0.1, torch.tensor([1, 2, 0, 1])
 LABELS = torch.tensor([0, 1, 2, 0])

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from browser import Keys, open_page, requires_browser
 
-from interp_lib import compare, networks, records, sweeps
+from interp_lib import compare, records, sweeps
+from interp_lib.models import trained
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -230,7 +231,7 @@ def test_readme_counts_are_the_records():
     ]
     assert "\n".join(ours) in text
     assert f"for {sum(cell.ours is not None for cell in cells)} values so far" in text
-    count = len(networks.available(ROOT / "networks"))
+    count = len(trained.available(ROOT / "networks"))
     assert f"{count} networks" in text
     landing = nbformat.read(ROOT / "book/index.ipynb", 4)
     assert any(f"{measured} of the {len(cells)} are" in cell.source for cell in landing.cells)

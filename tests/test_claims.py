@@ -11,10 +11,11 @@ import pytest
 import torch
 from scipy import stats
 
-from interp_lib import compare, data, records, released
+from interp_lib import compare, data, records
 from interp_lib.activations import ACTIVATIONS, ReplacedRelu
 from interp_lib.claims import cell, claims, printed_claims, tally, with_verdicts
 from interp_lib.evaluation_interpretation import isa_rows
+from interp_lib.models import released
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

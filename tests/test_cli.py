@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from interp_lib import __main__ as cli
-from interp_lib import data, models, networks, records, released
+from interp_lib import data, models, records
+from interp_lib.models import predict, trained
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("data", "train", "measure", "compare", "chapter", "book")
@@ -133,7 +134,7 @@ def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
     assert cli.main(["train", "--method", "adv", "--seed", "3", "--out", "nets", "--device", "cpu"]) == 0
     path = tmp_path / "nets" / "digits-small-adv-s3-digits.safetensors"
     assert capsys.readouterr().out.startswith("nets/digits-small-adv-s3-digits.safetensors: validation")
-    model, how = networks.load(path)
+    model, how = trained.load(path)
     assert (how["method"], how["seed"], how["title"]) == ("Adv", 3, "Digits")
     assert how["provenance"]["seconds"] == round(how["history"][0]["seconds"], 1) > 0
     assert not list(tmp_path.rglob("*.checkpoint"))
@@ -150,7 +151,7 @@ def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
     assert cli.main(["measure", "digits", *arguments]) == 0
     (record,) = records.read_all("out")
     assert capsys.readouterr().out == f"out/{record.name}.json: 4 rows\n"
-    assert {row["weights"] for row in record.rows} == {released.fingerprint(model)}
+    assert {row["weights"] for row in record.rows} == {predict.fingerprint(model)}
 
     assert cli.main(["compare", "--networks", "ours", "--results-dir", "out"]) == 0
     assert "743 of the paper's 743 values are not measured" in capsys.readouterr().out
@@ -170,7 +171,7 @@ def test_lists_of_methods_gammas_and_seeds(at_once, tmp_path, monkeypatch, capsy
     slugs = [
         f"digits-small-{m}-s{s}-digits{g}" for m, g in (("adv", ""), ("int", ""), ("int", "-g0.02")) for s in (0, 1)
     ]
-    found = {path.stem: networks.load(path) for path in networks.available("nets")}
+    found = {path.stem: trained.load(path) for path in trained.available("nets")}
     assert sorted(found) == sorted(slugs) and capsys.readouterr().out.count("under attack, after 1 epochs") == 6
     assert {how.get("trained_together", 1) for _, how in found.values()} == {6 if at_once else 1}
     assert not list(tmp_path.rglob("*.checkpoint"))
@@ -200,7 +201,7 @@ def test_bfloat16_without_units_for_it_is_said_to_be_slow(able, warned, tmp_path
     arguments = ["train", "--precision", "bfloat16", "--device", "cpu", "--out", str(tmp_path)]
     assert cli.main(arguments) == 0
     assert ("no units for bfloat16" in capsys.readouterr().err) == warned
-    _, how = networks.load(tmp_path / "digits-small-normal-s0-digits.safetensors")
+    _, how = trained.load(tmp_path / "digits-small-normal-s0-digits.safetensors")
     assert how["precision"] == "bfloat16"
 
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from interp_lib import discrepancy as D
 from interp_lib import interpreters as I
-from interp_lib import released
 from interp_lib.attacks.pgd import pgd
-from interp_lib.models import GlobalPoolNetwork, build
+from interp_lib.models import released
+from interp_lib.models.architectures import GlobalPoolNetwork, build
 
 DOUBLE = torch.float64
 A = torch.tensor([[[[0.0, 1.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 3.0]]]], dtype=DOUBLE)

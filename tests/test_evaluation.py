@@ -8,17 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp_lib import evaluation, records, released
+from interp_lib import evaluation, records
 from interp_lib.attacks.pgd import pgd, uniform_start
-from interp_lib.evaluation import (
-    classified_right,
-    count_correct,
-    pgd_accuracy,
-    predictions,
-    proportion,
-    random_start_accuracy,
-)
-from interp_lib.models import build
+from interp_lib.evaluation import pgd_accuracy, proportion, random_start_accuracy
+from interp_lib.models import released
+from interp_lib.models.architectures import build
+from interp_lib.models.predict import classified_right, count_correct, predictions
 
 
 class Edge(nn.Module):

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp_lib import interpreters as I
-from interp_lib import losses, released
+from interp_lib import losses
 from interp_lib.attacks.explained import explain
 from interp_lib.fast import proof
 from interp_lib.fast.convolution import FixedConv2d
 from interp_lib.fast.fold import fold_after_first, fold_cam, fold_for_training, fold_logits
-from interp_lib.models import SameConv2d, Small, build
+from interp_lib.models import released
+from interp_lib.models.architectures import SameConv2d, Small, build
 
 DOUBLE = torch.float64
 SMALL = [name for name in RELEASED if name[1] == "small"]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from interp_lib import compare, ig_penalty, records
-from interp_lib.models import build
+from interp_lib.models.architectures import build
 from interp_lib.training import Schedule
 
 STORED = [

@@ -13,11 +13,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "interp_lib"
 # Each floor imports from the floors above it only. A new module is put on a floor here.
 FLOORS = (
     ("paper", "places", "reading", "values"),
-    ("network_names", "schedule"),
-    ("activations", "checks", "data_files", "intervals", "pooling", "quadrature", "records"),
+    ("schedule",),
+    ("activations", "checks", "data_files", "intervals", "quadrature", "records"),
     ("data", "models"),
     ("fast",),
-    ("released", "networks"),
     ("adapted", "sensitivity", "discrepancy", "derivatives"),
     ("interpreters", "scores"),
     ("attacks",),
@@ -61,7 +60,7 @@ def imports(module: Path) -> tuple[set[str], set[str]]:
 
 def test_the_reader_of_imports_sees_them():
     assert {"checks", "fast"} <= imports(Path("attacks/pgd"))[0]
-    assert {"data", "networks", "training"} <= imports(Path("__main__"))[0]  # inside functions
+    assert {"data", "models", "training"} <= imports(Path("__main__"))[0]  # inside functions
     assert "papermill" in imports(Path("chapters"))[1]
 
 
@@ -141,7 +140,7 @@ HEAVY = (
 )
 PATHS = {
     "interp_lib": "import interp_lib",
-    "training": "import interp_lib.training, interp_lib.networks",
+    "training": "import interp_lib.training, interp_lib.models.trained",
     "measuring": "import interp_lib.measure, interp_lib.compare",
     "command": "import interp_lib.__main__",
     "pages": "from interp_lib.profiles import load; load('digits').trained(); import interp_lib.chapters",

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp_lib import interpreters as I
-from interp_lib import released, sensitivity
+from interp_lib import sensitivity
 from interp_lib.activations import ReplacedRelu
 from interp_lib.fast.fold import fold_after_first, fold_cam
-from interp_lib.models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, build
+from interp_lib.models import released
+from interp_lib.models.architectures import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, build
 
 DOUBLE = torch.float64
 SHAPES = {"small": (1, 28, 28), "pool": (1, 12, 14), "wresnet": (3, 16, 16)}

@@ -21,9 +21,9 @@ from interp_lib.attacks.pgd import clipped
 from interp_lib.discrepancy import discrepancy, proposition1_bound, two_class_discrepancy
 from interp_lib.evaluation_interpretation import isa_rows
 from interp_lib.interpreters import cam, gradcam_pp_release, integrated_gradients_release, representation
-from interp_lib.models import build
+from interp_lib.models.architectures import build
+from interp_lib.models.released import find, read_network
 from interp_lib.records import Record
-from interp_lib.released import find, read_network
 from interp_lib.scores import from_record
 
 SETTINGS = {"eps": 0.1, "alpha": 0.02, "steps": 6}

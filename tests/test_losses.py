@@ -8,7 +8,7 @@ from conftest import images
 from interp_lib import losses, models, paper
 from interp_lib.attacks.pgd import input_gradient
 from interp_lib.fast.fold import fold_for_training
-from interp_lib.models import build
+from interp_lib.models.architectures import build
 
 SHAPES = {"small": (1, 28, 28), "pool": (1, 8, 8), "wresnet": (3, 8, 8)}
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import content
 
-from interp_lib import compare, evaluation_interpretation, measure, networks, records, released
+from interp_lib import compare, evaluation_interpretation, measure, records
 from interp_lib.attacks.pgd import pgd
-from interp_lib.evaluation import count_correct, predictions
-from interp_lib.models import build
+from interp_lib.models import predict, trained
+from interp_lib.models.architectures import build
+from interp_lib.models.predict import count_correct, predictions
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def bench(tmp_path, monkeypatch, tiny_dataset):
     def counted(model, *args, **kwargs):
         if len(bench.runs) == bench.stop_at:
             raise KeyboardInterrupt
-        bench.runs.append(bench.methods[released.fingerprint(model)])
+        bench.runs.append(bench.methods[predict.fingerprint(model)])
         return real(model, *args, **kwargs)
 
     monkeypatch.setattr(measure, "pgd_accuracy", counted)
@@ -44,9 +45,9 @@ class Bench:
 
     def train(self, method, seed):
         model = build("small", (1, 8, 8), 3, seed=seed)
-        self.methods[released.fingerprint(model)] = method
+        self.methods[predict.fingerprint(model)] = method
         how = {"dataset": "digits", "method": method, "seed": 0, "schedule": "digits"}
-        networks.save(model, self.nets / f"{method}.safetensors", how)
+        trained.save(model, self.nets / f"{method}.safetensors", how)
 
     def measure(self):
         (path,) = measure.measure("digits", "ours", networks_dir=self.nets, folder=self.results, device="cpu")
@@ -62,8 +63,8 @@ def test_the_record_has_every_network_and_setting(bench, tiny_dataset):
     assert record.settings["attack"]["eps"] == [0, 0.1, 0.3] and record.settings["attack"]["steps"] == [1, 3]
     subset = tiny_dataset.evaluation_subset()
     for row in record.rows:
-        model, _ = networks.load(bench.nets / f"{row['method']}.safetensors")
-        assert row["weights"] == released.fingerprint(model) and row["n"] == 200 and row["seed"] == 0
+        model, _ = trained.load(bench.nets / f"{row['method']}.safetensors")
+        assert row["weights"] == predict.fingerprint(model) and row["n"] == 200 and row["seed"] == 0
         if row["eps"] == 0:
             assert row["correct"] == count_correct(model, subset.x, subset.y)
     assert set(record.provenance) == {"commit", "versions", "device", "seconds", "date"}
@@ -103,9 +104,9 @@ def test_changed_weights_are_measured_anew_and_only_they(bench):
 def test_another_seed_is_another_row(bench):
     bench.measure()
     model = build("small", (1, 8, 8), 3, seed=30)
-    bench.methods[released.fingerprint(model)] = "Normal, seed 1"
+    bench.methods[predict.fingerprint(model)] = "Normal, seed 1"
     how = {"dataset": "digits", "method": "Normal", "seed": 1, "schedule": "digits"}
-    networks.save(model, bench.nets / "z.safetensors", how)
+    trained.save(model, bench.nets / "z.safetensors", how)
     record = bench.measure()
     assert bench.runs[3:] == ["Normal, seed 1"]
     assert [(row["method"], row["seed"]) for row in record.rows[::6]] == [
@@ -129,7 +130,7 @@ def test_random_starts_have_a_record_of_their_own(bench, tiny_dataset, monkeypat
     record, subset = records.read(path), tiny_dataset.evaluation_subset()
     assert record.family == "starts-digits-small-ours" and record.settings["attack"]["starts"] == [1, 5]
     assert record.settings["attack"]["random_start"] == "uniform, seed 0" and record.settings["attack"]["steps"] == [3]
-    model, _ = networks.load(bench.nets / "Adv.safetensors")
+    model, _ = trained.load(bench.nets / "Adv.safetensors")
     generator = torch.Generator().manual_seed(0)
     x_adv = pgd(model, subset.x, subset.y, eps=0.3, alpha=0.01, steps=3, random_start=True, generator=generator)
     right = (predictions(model, subset.x) == subset.y) & (predictions(model, x_adv) == subset.y)
@@ -154,7 +155,7 @@ def test_many_images_have_a_record_of_their_own_at_the_eps_of_the_statements(ben
     (path,) = measure.measure("many", "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
     record, subset = records.read(path), tiny_dataset.evaluation_subset(205)
     assert record.family == "many-digits-small-ours" and record.settings["subset"]["n"] == 205
-    model, _ = networks.load(bench.nets / "Adv.safetensors")
+    model, _ = trained.load(bench.nets / "Adv.safetensors")
     (row,) = (r for r in record.rows if (r["method"], r["eps"]) == ("Adv", 0.3))
     x_adv = pgd(model, subset.x, subset.y, eps=0.3, alpha=0.01, steps=3)
     assert (row["correct"], row["n"], row["steps"]) == (count_correct(model, x_adv, subset.y), 205, 3)
@@ -166,7 +167,7 @@ def test_training_images_have_a_record_of_their_own(bench, tiny_dataset, monkeyp
     (path,) = measure.measure("seen", "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
     record, train = records.read(path), tiny_dataset.train
     assert record.family == "seen-digits-small-ours" and record.settings["subset"] == {"n": 200, "split": "train"}
-    model, _ = networks.load(bench.nets / "Adv.safetensors")
+    model, _ = trained.load(bench.nets / "Adv.safetensors")
     found = {r["eps"]: r["correct"] for r in record.rows if r["method"] == "Adv"}
     x_adv = pgd(model, train.x(), train.labels, eps=0.15, alpha=0.01, steps=2)
     assert found == {0: count_correct(model, train.x(), train.labels), 0.15: count_correct(model, x_adv, train.labels)}
@@ -178,7 +179,7 @@ def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset
     runs = []
 
     def rows(model, subset, progress=None, **settings):
-        runs.append(bench.methods[released.fingerprint(model)])
+        runs.append(bench.methods[predict.fingerprint(model)])
         progress(1)
         n, interpreter = len(subset.x), settings.get("interpreter", "CAM")
         row = {"interpreter": interpreter, "n": n, "tau": 0.5, "nds": 1.0, "nsl": 1.0, "measure": "l2:1-class"}
@@ -356,7 +357,7 @@ def test_two_processes_on_one_record_lose_no_row_in_twenty_runs(tmp_path):
 
 
 def test_two_files_of_one_network_are_refused_by_name(bench):
-    networks.save(build("small", (1, 8, 8), 3, seed=9), bench.nets / "copy.safetensors",
+    trained.save(build("small", (1, 8, 8), 3, seed=9), bench.nets / "copy.safetensors",
                   {"dataset": "digits", "method": "Adv", "seed": 0, "schedule": "digits"})  # fmt: skip
     said = "Adv.safetensors and .*copy.safetensors would share a line, since both are digits, small, method Adv, seed 0"
     with pytest.raises(ValueError, match=said):
@@ -368,8 +369,8 @@ def test_two_files_of_one_network_are_refused_by_name(bench):
                                         ("schedule", None), ("gamma", "0.01")])  # fmt: skip
 def test_a_network_whose_json_says_what_cannot_be_is_refused(bench, key, value):
     how = {"dataset": "digits", "method": "Adv", "seed": 7, key: value}
-    networks.save(build("small", (1, 8, 8), 3, seed=0), bench.nets / "x.safetensors", how)
-    with pytest.raises(networks.NetworkError, match=f"x.safetensors: the .json beside it says {key}"):
+    trained.save(build("small", (1, 8, 8), 3, seed=0), bench.nets / "x.safetensors", how)
+    with pytest.raises(trained.NetworkError, match=f"x.safetensors: the .json beside it says {key}"):
         bench.measure()
 
 
@@ -388,8 +389,8 @@ def test_a_record_keeps_where_its_earlier_rows_came_from(bench, monkeypatch):
 
 def test_what_goes_wrong_names_the_network(bench):
     other = build("small", (3, 8, 8), 3, seed=0)
-    bench.methods[released.fingerprint(other)] = "TRADES"
-    networks.save(other, bench.nets / "TRADES.safetensors", {"dataset": "digits", "method": "TRADES"})
+    bench.methods[predict.fingerprint(other)] = "TRADES"
+    trained.save(other, bench.nets / "TRADES.safetensors", {"dataset": "digits", "method": "TRADES"})
     with pytest.raises(ValueError, match=r"TRADES.safetensors: Small takes images of shape \(N, 3, 8, 8\)"):
         bench.measure()
     (path,) = bench.results.glob("*.json")
@@ -397,6 +398,6 @@ def test_what_goes_wrong_names_the_network(bench):
 
 
 def test_a_network_that_does_not_say_what_it_is_is_refused(bench):
-    networks.save(build("small", (1, 8, 8), 3, seed=0), bench.nets / "x.safetensors", {"seed": 0})
-    with pytest.raises(networks.NetworkError, match="x.safetensors: the .json beside it does not say dataset and meth"):
+    trained.save(build("small", (1, 8, 8), 3, seed=0), bench.nets / "x.safetensors", {"seed": 0})
+    with pytest.raises(trained.NetworkError, match="x.safetensors: the .json beside it does not say dataset and meth"):
         bench.measure()

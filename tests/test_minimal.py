@@ -10,7 +10,7 @@ from interp_lib.attacks.balls import bisect, perturbation_size, project
 from interp_lib.attacks.isa import margin, margin_attack
 from interp_lib.attacks.minimal import minimal_eps
 from interp_lib.attacks.pgd import pgd
-from interp_lib.models import build
+from interp_lib.models.architectures import build
 
 DOUBLE = torch.float64
 

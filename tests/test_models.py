@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp_lib.models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, build, same_padding
+from interp_lib.models.architectures import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, build, same_padding
 
 DOUBLE = torch.float64
 SHAPES = [

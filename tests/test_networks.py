@@ -10,9 +10,11 @@ import safetensors.torch
 import torch
 from conftest import content
 
-from interp_lib import networks, records, released
-from interp_lib.models import Small, build
-from interp_lib.networks import NetworkError, NetworkName
+from interp_lib import records
+from interp_lib.models import predict, trained
+from interp_lib.models.architectures import Small, build
+from interp_lib.models.names import NetworkName
+from interp_lib.models.trained import NetworkError
 
 ROOT = Path(__file__).resolve().parent.parent
 HOW = {"dataset": "mnist", "method": "Int", "seed": 0, "schedule": "digits"}
@@ -22,7 +24,7 @@ NAME = NetworkName("mnist", "small", "IG-Norm-Sum", 3, "digits")
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "folder" / "net.safetensors"
-    networks.save(build("small", (1, 8, 8), 3, seed=4).train(), path, HOW)
+    trained.save(build("small", (1, 8, 8), 3, seed=4).train(), path, HOW)
     return path
 
 
@@ -31,8 +33,8 @@ def path(tmp_path):
 )
 def test_round_trip(tmp_path, name, shape, classes):
     model = build(name, shape, classes, seed=1)
-    networks.save(model, tmp_path / "net.safetensors", HOW)
-    loaded, how = networks.load(tmp_path / "net.safetensors")
+    trained.save(model, tmp_path / "net.safetensors", HOW)
+    loaded, how = trained.load(tmp_path / "net.safetensors")
     assert type(loaded) is type(model) and not loaded.training
     assert (loaded.input_shape, loaded.num_classes) == (shape, classes)
     for (key, a), b in zip(model.state_dict().items(), loaded.state_dict().values(), strict=True):
@@ -51,14 +53,14 @@ def test_slug_and_path():
 
 def test_available_is_in_order_of_name(tmp_path):
     for name in ("b", "a"):
-        networks.save(build("small", (1, 8, 8), 3, seed=0), tmp_path / f"{name}.safetensors", HOW)
-    assert [p.stem for p in networks.available(tmp_path)] == ["a", "b"]
-    assert networks.available(tmp_path / "nowhere") == []
+        trained.save(build("small", (1, 8, 8), 3, seed=0), tmp_path / f"{name}.safetensors", HOW)
+    assert [p.stem for p in trained.available(tmp_path)] == ["a", "b"]
+    assert trained.available(tmp_path / "nowhere") == []
 
 
 def refused(path):
     with pytest.raises(NetworkError) as caught:
-        networks.load(path)
+        trained.load(path)
     assert str(path) in str(caught.value) and "train it again" in str(caught.value)
 
 
@@ -79,7 +81,7 @@ def test_foreign_weights_are_refused(path, content):
 def test_a_missing_half_is_missing(path, suffix):
     path.with_suffix(suffix).unlink()
     with pytest.raises(FileNotFoundError, match=f"net{suffix}"):
-        networks.load(path)
+        trained.load(path)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_what_is_no_file_of_that_size_is_refused_at_once(path, suffix, put):
 def test_messages_carry_no_escapes_and_no_megabytes(path):
     safetensors.torch.save_file({"\x1b[2J" + 10**6 * "k": torch.zeros(1)}, path)
     with pytest.raises(NetworkError) as caught:
-        networks.load(path)
+        trained.load(path)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1100
 
 
@@ -138,11 +140,11 @@ def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path):
     with torch.no_grad():
         model.conv2.bias[3] = float("nan")
     with pytest.raises(ValueError, match="dead.safetensors was not written: the network has weights that are NaN"):
-        networks.save(model, path, HOW)
+        trained.save(model, path, HOW)
     assert content(tmp_path) == []
     with torch.no_grad():
         model.conv2.bias[3] = 0.0
-    networks.save(model, path, HOW)
+    trained.save(model, path, HOW)
     tensors = safetensors.torch.load_file(path)
     tensors["conv2.bias"][3] = float("inf")
     safetensors.torch.save_file(tensors, path)
@@ -152,10 +154,10 @@ def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path):
 def test_every_measured_network_is_the_one_that_is_there():
     """A network that was trained again leaves no number of the one before it."""
     weights = {}
-    for path in networks.available(ROOT / "networks"):
-        model, how = networks.load(path)
+    for path in trained.available(ROOT / "networks"):
+        model, how = trained.load(path)
         key = tuple(how[name] for name in ("dataset", "model", "method", "seed", "schedule", "gamma"))
-        weights[key] = released.fingerprint(model)
+        weights[key] = predict.fingerprint(model)
     checked = 0
     for record in records.read_all(ROOT / "results"):
         if record.settings.get("networks") == "ours":
@@ -180,5 +182,5 @@ def with_bias():
 @pytest.mark.parametrize("make", [lambda: Other((1, 8, 8), 3), with_bias], ids=["class", "layer"])
 def test_a_network_that_could_not_be_loaded_is_not_written(tmp_path, make):
     with pytest.raises(ValueError, match="was not written: it could not be loaded again"):
-        networks.save(make(), tmp_path / "other.safetensors", HOW)
+        trained.save(make(), tmp_path / "other.safetensors", HOW)
     assert not list(tmp_path.iterdir())

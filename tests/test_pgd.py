@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp_lib.attacks.pgd import ascend, clipped, input_gradient, pgd, pgd_iterates, projected_ascent, uniform_start
-from interp_lib.models import Small, build
+from interp_lib.models.architectures import Small, build
 
 DOUBLE = torch.float64
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from interp_lib.released import METHODS
+from interp_lib.models.released import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = re.compile(r"^rule (?:long_)?network:\n.*? output: (\S+)\n.*? resources: (.*?)$", re.DOTALL | re.MULTILINE)
@@ -41,7 +41,7 @@ def test_what_the_build_trains_follows_all_that_training_imports():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     (inputs,) = re.findall(r"^rule network:\n    input: (.*)$", done.stdout, re.MULTILINE)
-    modules = {"losses", "discrepancy", "attacks/balls", "attacks/pgd", "pooling", "records", "data_files"}
+    modules = {"losses", "discrepancy", "attacks/balls", "attacks/pgd", "models/pooling", "records", "data_files"}
     assert {f"interp_lib/{name}.py" for name in modules} <= set(inputs.split(", "))
     assert not {"interp_lib/plots.py", "interp_lib/interpreters.py"} & set(inputs.split(", "))
 

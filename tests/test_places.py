@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from interp_lib import __main__ as cli
-from interp_lib import chapters, networks, places, profiles
+from interp_lib import chapters, places, profiles
+from interp_lib.models import names
 
 ROOT = Path(__file__).resolve().parent.parent
 FULL = Path("/dev/full")
@@ -108,7 +109,7 @@ def test_what_cannot_be_trained_leaves_no_folder(arguments, tmp_path, monkeypatc
 @pytest.mark.parametrize("method, seed, gamma", [("../x", 0, 0.1), ("a/b", 0, 0.1), ("Int", -1, 0.1), ("Int", 0, -1.0)])
 def test_a_network_has_a_name_that_is_a_file_name(method, seed, gamma):
     with pytest.raises(ValueError, match="must be"):
-        networks.NetworkName("digits", "small", method, seed, "digits", gamma)
+        names.NetworkName("digits", "small", method, seed, "digits", gamma)
 
 
 # Grids

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp_lib.pooling import max_pool
+from interp_lib.models.pooling import max_pool
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 

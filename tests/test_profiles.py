@@ -7,7 +7,8 @@ import pytest
 import yaml
 from conftest import NO_YAML
 
-from interp_lib import models, networks, profiles, released
+from interp_lib import models, profiles
+from interp_lib.models import predict, released, trained
 from interp_lib.profiles import ProfileError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,8 +113,8 @@ def test_networks_are_loaded_or_the_command_is_named(checkout, tmp_path):
     with pytest.raises(FileNotFoundError, match="s1-digits is not trained.*interp_lib train --profile mine"):
         profile.load_network("Int-Adv", 1)
     model = models.build("small", (1, 8, 8), 3, seed=2)
-    networks.save(model, profile.trained()[3].path(tmp_path / "_build/networks"), {"method": "Int-Adv"})
-    assert released.fingerprint(profile.load_network("Int-Adv", 1)) == released.fingerprint(model)
+    trained.save(model, profile.trained()[3].path(tmp_path / "_build/networks"), {"method": "Int-Adv"})
+    assert predict.fingerprint(profile.load_network("Int-Adv", 1)) == predict.fingerprint(model)
 
 
 def test_released_networks_come_from_the_authors(checkout, released_folder, monkeypatch):
@@ -121,7 +122,7 @@ def test_released_networks_come_from_the_authors(checkout, released_folder, monk
     monkeypatch.setenv("INTERP_RELEASED", str(released_folder))
     loaded = profiles.load("mine").load_network("Int")
     expected = released.read_network(released.find("mnist", "small", "Int", released_folder))
-    assert released.fingerprint(loaded) == released.fingerprint(expected)
+    assert predict.fingerprint(loaded) == predict.fingerprint(expected)
 
 
 def test_the_root_is_the_checkout_around_or_the_packages_own(checkout, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp_lib.interpreters import integrated_gradients
-from interp_lib.models import build
+from interp_lib.models.architectures import build
 from interp_lib.quadrature import gauss_for_sum, path_points
 
 

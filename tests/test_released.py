@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from interp_lib import models, records, released
-from interp_lib.evaluation import count_correct
-from interp_lib.released import ReleasedNetworkError
+from interp_lib import models, records
+from interp_lib.models import predict, released
+from interp_lib.models.predict import count_correct
+from interp_lib.models.released import ReleasedNetworkError
 
 IDS = ["-".join(name) for name in RELEASED]
 needs_released = pytest.mark.skipif(
@@ -436,10 +437,10 @@ def test_networks_are_found_at_any_depth(repository, monkeypatch):
 def test_load_takes_a_path_or_a_name(repository):
     path = repository / "nets" / "mnist_smallgap_int_100.pkl"
     marks = {
-        released.fingerprint(released.load(what, repository))
+        predict.fingerprint(released.load(what, repository))
         for what in (path, str(path), "mnist_smallgap_int_100", "mnist_smallgap_int_100.pkl")
     }
-    assert marks == {released.fingerprint(models.build("small", seed=5))}
+    assert marks == {predict.fingerprint(models.build("small", seed=5))}
     for name in ("mnist_pool_adv_100", "*", "mnist_smallgap_???_100", "[mn]*"):
         with pytest.raises(FileNotFoundError, match=".pkl is neither a file nor a network in"):
             released.load(name, repository)
@@ -494,11 +495,11 @@ def test_missing_networks_and_folders_say_what_to_do(repository, monkeypatch, tm
 
 def test_fingerprint_tells_networks_apart():
     first, second = models.build("small", seed=1), models.build("small", seed=1)
-    assert released.fingerprint(first) == released.fingerprint(second)
+    assert predict.fingerprint(first) == predict.fingerprint(second)
     with torch.no_grad():
         second.conv2.bias[3] += 1e-7
-    assert released.fingerprint(first) != released.fingerprint(second)
-    assert len(released.fingerprint(first)) == 16
+    assert predict.fingerprint(first) != predict.fingerprint(second)
+    assert len(predict.fingerprint(first)) == 16
 
 
 def test_other_networks_say_gamma_radius_run_and_epochs(tmp_path):

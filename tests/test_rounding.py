@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from interp_lib import measure, networks, records, rounding
-from interp_lib.models import build
+from interp_lib import measure, records, rounding
+from interp_lib.models import trained
+from interp_lib.models.architectures import build
 
 
 @pytest.mark.parametrize("architecture", ["small", "pool"])
@@ -21,7 +22,7 @@ def test_noise_is_of_the_size_that_is_asked_for_and_goes(architecture, make_imag
 
 def test_a_record_has_every_draw_and_goes_on(tmp_path, tiny_dataset, monkeypatch):
     monkeypatch.setattr(rounding, "STEPS", (1, 2, 3))
-    networks.save(
+    trained.save(
         build("small", (1, 8, 8), 3, seed=0), tmp_path / "x.safetensors", {"dataset": "digits", "method": "Int"}
     )
     found, folder = list(measure.find_networks("ours", tmp_path)), tmp_path / "results"

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from interp_lib import measure, networks, records, tightness
-from interp_lib.models import build
-from interp_lib.released import find, read_network
+from interp_lib import measure, records, tightness
+from interp_lib.models import trained
+from interp_lib.models.architectures import build
+from interp_lib.models.released import find, read_network
 from interp_lib.tightness import tightness_rows
 
 
@@ -85,7 +86,7 @@ def test_the_protocols_medians_come_out_with_the_plain_attack_of_isa(real_mnist,
 
 def test_records_of_tightness(tmp_path, monkeypatch, tiny_dataset):
     model = build("small", (1, 8, 8), 3, seed=0)
-    networks.save(model, tmp_path / "a.safetensors", {"dataset": "digits", "method": "Normal", "seed": 0,
+    trained.save(model, tmp_path / "a.safetensors", {"dataset": "digits", "method": "Normal", "seed": 0,
                                                       "schedule": "digits", "model": "small"})  # fmt: skip
     found = list(measure.find_networks("ours", tmp_path))
     monkeypatch.setattr(tightness, "find_networks", lambda *_: found)

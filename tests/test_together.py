@@ -12,7 +12,7 @@ from interp_lib import losses, together, training
 from interp_lib.attacks.pgd import input_gradient
 from interp_lib.checks import check_device
 from interp_lib.fast.stack import Stack
-from interp_lib.models import build
+from interp_lib.models.architectures import build
 from interp_lib.together import fit_together
 from interp_lib.training import Diverged, Run, fit
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from interp_lib import losses, training
 from interp_lib.attacks.pgd import input_gradient, pgd, uniform_start
-from interp_lib.models import build
+from interp_lib.models.architectures import build
 from interp_lib.together import fit_together
 from interp_lib.training import Diverged, Run, Schedule, fit, generator
 
@@ -524,7 +525,7 @@ def test_bad_schedules_are_refused_by_name(tmp_path, monkeypatch, section, words
     text = section if isinstance(section, str) else yaml.safe_dump({"bands": section})
     (tmp_path / "schedules").mkdir()
     (tmp_path / "schedules" / "mine.yml").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(training.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     with pytest.raises(ValueError) as caught:
         Schedule.load("mine", "bands")
     for word in ("schedules/mine.yml", *words):
@@ -539,7 +540,7 @@ def test_numbers_may_be_written_as_powers_of_ten(tmp_path, monkeypatch):
     (tmp_path / "schedules" / "mine.yml").write_text(
         "\n".join(["bands:", *lines, "  learning_rate: 1e-3"]), encoding="utf-8"
     )
-    monkeypatch.setattr(training.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     assert Schedule.load("mine", "bands") == dataclasses.replace(SCHEDULE, learning_rate=0.001)
 
 

@@ -174,8 +174,8 @@ def evaluation_cases(dataset):
     g = good()
     base = {k: g[k] for k in ("model", "x", "y")}
     wrong = {"x": pick(images(), "text", "bytes", "three axes", "NaN", "of bytes", "other size", "other dtype")}
-    yield evaluation.count_correct, base, {**wrong, "y": labels(), "batch_size": WHOLE}
-    yield evaluation.predictions, {k: g[k] for k in ("model", "x")}, {"x": images()}
+    yield models.count_correct, base, {**wrong, "y": labels(), "batch_size": WHOLE}
+    yield models.predictions, {k: g[k] for k in ("model", "x")}, {"x": images()}
     yield evaluation.proportion, {"right": torch.ones(2, dtype=torch.bool)}, {"right": {"int": g["y"], "list": [True]}}
     grid = base | {"eps": [0.1], "steps": [1]}
     yield evaluation.pgd_accuracy, grid, {**wrong, "y": labels(), "eps": SIZES, "steps": NUMBERS, "alpha": ALPHA}

@@ -9,7 +9,7 @@ from ..fast.fold import is_foldable
 from ..fast.parts import fixed_copy
 from ..fast.proof import unwrapped
 from ..interpreters import cam, gradcam_pp_release
-from ..models import GlobalPoolNetwork
+from ..models.architectures import GlobalPoolNetwork
 from ..values import check_choice, check_number, check_whole
 from .balls import largest_radius
 from .explained import Interpreter, explain

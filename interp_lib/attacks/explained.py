@@ -10,7 +10,7 @@ from ..fast.fold import fold_after_first, fold_cam, fold_logits, is_foldable
 from ..fast.parts import fixed_copy
 from ..fast.proof import unwrapped
 from ..interpreters import cam, gradcam_pp_release, integrated_gradients_release, representation
-from ..models import GlobalPoolNetwork
+from ..models.architectures import GlobalPoolNetwork
 
 Interpreter = Callable[..., Tensor]
 Explained = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..checks import capturing, check_images, check_labels, check_numbers, check_step_sizes
 from ..fast.fold import fold_logits
 from ..fast.proof import unwrapped
-from ..models import evaluating
+from ..models.predict import evaluating
 from .balls import largest_radius, per_example, project
 
 Objective = Callable[[Tensor], Tensor]

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import GlobalPoolNetwork
+from ..models.architectures import GlobalPoolNetwork
 from .proof import Function, hooked, proven
 
 _PLAN = GlobalPoolNetwork.forward, GlobalPoolNetwork.features

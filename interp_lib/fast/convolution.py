@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import SameConv2d, same_conv2d, same_padding
+from ..models.architectures import SameConv2d, same_conv2d, same_padding
 
 
 def block_factor(conv: SameConv2d) -> int:

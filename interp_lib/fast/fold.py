@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import GlobalPoolNetwork, SameConv2d, Small
+from ..models.architectures import GlobalPoolNetwork, SameConv2d, Small
 from .contract import check_contract, keeps_contract, linear_parts
 from .parts import Folded, after_first, assemble, compose_tail, fixed_copy, fold_tail, frozen, keep_memory, pool_share
 from .proof import Function, depends_on_mode, dtype_of, hooked, proven, unwrapped

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, same_conv2d, same_padding
+from ..models.architectures import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, same_conv2d, same_padding
 from .contract import linear_parts
 from .convolution import FixedConv2d, block_factor
 from .proof import Function, hooked

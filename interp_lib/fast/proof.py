@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import capturing
-from ..models import ARCHITECTURES, Block, SameConv2d
+from ..models.architectures import ARCHITECTURES, Block, SameConv2d
 
 AGREES = 1e-6  # of the largest number, in double precision: rounding stays below a millionth of that
 Function = Callable[[Tensor], Tensor]

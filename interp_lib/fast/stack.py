@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import GlobalPoolNetwork, SameConv2d, WResnet, same_conv2d, same_padding
+from ..models.architectures import GlobalPoolNetwork, SameConv2d, WResnet, same_conv2d, same_padding
 from .fold import has_affine_tail
 from .parts import Folded, compose_tail, fold_tail, pool_share
 from .proof import hooked

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..models import GlobalPoolNetwork, Small
+from ..models.architectures import GlobalPoolNetwork, Small
 from .parts import Folded, assemble, compose_tail, fixed_copy, fold_tail, frozen
 from .proof import Function, device_of, dtype_of
 from .trunk import compiled_trunk

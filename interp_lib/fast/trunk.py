@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..models import SameConv2d, Small, same_conv2d, same_padding
+from ..models.architectures import SameConv2d, Small, same_conv2d, same_padding
 from .compiled import _Network, library
 
 FIRST, SECOND = 16, 32  # filters of the two layers, as in trunk.cpp

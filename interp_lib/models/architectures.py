@@ -14,14 +14,11 @@ Source: section 2 and Appendix B; layers as in the released code, which the text
 padding, ReLU before a convolution and not after it, no normalisation of the input.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import check_images
+from ..checks import check_images
 from .pooling import max_pool
 
 
@@ -189,28 +186,8 @@ class WResnet(GlobalPoolNetwork):
         return self.blocks(self.conv1(x))
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in evaluation mode, every module's own mode restored at the end, also after an exception.
-
-    A function that is no module has no mode.
-    """
-    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
-    if modes:
-        model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def all_finite(model: nn.Module) -> bool:
-    """Whether no weight is NaN or infinite."""
-    return all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
-
-
 LARGEST_SIZE = 2**16  # of an axis of an image, and of a number of classes, in a file
+
 ARCHITECTURES = {cls.name: cls for cls in (Small, Pool, WResnet)}
 
 

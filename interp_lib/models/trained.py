@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
-from .models import ARCHITECTURES, GlobalPoolNetwork, all_finite, build, weight_shapes
-from .network_names import NETWORKS as NETWORKS
-from .network_names import NetworkName as NetworkName  # others ask for both here
-from .reading import FileError, read_bytes, read_json
-from .records import write_atomically
+from ..reading import FileError, read_bytes, read_json
+from ..records import write_atomically
+from .architectures import ARCHITECTURES, GlobalPoolNetwork, build, weight_shapes
+from .names import NETWORKS
+from .predict import all_finite
 
 LARGEST_JSON = 2**20  # bytes; of two hundred epochs it has about 50,000
 

@@ -9,7 +9,6 @@ refuses the rest.
 Source: the authors' repository, AkhilanB/Proper-Interpretability (MIT licence).
 """
 
-import hashlib
 import os
 import pickletools
 import re
@@ -19,11 +18,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .models import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, build, weight_shapes
-from .paper import GAMMA, METHODS
-from .reading import FileError, printable, read_bytes
+from ..paper import GAMMA, METHODS
+from ..reading import FileError, printable, read_bytes
+from .architectures import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, build, weight_shapes
 
 _METHOD_IN_FILE = dict(zip(METHODS, ("normal", "adv", "trades", "ig", "igsum", "intone", "int", "intadv"), strict=True))
+
 _FILE_NAME = {
     ("mnist", "small"): "mnist_smallgap_{}_100.pkl",
     ("mnist", "pool"): "mnist_pool_{}_100.pkl",
@@ -31,13 +31,21 @@ _FILE_NAME = {
     ("cifar10", "wresnet"): "cifar_wresnet_{}_200.pkl",
     ("restricted_imagenet", "wresnet"): "restimagenet_wresnet_{}_35.pkl",
 }
+
+
 # Networks that are in no table: other gammas and radii of training, second runs at the paper's, other epochs.
 _OTHER_FILE = re.compile(r"(mnist|cifar)_smallgap_(?:adv|int(0\d+)?)(?:_(\d+))?_(?:100|200)\.pkl")
+
 _OTHER_EPOCHS = re.compile(r"restimagenet_wresnet_normal_(\d+)\.pkl")
+
+
 # In file names a radius is in tenths on MNIST and in 255ths on CIFAR-10.
 _RADIUS = {"mnist": (10, 3), "cifar": (255, 8)}  # unit of the names, the paper's radius in it
+
+
 # Bounds of what is read: the largest released network, a WResnet, has 1.9 MB and takes 1,609 operations.
 LARGEST_FILE = 4 * 2**20
+
 MOST_OPERATIONS = 10_000
 
 
@@ -371,11 +379,3 @@ def load(path_or_name: str | os.PathLike, folder: str | os.PathLike | None = Non
     if found := _files(folder).get(name):
         return read_network(found)
     raise FileNotFoundError(f"{name} is neither a file nor a network in {folder}.")
-
-
-def fingerprint(model: torch.nn.Module) -> str:
-    """The first 16 digits of the sha256 of a network's weights: says which network a number belongs to."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

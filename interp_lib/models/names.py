@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .paper import GAMMA
+from ..paper import GAMMA
 
 NETWORKS = Path("networks")
 

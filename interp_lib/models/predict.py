@@ -1,0 +1,70 @@
+"""What a network says of images: predictions, counts, a fingerprint; in evaluation mode, whatever mode it is in."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_images, check_labels, check_numbers
+from ..values import check_whole
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """`model` in evaluation mode, every module's own mode restored at the end, also after an exception.
+
+    A function that is no module has no mode.
+    """
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    if modes:
+        model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether no weight is NaN or infinite."""
+    return all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """The first 16 digits of the sha256 of a network's weights: says which network a number belongs to."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
+    """Predicted classes, int64 (N,); `batch_size` images at a time.
+
+    Raises:
+        TypeError, ValueError: see `checks`.
+        NotANumber: a logit is NaN or infinite; names the first such image.
+    """
+    check_images(x)
+    check_whole(batch_size, "batch_size", 1)
+    if hasattr(model, "check_input"):
+        model.check_input(x)
+    with evaluating(model):
+        logits = torch.cat([model(batch) for batch in x.split(batch_size)])
+    check_numbers(logits, "a logit")
+    return logits.argmax(1)
+
+
+def classified_right(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> Tensor:
+    """Which of the images (N, C, H, W) are classified as y (N,): bool (N,)."""
+    check_images(x)
+    check_labels(y, len(x), getattr(model, "num_classes", None))
+    return predictions(model, x, batch_size) == y
+
+
+def count_correct(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> int:
+    """How many of the images (N, C, H, W) are classified as y (N,)."""
+    return int(classified_right(model, x, y, batch_size).sum())
