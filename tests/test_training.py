@@ -466,7 +466,11 @@ FOLDER = Path(training.__file__).parent / "schedules"
 def committed():
     import yaml
 
-    return [(path.stem, dataset) for path in sorted(FOLDER.glob("*.yml")) for dataset in yaml.safe_load(path.open())]
+    return [
+        (path.stem, dataset)
+        for path in sorted(FOLDER.glob("*.yml"))
+        for dataset in yaml.safe_load(path.read_text(encoding="utf-8"))
+    ]
 
 
 @pytest.mark.parametrize("name, dataset", committed())
