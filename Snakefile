@@ -30,6 +30,7 @@ GPUS = int(WANTED["gpus"])  # that each network of a grid asks of a cluster
 for path in chapters.run_otherwise(PROFILE.name):  # by hand, with other parameters: not this book's, so run anew
     path.unlink()  # an old date would not do: Snakemake sees that no input has changed
     Path("_build/pages.done").unlink(missing_ok=True)
+# Chapters that take the longest are begun first, so that no processor waits for the last of them.
 LONG = "04_attacks_on_maps|06_training|07_robustness|13_appendix_c|14_appendix_d"
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
 
@@ -53,8 +54,8 @@ def library(*modules):
     return sorted(map(str, found))
 
 
-TRAINING = library("training", "models/trained")
-EVERYTHING = [str(path) for path in sorted(Path("interp_lib").rglob("*")) if path.suffix in (".py", ".yml", ".csv")]
+TRAINING = [*library("training", "models/trained"), "interp_lib/fast/trunk.cpp"]
+EVERYTHING = [str(path) for path in sorted(Path("interp_lib").rglob("*")) if path.suffix in (".py", ".yml", ".csv", ".cpp")]
 
 
 rule all:

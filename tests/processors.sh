@@ -19,8 +19,7 @@ settings() {
   esac
 }
 
-failed=0
-rm -f _build/processors/trained-*
+failed=0 trained_kind= trained_in=
 for cell in "${@:-as-is-1 as-is-2 avx2-1 avx2-2 sse41-1 sse41-2}"; do
   for name in $cell; do
     variables=$(settings "$name") || exit 2
@@ -29,15 +28,15 @@ for cell in "${@:-as-is-1 as-is-2 avx2-1 avx2-2 sse41-1 sse41-2}"; do
     git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - | tar -xf - -C "$place/project"
     ln -s "$PWD/.venv" "$place/project/.venv"
     # Training takes one thread whatever the tests take: the networks of the other number of threads are the same.
-    for other in _build/processors/"${name%-*}"-?/project/_build/networks; do
-      [ -e "$place/../trained-${name%-*}" ] && [ -d "$other" ] && mkdir -p "$place/project/_build" && cp -rp "$other" "$place/project/_build/" && break
-    done
+    if [ "${name%-*}" = "$trained_kind" ]; then
+      mkdir -p "$place/project/_build" && cp -rp "$trained_in/project/_build/networks" "$place/project/_build/"
+    fi
     [ -d ../shared ] && ln -s "$(cd ../shared && pwd)" "$place/shared"
     start=$SECONDS
     # The copy's library and not the checkout's, which is what is installed.
     if env $variables PYTHONPATH="$PWD/$place/project" make -C "$place/project" test THREADS="${name##*-}" >"$place/log" 2>&1; then
       said=passed
-      touch "_build/processors/trained-${name%-*}"
+      trained_kind=${name%-*} trained_in=$place
     else
       said="FAILED, see $place/log"
       failed=1

@@ -89,7 +89,7 @@ def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tu
 
 
 def fixed_copy(model: GlobalPoolNetwork, *, gaining: bool = False, **replaced: nn.Module) -> GlobalPoolNetwork:
-    """The network with the weights of this moment, detached, on the convolutions above.
+    """The network with the weights of this moment, detached, on `FixedConv2d` in the place of its convolutions.
 
     Args:
         gaining: only those that are the faster for it with any width: few input channels, see `block_factor`, or a

@@ -34,15 +34,14 @@ static inline void product(int n, const int* base, const float* a, int taps, con
                            const float* w, float* partial, Store store) {
   constexpr int V = WIDTH / LANES;
   constexpr int MANY = (REGISTERS - 3) / V;  // one register for a number of a, two for numbers of w
-  constexpr int ROWS = MANY < 1 ? 1 : MANY > 12 ? 12 : MANY;
-  const int fitting = BLOCK / (channels * WIDTH * 4);
-  const int block = fitting < 1 ? 1 : fitting;
+  constexpr int ROWS = std::clamp(MANY, 1, 12);
+  const int block = std::max(1, BLOCK / (channels * WIDTH * 4));
   for (int start = 0; start < taps; start += block) {
-    const int end = start + block < taps ? start + block : taps;
+    const int end = std::min(start + block, taps);
     for (int first = 0; first < n; first += ROWS) {
       Vector sums[ROWS][V] = {};
       const float* from[ROWS];
-      const int many = n - first < ROWS ? n - first : ROWS;
+      const int many = std::min(n - first, ROWS);
 #pragma GCC unroll 16
       for (int r = 0; r < ROWS; r++) from[r] = a + base[r < many ? first + r : n - 1];  // the last ones: not stored
       if (start)
@@ -90,7 +89,6 @@ struct Layer {  // a convolution with square filters: input (height, width), out
   int padded_height() const { return std::max((rows - 1) * stride + size, height + top); }
   int padded_width() const { return std::max((columns - 1) * stride + size, width + left); }
   int pixels() const { return rows * columns; }
-  static int max(int a, int b) { return a > b ? a : b; }
 };
 
 // What one thread works in, and where the pixels are that each filter sees.
@@ -113,8 +111,8 @@ struct Desk {
     d1.assign(one.pixels() * FIRST, 0);
     partial.assign((one.pixels() + two.size * two.size * FIRST + 16) * 48, 0);
     reach = (two.size + two.stride - 1) / two.stride;
-    const int tall2 = Layer::max(two.rows, (two.top + two.height - 1) / two.stride + 1) + reach - 1;
-    wide2 = Layer::max(two.columns, (two.left + two.width - 1) / two.stride + 1) + reach - 1;
+    const int tall2 = std::max(two.rows, (two.top + two.height - 1) / two.stride + 1) + reach - 1;
+    wide2 = std::max(two.columns, (two.left + two.width - 1) / two.stride + 1) + reach - 1;
     d2.assign(tall2 * wide2 * SECOND, 0);
     windows(one, colours, base1, tap1);
     windows(two, FIRST, base2, tap2);

@@ -61,8 +61,8 @@ class Layers:
         self.networks: dict[tuple[int, int], _Network] = {}
         self.compiled = library()
 
-    def network(self, height: int, width: int) -> tuple[_Network, tuple[int, int]]:
-        """What the compiled functions are told, for images of a size; and the size of the trunk's output."""
+    def network(self, height: int, width: int) -> _Network:
+        """What the compiled functions are told, for images of a size."""
         if (height, width) not in self.networks:
             numbers = []
             rows, columns = height, width
@@ -73,12 +73,11 @@ class Layers:
             self.networks[height, width] = _Network(
                 height, width, self.colours, *numbers, *(p.data_ptr() for p in self.packed)
             )
-        network = self.networks[height, width]
-        return network, (network.rows2, network.columns2)
+        return self.networks[height, width]
 
     def _call(self, function: str, size: tuple[int, int], n: int, *arguments) -> None:
         if n:
-            network, threads = self.network(*size)[0], min(torch.get_num_threads(), n)
+            network, threads = self.network(*size), min(torch.get_num_threads(), n)
             given = (ctypes.c_int(a) if isinstance(a, bool) else ctypes.c_void_p(_pointer(a)) for a in arguments)
             getattr(self.compiled, function)(ctypes.byref(network), threads, ctypes.c_long(n), *given)
 
@@ -88,8 +87,8 @@ class Layers:
         With `opened` and `seen`, both of an earlier call, the linear map at those images.
         """
         size = tuple(x.shape[2:])
-        network, (rows, columns) = self.network(*size)
-        h = x.new_empty(len(x), rows, columns, SECOND)
+        network = self.network(*size)
+        h = x.new_empty(len(x), network.rows2, network.columns2, SECOND)
         if opened is None:
             opened = x.new_empty((len(x), network.rows1, network.columns1, FIRST), dtype=torch.uint8)
         self._call("push", size, len(x), _contiguous(x), opened, seen, h)
