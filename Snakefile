@@ -54,7 +54,7 @@ def library(*modules):
     return sorted(map(str, found))
 
 
-TRAINING = [*library("training", "models/trained"), "interp_lib/fast/trunk.cpp"]
+TRAINING = [*library("training", "models/trained"), *map(str, sorted(Path("interp_lib/fast").glob("*.cpp")))]
 EVERYTHING = [str(path) for path in sorted(Path("interp_lib").rglob("*")) if path.suffix in (".py", ".yml", ".csv", ".cpp")]
 
 

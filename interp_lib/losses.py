@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .attacks.pgd import Objective, cross_entropy
 from .discrepancy import distances, target_free_discrepancy
 from .fast.fold import fold_for_training
+from .fast.objective import climbing
 from .models.architectures import GlobalPoolNetwork
 from .paper import GAMMA
 
@@ -81,9 +82,10 @@ def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
     def divergence(log_p: Tensor, logits_adv: Tensor) -> Tensor:
         return (log_p.exp() * (log_p - logits_adv.log_softmax(1))).sum(1)
 
+    objective = lambda x_adv: divergence(clean, fixed.logits(x_adv))
     return Problem(
         lambda x_adv: F.cross_entropy(logits, y, reduction="none") + divergence(log_p, free.logits(x_adv)),
-        lambda x_adv: divergence(clean, fixed.logits(x_adv)),
+        climbing(objective, fixed.head, "divergence", reference=clean.exp()),
     )
 
 
@@ -162,7 +164,8 @@ def ig_norm(
         # Sign steps do not see a factor: without the cross-entropy w is left out, and small ones lose no digits.
         return F.cross_entropy(logits_adv, y, reduction="none") + w * norm if adversarial else norm
 
-    return Problem(loss, objective)
+    both = {"cross_entropy": float(adversarial), "weight": w if adversarial else 1.0}
+    return Problem(loss, climbing(objective, fixed.head, "path", y=y, reference=x, points=PATH_STEPS, **both))
 
 
 def interpretability_aware(
@@ -214,7 +217,12 @@ def interpretability_aware(
         value = apart(clean, maps_adv, logits_adv)
         return F.cross_entropy(logits_adv, y, reduction="none") + gamma * value if adversarial else value
 
-    return Problem(loss, cross_entropy(fixed.logits, y) if plain_attack else objective)
+    if plain_attack:
+        return Problem(loss, cross_entropy(fixed.logits, y))
+    # The compiled maps have the factor 1/u of eq. (1); `apart` multiplies by u again.
+    both = {"cross_entropy": float(adversarial), "weight": (gamma if adversarial else 1.0) * scale}
+    kind = "true class" if one_class else "target-free"
+    return Problem(loss, climbing(objective, fixed.head, kind, y=y, reference=x, **both))
 
 
 def variant(method: Callable[..., Problem], **settings: bool | float) -> Callable[..., Problem]:

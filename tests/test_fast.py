@@ -13,6 +13,7 @@ from interp_lib import losses, models
 from interp_lib.attacks.pgd import pgd
 from interp_lib.fast import compiled, trunk
 from interp_lib.fast.fold import fold_cam, fold_logits
+from interp_lib.fast.objective import Climbing
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 needs_compiler = pytest.mark.skipif(compiled.library() is None, reason=compiled.status())
@@ -111,12 +112,17 @@ def test_a_training_step_is_the_one_by_pytorch(method, monkeypatch):
 @needs_compiler
 def test_attacks_and_maps_take_the_compiled_way(monkeypatch):
     model, x, y, calls = shaken((1, 28, 28)), images((1, 28, 28), 4), torch.arange(4), []
-    push = trunk.Layers.push
-    monkeypatch.setattr(trunk.Layers, "push", lambda self, *a: calls.append(1) or push(self, *a))
+    call = trunk.Layers._call
+    monkeypatch.setattr(trunk.Layers, "_call", lambda self, name, *a: calls.append(name) or call(self, name, *a))
+    climb = Climbing._call
+    monkeypatch.setattr(Climbing, "_call", lambda self, *a: calls.append("climb") or climb(self, *a))
+    pgd(model, x, y, eps=0.1, alpha=0.01, steps=1)  # the first attack of all may try the compiled one against PyTorch
+    calls.clear()
     pgd(model, x, y, eps=0.1, alpha=0.01, steps=3)
-    assert len(calls) == 3
+    assert set(calls) == {"climb"}
+    calls.clear()
     fold_cam(model)(x)
-    assert len(calls) == 4
+    assert calls == ["push"]
 
 
 @needs_compiler
@@ -165,11 +171,11 @@ def test_a_compiler_that_fails_or_is_not_there(compiler, said, anew, monkeypatch
 def test_a_compiler_that_complains_is_quoted(anew, monkeypatch, tmp_path):
     script = tmp_path / "cc.sh"
     script.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "trunk.cpp:1: error: no such thing" >&2\nexit 1\n'
+        '#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "ascent.cpp:1: error: no such thing" >&2\nexit 1\n'
     )
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
-    assert compiled.status() == f"PyTorch ({script} failed: trunk.cpp:1: error: no such thing)"
+    assert compiled.status() == f"PyTorch ({script} failed: ascent.cpp:1: error: no such thing)"
     assert [p.name for p in anew.iterdir()] == [".lock"]
 
 

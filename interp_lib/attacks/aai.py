@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from ..checks import check_images, check_labels, check_step_sizes
 from ..discrepancy import discrepancy
-from ..fast.fold import is_foldable
-from ..fast.parts import fixed_copy
+from ..fast.fold import fixed_trunk, is_foldable
+from ..fast.objective import Head, climbing
 from ..fast.proof import unwrapped
 from ..interpreters import cam, gradcam_pp_release
 from ..models.architectures import GlobalPoolNetwork
@@ -140,10 +140,11 @@ def _linear_fall(model: GlobalPoolNetwork, x: Tensor, classes: Tensor, largest: 
     """
     weight = model.classifier.weight.detach()
     weight = (weight if interpreter is cam else weight.clamp(min=0))[classes[:, 0]]
-    trunk = fixed_copy(model).trunk
+    trunk = fixed_trunk(model)
     with torch.enable_grad():
         z = trunk(x).detach().requires_grad_()
         features = model.tail(z)
         maps = torch.einsum("nk,nkhw->nhw", weight, features) / features.shape[2:].numel()
         (gradient,) = torch.autograd.grad(maps.flatten(1).gather(1, largest).sum(), z)
-    return lambda x_adv: -(gradient * trunk(x_adv)).sum((1, 2, 3))
+    plain = lambda x_adv: -(gradient * trunk(x_adv)).sum((1, 2, 3))
+    return climbing(plain, Head.of(model, trunk), "probe", reference=-gradient.permute(0, 2, 3, 1))

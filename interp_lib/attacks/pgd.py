@@ -1,6 +1,5 @@
 """Projected gradient ascent in a ball, for any per-example objective; and PGD, its best-known use."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from ..checks import capturing, check_images, check_labels, check_numbers, check_step_sizes
 from ..fast.fold import fold_logits
+from ..fast.objective import Climbing, climbing
 from ..fast.proof import unwrapped
 from ..models.predict import evaluating
 from .balls import largest_radius, per_example, project
@@ -26,6 +26,8 @@ def input_gradient(objective: Objective, x: Tensor) -> Tensor:
 
 
 def _value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor]:
+    if isinstance(objective, Climbing) and objective.takes(x):
+        return objective.value_and_gradient(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = objective(x)
@@ -95,6 +97,7 @@ def projected_ascent(
     direction: Direction | None = None,
     norm: str = "linf",
     watched: bool = True,
+    every: bool = True,
 ) -> Iterator[Tensor]:
     """Climbs an objective inside the ball and the box, and yields every iterate.
 
@@ -117,6 +120,7 @@ def projected_ascent(
         norm: 'linf', 'l2' or 'l1'.
         watched: look for NaN at every step. Runs that are trained together find it in their losses: one that diverges
             must not end the others.
+        every: yield all iterates; else the last alone, which takes less time where the objective is compiled.
 
     Yields:
         x^1, ..., x^steps, each (N, C, H, W), detached.
@@ -136,9 +140,21 @@ def projected_ascent(
     else:
         onto = lambda moved: project(moved, x, eps, norm)
     signs = direction is torch.Tensor.sign_ and not isinstance(alpha, Tensor)
-    x_adv = x if start is None else onto(start.detach().clone())
+    x_adv, steps = x if start is None else onto(start.detach().clone()), int(steps)
+    if (
+        norm == "linf"
+        and direction is torch.Tensor.sign_
+        and isinstance(objective, Climbing)
+        and objective.takes(x_adv)
+    ):
+        for _ in range(steps if every else min(steps, 1)):
+            x_adv, sound = objective.climb(x_adv, low, high, alpha, 1 if every else steps)
+            if watched:
+                check_numbers(torch.where(sound, 0.0, torch.nan), "the objective of the attack, or its gradient,")
+            yield x_adv
+        return
     numbers = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    for _ in range(int(steps)):
+    for step_number in range(1, steps + 1):
         value, gradient = _value_and_gradient(objective, x_adv)
         if watched:
             # 0 an image as long as all is finite, NaN from then on: a sign step would take NaN for "do not move".
@@ -146,11 +162,12 @@ def projected_ascent(
         if watched and not x.is_cuda:  # there a look costs a wait: only at the end
             check_numbers(numbers, "the objective of the attack, or its gradient,")
         step = direction(gradient)
-        if signs:  # times a number it is exact, so that one pass does for two
+        if signs and not isinstance(alpha, Tensor):  # times a number it is exact, so that one pass does for two
             x_adv = onto(torch.add(x_adv, step, alpha=alpha))
         else:
             x_adv = onto(step.mul_(alpha).add_(x_adv))
-        yield x_adv
+        if every or step_number == steps:
+            yield x_adv
     if watched and not capturing():
         check_numbers(numbers, "the objective of the attack, or its gradient,")
 
@@ -159,14 +176,15 @@ def ascend(objective: Objective, x: Tensor, *, alpha: float | Tensor, steps: int
     """The last iterate of `projected_ascent`, (N, C, H, W); without steps the start, projected. Arguments as there."""
     if steps == 0:  # a step that moves nothing
         alpha, steps = 0.0, 1
-    (x_adv,) = deque(projected_ascent(objective, x, alpha=alpha, steps=steps, **ascent), maxlen=1)
+    (x_adv,) = projected_ascent(objective, x, alpha=alpha, steps=steps, every=False, **ascent)
     return x_adv
 
 
 def cross_entropy(logits: Callable[[Tensor], Tensor], y: Tensor, *, targeted: bool = False) -> Objective:
     """The objective of PGD: -log softmax(f(x))_y, or its negative when y is a target to reach. (N,)."""
     sign = -1.0 if targeted else 1.0
-    return lambda x: sign * F.cross_entropy(logits(x), y, reduction="none")
+    plain = lambda x: sign * F.cross_entropy(logits(x), y, reduction="none")
+    return climbing(plain, getattr(logits, "head", None), "cross-entropy", y=y, cross_entropy=sign)
 
 
 def pgd_iterates(
@@ -179,8 +197,9 @@ def pgd_iterates(
     steps: int,
     targeted: bool = False,
     start: Tensor | None = None,
+    every: bool = True,
 ) -> Iterator[Tensor]:
-    """Every iterate of `pgd`: one run serves all numbers of steps. Arguments as there."""
+    """Every iterate of `pgd`: one run serves all numbers of steps. Arguments as there, and as `projected_ascent`."""
     check_images(x)
     check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
     if hasattr(model, "check_input"):
@@ -189,7 +208,7 @@ def pgd_iterates(
     check_start(start, x)
     with evaluating(model):  # what is folded keeps the mode of this moment
         objective = cross_entropy(fold_logits(model), y, targeted=targeted)
-    ascent = projected_ascent(objective, x, eps=eps, alpha=alpha, steps=steps, start=start)
+    ascent = projected_ascent(objective, x, eps=eps, alpha=alpha, steps=steps, start=start, every=every)
     while True:
         with evaluating(model):
             x_adv = next(ascent, None)
@@ -242,9 +261,8 @@ def pgd(
         check_images(x)
         check_step_sizes(eps=eps, alpha=alpha, steps=steps)
         start = uniform_start(x, eps, generator)
-    x_adv = None
-    for x_adv in pgd_iterates(model, x, y, eps=eps, alpha=alpha, steps=steps, targeted=targeted, start=start):
-        pass
+    attack = {"eps": eps, "alpha": alpha, "steps": steps, "targeted": targeted, "start": start}
+    x_adv = next(pgd_iterates(model, x, y, every=False, **attack), None)
     if x_adv is None:  # no steps: the start is the result
         return (x if start is None else start).detach().clamp(*ball(x.detach(), eps))
     return x_adv

@@ -1,4 +1,4 @@
-"""Compiles `trunk.cpp` at first use, keeps the result, and says why where it cannot.
+"""Compiles `ascent.cpp`, and with it `trunk.cpp`, at first use; keeps the result, and says why where it cannot.
 
 Nothing needs it: without a compiler the same functions are computed by PyTorch, with the same result to rounding and
 in 1.2 to 1.8 times the time. `status` says which of the two it is.
@@ -25,6 +25,7 @@ from ..places import cache
 SWITCH = "INTERP_COMPILED"  # 0: compute everything with PyTorch
 PATIENCE = 120  # seconds for the compiler, and for another process that compiles the same
 # Levels of the x86-64 instruction set, by what PyTorch itself uses: a switch of PyTorch's is one of ours as well.
+SOURCES = ("ascent.cpp", "trunk.cpp")  # the first includes the second
 LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3", "DEFAULT": "x86-64-v2"}
 
 
@@ -36,6 +37,24 @@ class _Network(ctypes.Structure):  # must agree with Network in trunk.cpp
             "size2 stride2 top2 left2 rows2 columns2".split()
         ),
         *((name, ctypes.c_void_p) for name in "w1 b1 w2 b2 w1t w2t".split()),
+    ]
+
+
+class _Head(ctypes.Structure):  # must agree with Head in ascent.cpp
+    _fields_ = [
+        *((name, ctypes.c_int) for name in "classes size top left".split()),
+        *((name, ctypes.c_void_p) for name in "matrix offset kernel kernel_t shift bias".split()),
+    ]
+
+
+class _Objective(ctypes.Structure):  # must agree with Objective in ascent.cpp
+    _fields_ = [
+        ("kind", ctypes.c_int),
+        ("points", ctypes.c_int),
+        ("cross_entropy", ctypes.c_float),
+        ("weight", ctypes.c_float),
+        ("y", ctypes.c_void_p),
+        ("reference", ctypes.c_void_p),
     ]
 
 
@@ -75,7 +94,7 @@ def _run(command: list[str]) -> str:
 
 
 def build() -> Path:
-    """Compile `trunk.cpp`, unless that has been done before, and return the library.
+    """Compile `ascent.cpp`, unless that has been done before, and return the library.
 
     The name of the file says what it was made from: source, options, compiler. Processes that want the same one at
     once wait for the first. In a folder that cannot be written to, it is made anew by every process.
@@ -84,10 +103,11 @@ def build() -> Path:
         CannotCompile: no compiler, one that fails, or one that takes longer than `PATIENCE` seconds.
     """
     command, options = compiler(), flags()
-    source = resources.files(__package__).joinpath("trunk.cpp").read_bytes()
+    folder = resources.files(__package__)
+    sources = {name: folder.joinpath(name).read_bytes() for name in SOURCES}
     version = _run([*command, "--version"])
-    made_from = [source, repr((command, options, version, platform.machine())).encode()]
-    name = f"trunk-{hashlib.sha256(b''.join(made_from)).hexdigest()[:16]}.so"
+    made_from = [*sources.values(), repr((command, options, version, platform.machine())).encode()]
+    name = f"ascent-{hashlib.sha256(b''.join(made_from)).hexdigest()[:16]}.so"
     folder = cache()
     if (folder / name).is_file():
         return folder / name
@@ -95,13 +115,13 @@ def build() -> Path:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(folder / ".lock", timeout=PATIENCE):
             if not (folder / name).is_file():
-                _compile(command, options, source, folder / name)
+                _compile(command, options, sources, folder / name)
         return folder / name
     except Timeout:
         raise CannotCompile(f"another process has been compiling in {folder} for {PATIENCE} s") from None
     except OSError:  # read-only, full, or no folder at all
         own = Path(tempfile.mkdtemp(prefix="interp-lib-"))
-        _compile(command, options, source, own / name)
+        _compile(command, options, sources, own / name)
         _dispose.append(own)
         return own / name
 
@@ -109,12 +129,13 @@ def build() -> Path:
 _dispose: list[Path] = []  # folders that can go once the library is loaded
 
 
-def _compile(command: list[str], options: list[str], source: bytes, library: Path) -> None:
+def _compile(command: list[str], options: list[str], sources: dict[str, bytes], library: Path) -> None:
     if sys.stderr.isatty():
         print("compiling the attacks for this processor, once: some ten seconds", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=".compiling-") as place:
-        path, out = Path(place, "trunk.cpp"), Path(place, library.name)
-        path.write_bytes(source)
+        path, out = Path(place, SOURCES[0]), Path(place, library.name)
+        for name, source in sources.items():
+            Path(place, name).write_bytes(source)
         try:
             _run([*command, *options, "-fopenmp", str(path), "-o", str(out)])
         except CannotCompile:  # a compiler without OpenMP: one thread then

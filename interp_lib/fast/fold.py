@@ -150,10 +150,11 @@ def fold_logits(model: nn.Module) -> Function:
         return model
     keep_memory()
     with torch.no_grad():
-        return assemble(model, _fixed_trunk(model), tail=fold_tail(model)).logits
+        return assemble(model, fixed_trunk(model), tail=fold_tail(model)).logits
 
 
-def _fixed_trunk(model: Small) -> Function:
+def fixed_trunk(model: GlobalPoolNetwork) -> Function:
+    """The trunk with the weights of this moment, detached: compiled, or on `FixedConv2d`."""
     return compiled_trunk(model, lambda: fixed_copy(model).trunk, fixed=True)
 
 
@@ -178,7 +179,7 @@ def fold_cam(model: nn.Module, weight: Tensor | None = None) -> Function:
     model = unwrapped(model)
     with torch.no_grad():
         if has_affine_tail(model):
-            return assemble(model, _fixed_trunk(model), compose_tail(model, weight)).cam
+            return assemble(model, fixed_trunk(model), compose_tail(model, weight)).cam
     if hasattr(model, "input_shape"):
         check_contract(model)
     fixed = frozen(model)

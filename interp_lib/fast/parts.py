@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..models.architectures import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, same_conv2d, same_padding
 from .contract import linear_parts
 from .convolution import FixedConv2d, block_factor
+from .objective import Head
 from .proof import Function, hooked
 
 
@@ -29,6 +30,11 @@ class Folded(NamedTuple):
     cam: Callable[[Tensor], Tensor]
     bias: Tensor | None = None
     differs: bool = False
+
+    @property
+    def head(self) -> Head | None:
+        """What follows a compiled trunk, for `objective.climbing`; None where nothing is compiled."""
+        return getattr(self.logits, "head", None)
 
     def logits_of(self, maps: Tensor) -> Tensor:
         """The logits from the CAMs of all classes: (N, classes, h, w) -> (N, classes)."""
@@ -121,11 +127,9 @@ def assemble(model: nn.Module, trunk: Function, composed=None, tail=None, weight
             bias,
         )
     stride = model.conv3.stride
-    return Folded(
-        lambda x: F.linear(trunk(x).permute(0, 2, 3, 1).flatten(1), *tail),
-        lambda x: pool_share(same_conv2d(trunk(x), *composed, stride)),
-        bias,
-    )
+    logits = lambda x: F.linear(trunk(x).permute(0, 2, 3, 1).flatten(1), *tail)
+    logits.head = Head.of(model, trunk, composed, tail)
+    return Folded(logits, lambda x: pool_share(same_conv2d(trunk(x), *composed, stride)), bias)
 
 
 def frozen(model: nn.Module) -> nn.Module:

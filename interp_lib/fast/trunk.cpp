@@ -24,11 +24,26 @@ constexpr int LANES = 4, REGISTERS = 16;
 
 typedef float Vector __attribute__((vector_size(LANES * 4)));
 typedef float Unaligned __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
+typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+typedef uint8_t UnalignedBytes __attribute__((vector_size(LANES), aligned(1)));
+
+static inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+static inline void save(float* to, Vector value) { *reinterpret_cast<Unaligned*>(to) = value; }
+static inline Vector relu(Vector z) { return z < 0 ? z - z : z; }  // NaN stays NaN
+static inline Vector where(Integers mask, Vector value) { return (Vector)((Integers)value & mask); }
+static inline Integers positive(Vector z) { return ~(Integers)(z <= 0); }
+static inline Integers mask_of(const uint8_t* open) {
+  return -__builtin_convertvector(*reinterpret_cast<const UnalignedBytes*>(open), Integers);
+}
+static inline void keep(uint8_t* open, Integers mask) {
+  *reinterpret_cast<UnalignedBytes*>(open) = __builtin_convertvector(-mask, Bytes);
+}
 
 constexpr int BLOCK = 8192;  // bytes of weights that stay in the nearest cache while all pixels pass
 constexpr int FIRST = 16, SECOND = 32;  // filters of the two layers
 
-// sums[i][v] = sum_t sum_c a[base[i] + offset[t] + c] * w[t][c][v], t the rows of a filter, handed to `store` for every i < n.
+// sums[i][v] = sum_t sum_c a[base[i] + offset[t] + c] * w[t][c][v], t the rows of a filter, handed to `store` for every i < n as vectors.
 template <int WIDTH, class Store>
 static inline void product(int n, const int* base, const float* a, int taps, const int* offset, int channels,
                            const float* w, float* partial, Store store) {
@@ -49,14 +64,14 @@ static inline void product(int n, const int* base, const float* a, int taps, con
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 16
           for (int v = 0; v < V; v++)
-            sums[r][v] = *reinterpret_cast<const Unaligned*>(partial + (first + r) * WIDTH + v * LANES);
+            sums[r][v] = load(partial + (first + r) * WIDTH + v * LANES);
       const float* weight = w + start * channels * WIDTH;
       for (int t = start; t < end; t++) {
         const int shift = offset[t];
         for (int c = 0; c < channels; c++, weight += WIDTH) {
           Vector column[V];
 #pragma GCC unroll 16
-          for (int v = 0; v < V; v++) column[v] = *reinterpret_cast<const Unaligned*>(weight + v * LANES);
+          for (int v = 0; v < V; v++) column[v] = load(weight + v * LANES);
 #pragma GCC unroll 16
           for (int r = 0; r < ROWS; r++) {
             const float number = from[r][shift + c];
@@ -69,16 +84,11 @@ static inline void product(int n, const int* base, const float* a, int taps, con
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 16
-          for (int v = 0; v < V; v++)
-            *reinterpret_cast<Unaligned*>(partial + (first + r) * WIDTH + v * LANES) = sums[r][v];
+          for (int v = 0; v < V; v++) save(partial + (first + r) * WIDTH + v * LANES, sums[r][v]);
       } else {
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; r++)
-          if (r < many) {
-            float out[WIDTH];
-            std::memcpy(out, sums[r], sizeof out);
-            store(first + r, out);
-          }
+          if (r < many) store(first + r, sums[r]);
       }
     }
   }
@@ -98,7 +108,7 @@ struct Desk {
   std::vector<float> x, a, d1, d2, dx;           // padded image; padded relu(conv1); gradients behind both layers
   std::vector<int> base1, tap1, base2, tap2;     // offsets in x and a: of windows, and of a window's rows
   std::vector<int> row1, row2;                   // of every number of a window
-  std::vector<int> plain;                        // 0, FIRST, 2 FIRST, ...
+  std::vector<int> plain, inside;                // outputs of the first layer, one after another; and in a
   struct Class { std::vector<int> base, target; };
   std::vector<Class> classes;                    // input pixels of conv2 that see the same taps
   std::vector<int> back;                         // of the rows of what such a pixel is seen by, offsets in d2
@@ -118,7 +128,11 @@ struct Desk {
     windows(two, FIRST, base2, tap2);
     for (int t : tap1) for (int c = 0; c < one.size * colours; c++) row1.push_back(t + c);
     for (int t : tap2) for (int c = 0; c < two.size * FIRST; c++) row2.push_back(t + c);
-    for (int i = 0; i < one.pixels(); i++) plain.push_back(i * FIRST);
+    for (int i = 0; i < one.rows; i++)
+      for (int j = 0; j < one.columns; j++) {
+        plain.push_back((i * one.columns + j) * FIRST);
+        inside.push_back(((i + two.top) * two.padded_width() + j + two.left) * FIRST);
+      }
     classes.resize(two.stride * two.stride);
     for (int i = 0; i < two.height; i++)
       for (int j = 0; j < two.width; j++) {
@@ -147,18 +161,19 @@ struct Desk {
 
   // a = conv1(x) and then relu, which `open` remembers; with `linear` no bias, and `open` is the relu.
   void first(const float* w1, const float* b1, uint8_t* open, bool linear) {
-    const int wide = two.padded_width() * FIRST;
     product<FIRST>(one.pixels(), base1.data(), x.data(), one.size, tap1.data(), one.size * colours, w1,
-                   partial.data(), [&](int p, const float* sums) {
-                     float* to = &a[(p / one.columns + two.top) * wide + (p % one.columns + two.left) * FIRST];
+                   partial.data(), [&](int p, const Vector* sums) {
+                     float* to = &a[inside[p]];
                      uint8_t* mask = open + p * FIRST;
-                     if (linear) {
-                       for (int c = 0; c < FIRST; c++) to[c] = mask[c] ? sums[c] : 0;
-                     } else {
-                       float z[FIRST];
-                       for (int c = 0; c < FIRST; c++) z[c] = sums[c] + b1[c];
-                       for (int c = 0; c < FIRST; c++) to[c] = z[c] < 0 ? 0 : z[c];  // NaN stays NaN
-                       for (int c = 0; c < FIRST; c++) mask[c] = !(z[c] <= 0);
+#pragma GCC unroll 16
+                     for (int v = 0; v < FIRST / LANES; v++) {
+                       if (linear) {
+                         save(to + v * LANES, where(mask_of(mask + v * LANES), sums[v]));
+                       } else {
+                         const Vector z = sums[v] + load(b1 + v * LANES);
+                         save(to + v * LANES, relu(z));
+                         keep(mask + v * LANES, positive(z));
+                       }
                      }
                    });
   }
@@ -166,15 +181,11 @@ struct Desk {
   // h = relu(conv2(a)); with `linear` no bias, and the relu is that of `seen`, its output at the image.
   void second(const float* w2, const float* b2, const float* seen, float* h) {
     product<SECOND>(two.pixels(), base2.data(), a.data(), two.size, tap2.data(), two.size * FIRST, w2,
-                    partial.data(), [&](int p, const float* sums) {
-                      float* to = h + p * SECOND;
-                      const float* at = seen + p * SECOND;
-                      if (seen) {
-                        for (int c = 0; c < SECOND; c++) to[c] = !(at[c] <= 0) ? sums[c] : 0;
-                      } else {
-                        float z[SECOND];
-                        for (int c = 0; c < SECOND; c++) z[c] = sums[c] + b2[c];
-                        for (int c = 0; c < SECOND; c++) to[c] = z[c] < 0 ? 0 : z[c];
+                    partial.data(), [&](int p, const Vector* sums) {
+#pragma GCC unroll 16
+                      for (int v = 0; v < SECOND / LANES; v++) {
+                        const int at = p * SECOND + v * LANES;
+                        save(h + at, seen ? where(positive(load(seen + at)), sums[v]) : relu(sums[v] + load(b2 + v * LANES)));
                       }
                     });
   }
@@ -194,10 +205,11 @@ struct Desk {
     for (size_t k = 0; k < classes.size(); k++) {
       const Class& own = classes[k];
       product<FIRST>(int(own.base.size()), own.base.data(), d2.data(), reach, back.data(), reach * SECOND,
-                     w2t + k * reach * reach * SECOND * FIRST, partial.data(), [&](int p, const float* sums) {
-                       float* to = &d1[own.target[p]];
-                       const uint8_t* mask = open + own.target[p];
-                       for (int c = 0; c < FIRST; c++) to[c] = mask[c] ? sums[c] : 0;
+                     w2t + k * reach * reach * SECOND * FIRST, partial.data(), [&](int p, const Vector* sums) {
+                       const int at = own.target[p];
+#pragma GCC unroll 16
+                       for (int v = 0; v < FIRST / LANES; v++)
+                         save(&d1[at + v * LANES], where(mask_of(open + at + v * LANES), sums[v]));
                      });
     }
   }
@@ -208,10 +220,12 @@ struct Desk {
     constexpr int RUN = WIDTH / 4;  // numbers in a row of the filter
     const int zero = 0;
     std::fill(dx.begin(), dx.end(), 0.f);
-    product<WIDTH>(one.pixels(), plain.data(), d1.data(), 1, &zero, FIRST, w1t, partial.data(), [&](int p, const float* sums) {
+    product<WIDTH>(one.pixels(), plain.data(), d1.data(), 1, &zero, FIRST, w1t, partial.data(), [&](int p, const Vector* sums) {
+      float row[WIDTH];
+      std::memcpy(row, sums, sizeof row);
       for (int i = 0; i < 4; i++) {
         float* to = &dx[base1[p] + tap1[i]];
-        for (int c = 0; c < RUN; c++) to[c] += sums[i * RUN + c];
+        for (int c = 0; c < RUN; c++) to[c] += row[i * RUN + c];
       }
     });
     for (int c = 0; c < colours; c++)
@@ -221,6 +235,12 @@ struct Desk {
       }
   }
 
+  template <int WIDTH>
+  static void add(float* to, const Vector* sums) {
+#pragma GCC unroll 16
+    for (int v = 0; v < WIDTH / LANES; v++) save(to + v * LANES, load(to + v * LANES) + sums[v]);
+  }
+
   // The weights' gradients of this image, added to those of the images before.
   void weights(float* g1, float* g2, float* b1, float* b2) {
     packed.resize(two.pixels() * SECOND);
@@ -228,9 +248,9 @@ struct Desk {
       std::memcpy(&packed[i * two.columns * SECOND], &d2[((i + reach - 1) * wide2 + reach - 1) * SECOND],
                   two.columns * SECOND * sizeof(float));
     product<SECOND>(int(row2.size()), row2.data(), a.data(), two.pixels(), base2.data(), 1, packed.data(), partial.data(),
-                    [&](int r, const float* sums) { for (int c = 0; c < SECOND; c++) g2[r * SECOND + c] += sums[c]; });
+                    [&](int r, const Vector* sums) { add<SECOND>(g2 + r * SECOND, sums); });
     product<FIRST>(int(row1.size()), row1.data(), x.data(), one.pixels(), base1.data(), 1, d1.data(), partial.data(),
-                   [&](int r, const float* sums) { for (int c = 0; c < FIRST; c++) g1[r * FIRST + c] += sums[c]; });
+                   [&](int r, const Vector* sums) { add<FIRST>(g1 + r * FIRST, sums); });
     if (b1) {
       for (int p = 0; p < one.pixels(); p++) for (int c = 0; c < FIRST; c++) b1[c] += d1[p * FIRST + c];
       for (int p = 0; p < two.pixels(); p++) for (int c = 0; c < SECOND; c++) b2[c] += packed[p * SECOND + c];

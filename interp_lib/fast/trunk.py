@@ -245,7 +245,7 @@ def agrees(model: Small) -> bool:
             weights = [*one.parameters(), *two.parameters()]
             x = torch.rand(3, *shape, generator=generator)
             expected = _derivatives(lambda x: two(one(x).relu()).relu(), x, weights)
-            found = _derivatives(_function(one, two), x, weights)
+            found = _derivatives(_function(one, two, Layers(one, two)), x, weights)
         _verdicts[key] = all(
             a.shape == b.shape and bool((a - b).abs().max() <= AGREES * a.abs().max())
             for a, b in zip(expected, found, strict=True)
@@ -253,8 +253,7 @@ def agrees(model: Small) -> bool:
     return _verdicts[key]
 
 
-def _function(conv1: SameConv2d, conv2: SameConv2d, fixed: bool = False) -> Function:
-    layers = Layers(conv1, conv2)
+def _function(conv1: SameConv2d, conv2: SameConv2d, layers: Layers, fixed: bool = False) -> Function:
     weights = () if fixed else (conv1.weight, conv1.bias, conv2.weight, conv2.bias)
     return lambda x: _trunk(x, layers, weights)
 
@@ -268,11 +267,12 @@ def compiled_trunk(model: nn.Module, otherwise: Callable[[], Function], *, fixed
         fixed: differentiate x alone; else weights that require gradients get them.
 
     Returns:
-        Images (N, C, H, W) -> (N, 32, h, w).
+        Images (N, C, H, W) -> (N, 32, h, w); where it is compiled, its attribute `layers` are the `Layers`.
     """
     if not _fits(model) or library() is None or not agrees(model):
         return otherwise()
-    fast, colours = _function(model.conv1, model.conv2, fixed), model.conv1.in_channels
+    layers, colours = Layers(model.conv1, model.conv2), model.conv1.in_channels
+    fast = _function(model.conv1, model.conv2, layers, fixed)
     if not fixed:
         plain = model.trunk
     else:
@@ -286,4 +286,5 @@ def compiled_trunk(model: nn.Module, otherwise: Callable[[], Function], *, fixed
         known = known and x.shape[1] == colours and not torch._C._are_functorch_transforms_active()
         return fast(x) if known else plain(x)
 
+    trunk.layers = layers  # see `objective.Head`
     return trunk

@@ -1,0 +1,200 @@
+"""Objectives of attacks on Small that one compiled function climbs, all steps of an image before the next image.
+
+`ascent.cpp` has the arithmetic. What an attack gets is the plain objective, and with it the compiled one where there is
+one: `climbing` decides, and holds the one to the other the first time that they meet.
+"""
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.architectures import same_padding
+from .compiled import _Head, _Objective
+from .trunk import Layers
+
+KINDS = "cross-entropy", "divergence", "probe", "target-free", "true class", "path"  # in the order of ascent.cpp
+OF_MAPS = "target-free", "true class"
+CLASSES, CHANNELS, WIDE = 10, 8, 8  # as in ascent.cpp
+AT_ONCE = 20_000  # images times steps of a call, half a second: between two calls an interrupt is seen
+AGREES = 0.02  # of the gradient's length, for ReLUs that rounding opens or shuts; a wrong formula misses by 1
+_verdicts: dict[tuple, bool] = {}
+Objective = Callable[[Tensor], Tensor]
+
+
+class Head:
+    """What follows the trunk, detached, in the orders that `ascent.cpp` reads it in.
+
+    Args:
+        layers: the compiled trunk's.
+        shape: (h, w) of the trunk's output.
+        classes: number of logits.
+        composed: w' and b' of `parts.compose_tail`, or None.
+        tail: M and m of `parts.fold_tail`, or None.
+        bias: of the linear layer, (classes,) or None.
+    """
+
+    def __init__(self, layers: Layers, shape: tuple[int, int], classes: int, composed, tail, bias: Tensor | None):
+        self.layers, self.shape, self.classes = layers, shape, classes
+        self.composed, self.tail, self.bias = composed, tail, bias
+        self.packed: dict[bool, tuple[_Head, list[Tensor]]] = {}
+
+    @classmethod
+    def of(cls, model: nn.Module, trunk: Callable, composed=None, tail=None) -> "Head | None":
+        """That of a folded Small, or None: its trunk is not compiled, or the weights have a graph."""
+        layers = getattr(trunk, "layers", None)
+        tensors = [part for pair in (composed, tail) if pair for part in pair]
+        if layers is None or any(part.requires_grad for part in tensors):
+            return None
+        if composed and model.conv3.stride != (1, 1):
+            composed = None
+        rows, columns = model.input_shape[1:]
+        for stride in layers.strides:
+            rows, columns = -(-rows // stride), -(-columns // stride)
+        return cls(layers, (rows, columns), model.num_classes, composed, tail, model.classifier.bias)
+
+    def can(self, kind: str) -> bool:
+        """Whether the parts that a kind of objective needs are here, and of a size that is compiled."""
+        if kind not in OF_MAPS:
+            return self.tail is not None or kind == "probe"
+        if self.composed is None or len(self.composed[0]) != self.classes:
+            return False
+        height, width = self.composed[0].shape[2:]
+        return height == width and max(self.shape) <= WIDE
+
+    def pack(self, maps: bool) -> _Head:
+        """The structure for objectives of maps, or of logits; made at the first use."""
+        if maps not in self.packed:
+            parts: list[Tensor | None] = [None] * 6
+            size = top = left = 1
+            if maps:
+                weight, shift = self.composed
+                size, pixels = weight.shape[2], self.shape[0] * self.shape[1]
+                top, left = (same_padding(n, size, 1)[0] for n in self.shape)
+                share = weight.detach() / pixels
+                blocks = F.pad(share, (0, 0) * 3 + (0, -len(share) % CLASSES)).unflatten(0, (-1, CLASSES))
+                turned = share.unflatten(1, (-1, CHANNELS)).flip(3, 4)
+                bias = weight.new_zeros(self.classes) if self.bias is None else self.bias
+                parts[2:] = blocks.permute(0, 3, 2, 4, 1), turned.permute(1, 3, 0, 4, 2), shift / pixels, bias
+            elif self.tail is not None:
+                parts[:2] = self.tail
+            kept = [None if part is None else part.detach().contiguous() for part in parts]
+            pointers = [0 if part is None else part.data_ptr() for part in kept]
+            self.packed[maps] = _Head(self.classes, size, top, left, *pointers), kept
+        return self.packed[maps][0]
+
+
+class Climbing:
+    """A plain objective, images (N, C, H, W) -> (N,), and its compiled form.
+
+    Called, it is the plain one, for autograd. `climb` and `value_and_gradient` are compiled. Args: see `climbing`.
+    """
+
+    def __init__(self, plain: Objective, head: Head, kind: str, y, reference, cross_entropy, weight, points):
+        self.plain, self.head, self.kind = plain, head, kind
+        self.y = None if y is None else y.detach().contiguous()
+        self.reference = None if reference is None else reference.detach().contiguous()
+        pointers = (0 if part is None else part.data_ptr() for part in (self.y, self.reference))
+        self.told = _Objective(KINDS.index(kind), points, cross_entropy, weight, *pointers)
+        layers = head.layers
+        self.key = (kind, bool(cross_entropy), layers.sizes, layers.strides, layers.colours, head.classes)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.plain(x)
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether the compiled form is this objective at images like x; tried once for every kind and shape."""
+        n = len(self.y if self.y is not None else self.reference)
+        known = x.dtype == torch.float32 and x.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
+        if not known or x.dim() != 4 or (len(x), x.shape[1]) != (n, self.head.layers.colours) or n == 0:
+            return False
+        key = (*self.key, *x.shape[1:])
+        if key not in _verdicts:
+            noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+            verdict = self.agrees((x.detach() + noise) / 2)
+            if verdict is None:  # no numbers: the plain one will say so
+                return False
+            _verdicts[key] = verdict
+        return _verdicts[key]
+
+    def agrees(self, x: Tensor) -> bool | None:
+        with torch.enable_grad():
+            at = x.clone().requires_grad_()
+            value = self.plain(at)
+            (gradient,) = torch.autograd.grad(value.sum(), at)
+        found, found_gradient = self.value_and_gradient(x)
+        if not (value.isfinite().all() and gradient.isfinite().all()):
+            return None
+        near = (found - value).abs().max() <= 1e-3 * value.abs().max() + 1e-6
+        return bool(near) and bool((found_gradient - gradient).norm() <= AGREES * gradient.norm())
+
+    def _call(self, x: Tensor, low, high, alpha, steps: int, values, gradients) -> Tensor:
+        network = self.head.layers.network(*x.shape[2:])
+        sound = torch.empty(len(x), dtype=torch.uint8)
+        tensors = (ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in (x, low, high, alpha))
+        rest = (ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in (values, gradients, sound))
+        self.head.layers.compiled.climb(
+            ctypes.byref(network), ctypes.byref(self.head.pack(self.kind in OF_MAPS)), ctypes.byref(self.told),
+            min(torch.get_num_threads(), len(x)), ctypes.c_long(len(x)), *tensors, steps, *rest,
+        )  # fmt: skip
+        return sound
+
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective (N,) and its derivative (N, C, H, W)."""
+        x = x.detach().contiguous()
+        values, gradients = x.new_empty(len(x)), torch.empty_like(x)
+        self._call(x, None, None, None, 0, values, gradients)
+        return values, gradients
+
+    def climb(self, x: Tensor, low: Tensor, high: Tensor, alpha: float | Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """x after sign steps, and whether every number on the way was one, bool (N,).
+
+        Args:
+            x: the first iterate, (N, C, H, W); it is not changed.
+            low, high: the corners of ball and box, (N, C, H, W).
+            alpha: step size, a number or (N, 1, 1, 1).
+            steps: number of steps, > 0.
+        """
+        x = x.detach().clone(memory_format=torch.contiguous_format)
+        alpha = torch.as_tensor(alpha, dtype=x.dtype).flatten().expand(len(x)).contiguous()
+        low, high, sound = low.contiguous(), high.contiguous(), torch.ones(len(x), dtype=torch.bool)
+        at_once = max(1, AT_ONCE // len(x))
+        for done in range(0, steps, at_once):
+            sound &= self._call(x, low, high, alpha, min(at_once, steps - done), None, None).bool()
+        return x, sound
+
+
+def climbing(
+    plain: Objective,
+    head: Head | None,
+    kind: str,
+    *,
+    y: Tensor | None = None,
+    reference: Tensor | None = None,
+    cross_entropy: float = 0.0,
+    weight: float = 1.0,
+    points: int = 1,
+) -> Objective:
+    """`plain`, to be climbed by a compiled function where there is one: otherwise `plain` itself.
+
+        objective = cross_entropy * -log softmax(f(x'))_y + weight * term
+
+    Args:
+        plain: images (N, C, H, W) -> (N,).
+        head: of the fold that `plain` is made of, `Folded.head`.
+        kind: the term. 'cross-entropy': none. 'divergence': KL(q || softmax f(x')). 'probe': <G, trunk(x')>.
+            'target-free': the discrepancy of the maps at x in eq. (8), without 1/2, renormalised, a sum over pixels;
+            'true class': its first norm alone. 'path': ||IG(x, x')||_1 of the cross-entropy.
+        y: labels (N,); of all kinds but 'divergence' and 'probe'.
+        reference: q (N, classes), G (N, h, w, 32), or x (N, C, H, W).
+        points: m of the path.
+    """
+    if not isinstance(head, Head) or not head.can(kind):  # a network may well have a `head` of its own
+        return plain
+    if y is not None and not (y.dtype == torch.int64 and len(y) and 0 <= int(y.min()) <= int(y.max()) < head.classes):
+        return plain
+    if reference is not None and reference.dtype != torch.float32:
+        return plain
+    return Climbing(plain, head, kind, y, reference, cross_entropy, weight, points)
