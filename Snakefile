@@ -13,7 +13,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from interp_lib import chapters, profiles
+from interp_lib.pages import chapters, profiles
 
 # The grid of rule `grid`: dataset x model x methods x seeds, and other gammas of Int where asked. Refuses unknown keys.
 GRID = profiles.grid(config)
@@ -54,7 +54,7 @@ def library(*modules):
     return sorted(map(str, found))
 
 
-TRAINING = [*library("training", "models/trained"), *map(str, sorted(Path("interp_lib/fast").glob("*.cpp")))]
+TRAINING = [*library("training/loop", "training/together", "models/trained"), *map(str, sorted(Path("interp_lib/fast").glob("*.cpp")))]
 EVERYTHING = [str(path) for path in sorted(Path("interp_lib").rglob("*")) if path.suffix in (".py", ".yml", ".csv", ".cpp")]
 
 

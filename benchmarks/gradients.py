@@ -18,9 +18,10 @@ from interpreters import GRADIENTS, distance
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from side_by_side import subject
 
-from interp_lib import interpreters, records
-from interp_lib.derivatives import derivative_errors
+from interp_lib import interpreters, storage
+from interp_lib.interpreters.derivatives import derivative_errors
 from interp_lib.models import predict, released
+from interp_lib.study import records
 
 IMAGES, DIRECTIONS = 4, 9
 
@@ -96,7 +97,7 @@ def main():
         shown = ["none" if row[key] is None else f"{row[key]:.1e}" for key in ("x", "weights")]
         print(f"{row['library']:24}{row['map']:34}{shown[0]:>10}{shown[1]:>10}  {row['off']}")
     record = records.Record("gradients-mnist-small-released", settings, rows)
-    record.provenance = records.provenance(time.perf_counter() - began)
+    record.provenance = storage.provenance(time.perf_counter() - began)
     print(records.write(record, args.results_dir))
 
 

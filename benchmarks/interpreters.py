@@ -26,8 +26,8 @@ from torchcam.methods import GradCAM as TorchcamGradCAM
 from torchcam.methods import GradCAMpp as TorchcamGradCAMpp
 
 from interp_lib import interpreters
-from interp_lib.activations import ACTIVATIONS, ReplacedRelu
-from interp_lib.derivatives import derivative_errors
+from interp_lib.interpreters.activations import ACTIVATIONS, ReplacedRelu
+from interp_lib.interpreters.derivatives import derivative_errors
 from interp_lib.models import released
 
 IMAGES = 200

@@ -15,10 +15,10 @@ import sys
 import torch
 from side_by_side import in_turns, subject
 
-from interp_lib.attacks.isa import class_set, margin, margin_attack, released_settings, search_isa
-from interp_lib.attacks.minimal import minimal_eps
-from interp_lib.attacks.pgd import clipped
-from interp_lib.interpreters import cam
+from interp_lib.attacks.ascent import clipped
+from interp_lib.attacks.interpretability_sneaking import class_set, margin, margin_attack, released_settings, search_isa
+from interp_lib.attacks.smallest_perturbation import minimal_eps
+from interp_lib.interpreters.class_activation_maps import cam
 from interp_lib.models import released
 
 BATCH, SIZE = 100, 1.4  # the released code's step depends on its batch; eps is this multiple of eps*

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import torchattacks
 from side_by_side import in_turns, subject
 
-from interp_lib.attacks.pgd import pgd
+from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.models import released
 from interp_lib.models.architectures import SameConv2d
 from interp_lib.models.predict import count_correct

@@ -12,7 +12,8 @@ import argparse
 import sys
 
 from interp_lib import __main__ as cli
-from interp_lib import data, measure
+from interp_lib import data
+from interp_lib.study import measure, sweep
 
 FOLDER = "networks/bfloat16"
 
@@ -28,7 +29,7 @@ def main():
             run = ["--method", method, "--seed", str(seed), "--schedule", "quick", "--precision", "bfloat16"]
             if code := cli.main(["train", "--dataset", args.dataset, *run, "--device", "cpu", "--out", FOLDER]):
                 sys.exit(code)
-    found = [network for network in measure.find_networks("ours", FOLDER) if network.dataset == args.dataset]
+    found = [network for network in sweep.find_networks("ours", FOLDER) if network.dataset == args.dataset]
     print(measure.accuracy_record(data.load(args.dataset), "small", found, "bfloat16", attack="many", n=measure.MANY))
 
 

@@ -18,12 +18,16 @@ import torch
 from tqdm import tqdm
 from training import DATASETS, METHODS
 
-from interp_lib import losses, records
+from interp_lib import storage
 from interp_lib.checks import check_device
 from interp_lib.data import Dataset, Split
 from interp_lib.models.architectures import ARCHITECTURES, build
-from interp_lib.together import Group
-from interp_lib.training import PRECISIONS, Run, Schedule, generator, inner_maximum
+from interp_lib.schedule import PRECISIONS, Schedule
+from interp_lib.study import records
+from interp_lib.training import methods
+from interp_lib.training.loop import inner_maximum
+from interp_lib.training.run import Run, generator
+from interp_lib.training.together import Group
 
 
 def noise(name, device):
@@ -50,7 +54,7 @@ def launched(args, dataset, method, schedule):
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
 
     def step(number):
-        problem, x_adv = losses.METHODS[method](model, x, y, dtype=dtype), x
+        problem, x_adv = methods.METHODS[method](model, x, y, dtype=dtype), x
         if problem.objective:
             seeded = generator(0, "start", number, args.device)
             x_adv = inner_maximum(problem.objective, x, eps=schedule.eps, schedule=schedule, generator=seeded)
@@ -112,7 +116,7 @@ def main():
     schedule, dataset = Schedule.load("paper", args.dataset), noise(args.dataset, args.device)
     if args.attack_steps:
         schedule = replace(schedule, attack_steps=args.attack_steps)
-    records.commit()  # of the code that is timed
+    storage.commit()  # of the code that is timed
     began, rows = time.perf_counter(), []
     per_epoch = len(dataset.train) // schedule.batch_size
     print(f"{args.model}, {args.dataset}, batch {schedule.batch_size}, {schedule.attack_steps} inner steps; "
@@ -137,7 +141,7 @@ def main():
                     "networks": "ours", "batch": schedule.batch_size, "attack_steps": schedule.attack_steps,
                     "precision": args.precision, "steps": args.steps,
                     "images_an_epoch": len(dataset.train)}  # fmt: skip
-        provenance = records.provenance(time.perf_counter() - began, args.device)
+        provenance = storage.provenance(time.perf_counter() - began, args.device)
         record = records.Record(f"training-time-gpu-{args.dataset}-{args.model}", settings, rows, provenance)
         print(records.write(record, args.results_dir))
 

@@ -22,15 +22,19 @@ import torch.nn.functional as F
 from side_by_side import in_turns
 from tqdm import tqdm
 
-from interp_lib import losses, records
-from interp_lib.attacks.pgd import uniform_start
+from interp_lib import paper, storage
+from interp_lib.attacks.ascent import uniform_start
 from interp_lib.models import released
 from interp_lib.models.architectures import ARCHITECTURES, build
-from interp_lib.training import Schedule, generator, inner_maximum
+from interp_lib.schedule import Schedule
+from interp_lib.study import records
+from interp_lib.training import methods
+from interp_lib.training.loop import inner_maximum
+from interp_lib.training.run import generator
 
 DATASETS = {"mnist": ((1, 28, 28), 55000), "cifar10": ((3, 32, 32), 45000)}  # an image, and images an epoch
 TOLERANCE = 0.02  # of the loss
-GAMMA = records.GAMMA
+GAMMA = paper.GAMMA
 METHODS = released.METHODS
 
 
@@ -48,7 +52,7 @@ def int_norms(model, x, x_adv, y, one_class):
 
 
 def path_norm(model, x, x_adv, y):
-    """The penalty of IG-Norm with its weight 1/N, see `losses.ig_norm`."""
+    """The penalty of IG-Norm with its weight 1/N, see `methods.ig_norm`."""
     points = torch.cat([x + s / 5 * (x_adv - x) for s in range(1, 6)])
     if not points.requires_grad:
         points.requires_grad_()
@@ -92,7 +96,7 @@ def plain_step(method, model, x, y, schedule, start):
 
 
 def our_step(method, model, x, y, schedule, dtype=None):
-    problem, x_adv = losses.METHODS[method](model, x, y, dtype=dtype), x
+    problem, x_adv = methods.METHODS[method](model, x, y, dtype=dtype), x
     if problem.objective:
         seeded = generator(0, "start", 0)
         x_adv = inner_maximum(problem.objective, x, eps=schedule.eps, schedule=schedule, generator=seeded)
@@ -127,7 +131,7 @@ def main():
     start = uniform_start(x, schedule.eps, generator(0, "start", 0))
     print(f"{type(model).__name__}, batch {len(x)}, {schedule.attack_steps} inner steps; torch {torch.__version__}, "
           f"threads: {args.threads}, rounds: {args.rounds}")  # fmt: skip
-    records.commit()  # of the code that is timed
+    storage.commit()  # of the code that is timed
     rows, wrong, began = [], [], time.perf_counter()
     print(f"\n{'ms a training step':18}{'ours':>9}{'bfloat16':>9}{'plain':>9}{'plain/ours':>12}{'ours/bf16':>11}"
           f"{'loss':>9}{'bfloat16':>9}{'plain':>9}")  # fmt: skip
@@ -153,7 +157,7 @@ def main():
         settings = {"measurement": "training-time", "dataset": args.dataset, "model": args.model, "networks": "ours",
                     "batch": len(x), "attack_steps": schedule.attack_steps, "threads": args.threads,
                     "rounds": args.rounds, "images_an_epoch": images}  # fmt: skip
-        provenance = records.provenance(time.perf_counter() - began)
+        provenance = storage.provenance(time.perf_counter() - began)
         record = records.Record(f"training-time-{args.dataset}-{args.model}", settings, rows, provenance)
         print(records.write(record))
     if wrong:

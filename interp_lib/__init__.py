@@ -4,35 +4,25 @@
 loads neither PyTorch nor anything of Jupyter.
 """
 
-import importlib
+from .faces import lazy
 
 __version__ = "0.1.0"
 
 # Module -> the names that are asked for here. A name must not be that of a module beside this file.
-_FACE = {
-    "adapted": "adapt",
-    "attacks.aai": "aai",
-    "attacks.isa": "isa isa_over_eps",
-    "attacks.minimal": "minimal_eps",
-    "attacks.pgd": "pgd",
-    "discrepancy": "kendall_tau normalised_discrepancy proposition1_bound target_free_discrepancy "
-    "two_class_discrepancy",
-    "interpreters": "cam gradcam gradcam_pp representation",
-    "models": "Pool Small WResnet build",
-    "schedule": "Schedule",
-    "sensitivity": "deconvolution guided_backpropagation integrated_gradients rise smoothgrad vanilla_gradient",
-    "together": "fit_together",
-    "training": "fit",
-}
-_MODULE_OF = {name: module for module, names in _FACE.items() for name in names.split()}
-__all__ = sorted(_MODULE_OF)
-
-
-def __getattr__(name: str):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}.")
-    return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+__getattr__, _names, __all__ = lazy(
+    __name__,
+    {
+        "attacks": "aai isa isa_over_eps minimal_eps pgd",
+        "discrepancies": "kendall_tau normalised_discrepancy proposition1_bound target_free_discrepancy "
+        "two_class_discrepancy",
+        "interpreters": "cam deconvolution gradcam gradcam_pp guided_backpropagation integrated_gradients "
+        "representation rise smoothgrad vanilla_gradient",
+        "models": "Pool Small WResnet adapt build",
+        "schedule": "Schedule",
+        "training": "fit fit_together",
+    },
+)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*_names(), "__version__"]

@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import places, records
+from . import paper, places, storage
 from .reading import printable
+from .study import records
+from .training.job import differs, train
 
 EXAMPLES = (
     """examples:
@@ -42,8 +44,8 @@ def command_data(args) -> None:
 
 
 def command_train(args) -> None:
-    from . import profiles
     from .models.names import NetworkName
+    from .pages import profiles
     from .paper import ARCHITECTURES, METHODS, OTHER_METHODS, TITLES
     from .schedule import PRECISIONS, Schedule
 
@@ -85,100 +87,6 @@ def command_train(args) -> None:
               precision=args.precision, tensorboard=args.tensorboard)  # fmt: skip
 
 
-def differs(how: dict, asked: dict) -> str:
-    """In which settings, other than those of its name, a network was trained otherwise than asked; '' where in none."""
-    defaults = {"precision": "float32", "kept": "last"}  # of networks that were trained before there was a choice
-    said = [f"{key} {how.get(key, defaults[key])}" for key in asked if how.get(key, defaults[key]) != asked[key]]
-    return f", but with {', '.join(said)}; name another folder by --out" if said else ""
-
-
-def train(
-    wanted: list, *, data_dir=None, resume: bool = True, device: str | None = None, keep: str = "last",
-    precision: str = "float32", tensorboard: Path | None = None, at_once: bool | None = None,
-) -> None:  # fmt: skip
-    """Trains networks and stores each, with a checkpoint beside it while it runs.
-
-    Args:
-        wanted: (name, path) of each; all of one dataset.
-        at_once: all at the same time, see `together`, or one by one; where not given, as the device likes it.
-    """
-    import torch
-
-    from . import data, models, training
-    from .checks import check_device
-    from .models import trained
-    from .schedule import Schedule
-    from .together import fit_together
-
-    device = check_device(device)
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch cannot say
-    if (precision, device, able.get("amx_bf16")) == ("bfloat16", "cpu", False):
-        print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)
-    dataset = data.load(wanted[0][0].dataset, data_dir, device=device)
-
-    def begun(name, path: Path) -> training.Run:
-        model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed).to(device)
-        checkpoint = records.ready_folder(path.parent) / f"{path.stem}.checkpoint"
-        if not resume:
-            checkpoint.unlink(missing_ok=True)
-        reports = [scalars(tensorboard / name.slug)] if tensorboard else []
-        if not sys.stderr.isatty():
-            reports.append(lambda row: log_epoch(name.slug, row))
-        schedule = Schedule.load(name.schedule, name.dataset)
-        return training.Run(model, dataset, name.method, schedule, gamma=name.gamma, seed=name.seed, keep=keep,
-                            precision=precision, checkpoint=checkpoint,
-                            report=lambda row: [say(row) for say in reports])  # fmt: skip
-
-    def store(run: training.Run, name, path: Path, together: int = 1) -> None:
-        history = run.history
-        how = {
-            "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
-            "gamma": name.gamma, "seed": name.seed, "schedule": name.schedule, "precision": precision, "kept": keep,
-            **({"trained_together": together} if together > 1 else {}), "history": history,
-            "provenance": records.provenance(sum(row["seconds"] for row in history), device),
-        }  # fmt: skip
-        trained.save(run.model, path, how)
-        run.checkpoint.unlink(missing_ok=True)
-        accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
-        print(
-            f"{places.shown(path)}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, "
-            f"after {len(history)} epochs"
-        )
-
-    if device.startswith("cuda") if at_once is None else at_once:
-        runs = {begun(*each): each for each in wanted}
-        fit_together(list(runs), finished=lambda run: store(run, *runs[run], len(runs)))
-    else:
-        for each in wanted:
-            run = begun(*each)
-            training.train(run)
-            store(run, *each)
-
-
-def log_epoch(slug: str, row: dict) -> None:
-    """A line for a log, where there is no progress bar; only of epochs that one waits for."""
-    if row["seconds"] >= 10:
-        loss, accuracy, robust = (row[key] for key in ("loss", "validation_accuracy", "validation_robust"))
-        print(f"{slug}, epoch {row['epoch']}: loss {loss:.4f}, validation accuracy {accuracy:.3f}, {robust:.3f} under "
-              f"attack; {row['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
-
-
-def scalars(folder: Path):
-    """A function that writes a row of numbers for TensorBoard, which is optional."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard.") from None
-    writer = SummaryWriter(folder)
-
-    def report(row: dict) -> None:
-        for key, value in row.items():
-            writer.add_scalar(key, value, row["epoch"])
-        writer.flush()
-
-    return report
-
-
 def command_measure(args) -> None:
     if args.until_stdin_closes:
         threading.Thread(target=end_with_stdin, daemon=True).start()
@@ -191,19 +99,19 @@ def command_measure(args) -> None:
         if given := [option for option, value in whole.items() if value]:
             raise ValueError(f"{table} is measured as a whole, on the released networks; leave out {', '.join(given)}.")
     if table == "rounding":
-        from .rounding import measure_rounding
+        from .study.rounding import measure_rounding
 
         paths = [measure_rounding(*where)]
     elif table == "tightness":
-        from .tightness import measure_tightness
+        from .study.tightness import measure_tightness
 
         paths = measure_tightness(*where, device=args.device)
     elif table in ("figure1", "figure2"):
-        from .illustrations import measure_figure
+        from .study.figures import measure_figure
 
         paths = measure_figure(table, data_dir=args.data_dir, networks_dir=args.released_dir, folder=results)
     else:
-        from .measure import measure
+        from .study.measure import measure
 
         folder = args.released_dir
         if args.networks == "ours":
@@ -224,7 +132,8 @@ def end_with_stdin() -> None:
 
 
 def command_compare(args) -> None:
-    from .compare import as_csv, as_text, compare
+    from .study.compare import compare
+    from .study.report import as_csv, as_text
 
     folder = Path(args.results_dir or places.home() / records.RESULTS)
     cells = compare(records.read_all(folder))
@@ -237,20 +146,20 @@ def command_compare(args) -> None:
 
 
 def command_chapter(args) -> None:
-    from . import chapters
+    from .pages import chapters
 
     parameters = {"profile": args.profile, **dict(chapters.parse_parameter(p) for p in args.parameter)}
     print(chapters.execute(args.name, parameters, timeout=args.execution_timeout, in_place=args.in_place))
 
 
 def command_pages(args) -> None:
-    from . import chapters
+    from .pages import chapters
 
     print(chapters.build_pages())
 
 
 def command_book(args) -> None:
-    from . import chapters
+    from .pages import chapters
 
     print(chapters.build_book(args.profile, cores=args.cores, target=args.target))
 
@@ -331,8 +240,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--gamma",
         type=several(number(float, 0)),
-        default=[records.GAMMA],
-        help=f"regularisation parameter of Int and its variants, in the released code's units ({records.GAMMA})",
+        default=[paper.GAMMA],
+        help=f"regularisation parameter of Int and its variants, in the released code's units ({paper.GAMMA})",
     )
     p.add_argument("--seed", type=several(number(int, 0, 2**63 - 1)), default=[0], help="(0)")
     p.add_argument("--schedule", default="digits", help="paper, quick or digits: a file of interp_lib/schedules")
@@ -440,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         places.settle()
         if args.function in (command_train, command_measure):
-            records.commit()  # of the code that runs from here on
+            storage.commit()  # of the code that runs from here on
         args.function(args)
         return finish(0)
     except KeyboardInterrupt:

@@ -58,7 +58,7 @@ class Schedule:
             ValueError: an unknown name, a file that is no YAML of plain values, a dataset that it does not cover, an
                 unknown or a missing key, or a value that cannot be.
         """
-        folder = resources.files(__package__) / "schedules"
+        folder = resources.files("interp_lib") / "schedules"
         known = sorted(p.name.removesuffix(".yml") for p in folder.iterdir() if p.name.endswith(".yml"))
         if name not in known:
             raise ValueError(f"unknown schedule {name!r}; known are {', '.join(known)}.")

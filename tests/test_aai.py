@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from interp_lib.attacks.aai import aai, aai_objective
-from interp_lib.attacks.pgd import input_gradient
-from interp_lib.discrepancy import kendall_tau
-from interp_lib.evaluation_interpretation import AAI, aai_rows, mean_and_error
-from interp_lib.interpreters import cam, gradcam_pp, gradcam_pp_release
+from interp_lib.attacks.against_interpretability import aai, aai_objective
+from interp_lib.attacks.ascent import input_gradient
+from interp_lib.discrepancies import kendall_tau
+from interp_lib.interpreters.class_activation_maps import cam, gradcam_pp, gradcam_pp_release
 from interp_lib.models.architectures import build
 from interp_lib.models.released import find, read_network
+from interp_lib.study.rank_correlation import AAI, aai_rows, mean_and_error
 
 DOUBLE = torch.float64
 

@@ -9,14 +9,16 @@ import torch.nn.functional as F
 from torch import nn
 
 import interp_lib
-from interp_lib import data, losses
+from interp_lib import data
 from interp_lib import interpreters as I
-from interp_lib.attacks.aai import aai
-from interp_lib.attacks.isa import isa
-from interp_lib.attacks.minimal import minimal_eps
-from interp_lib.attacks.pgd import pgd
-from interp_lib.derivatives import derivative_errors
-from interp_lib.training import Schedule, fit
+from interp_lib.attacks.against_interpretability import aai
+from interp_lib.attacks.interpretability_sneaking import isa
+from interp_lib.attacks.projected_gradient_descent import pgd
+from interp_lib.attacks.smallest_perturbation import minimal_eps
+from interp_lib.interpreters.derivatives import derivative_errors
+from interp_lib.schedule import Schedule
+from interp_lib.training import methods
+from interp_lib.training.loop import fit
 
 models = pytest.importorskip("torchvision.models")
 NAMES = ("resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0", "regnet_y_400mf", "shufflenet_v2_x0_5")
@@ -234,7 +236,7 @@ def one_step_lowers_the_loss(model, method, size, colours, rate=1e-3, precision=
     def loss():
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return float(losses.METHODS[method](copy.deepcopy(model).train(), x, y).loss(x_adv).mean().detach())
+            return float(methods.METHODS[method](copy.deepcopy(model).train(), x, y).loss(x_adv).mean().detach())
 
     before = loss()
     fit(model, noise, method, Schedule(1, len(x), rate, 0.02, 0, 0, 1, 0.02), precision=precision)
@@ -242,7 +244,7 @@ def one_step_lowers_the_loss(model, method, size, colours, rate=1e-3, precision=
 
 
 # `python tests/test_adapt.py` takes all pairs of networks and methods.
-ROTATED = [(NAMES[i % len(NAMES)], method) for i, method in enumerate(losses.METHODS)]
+ROTATED = [(NAMES[i % len(NAMES)], method) for i, method in enumerate(methods.METHODS)]
 
 
 @pytest.mark.parametrize("name, method", ROTATED[: len(NAMES)])
@@ -251,7 +253,7 @@ def test_a_step_of_training_lowers_the_loss_of_torchvisions_networks(name, metho
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_a_step_of_every_method_lowers_its_loss(method, dtype):
     model = interp_lib.adapt(Own(), images=images(size=8, colours=1)).to(dtype)
     one_step_lowers_the_loss(model, method, 8, 1, precision="bfloat16" if dtype == torch.float32 else "float32")
@@ -269,13 +271,13 @@ def test_dropout_drops_whole_maps_as_it_would_pooled_features():
     assert 0.4 < zero[(kept != 0).flatten(2).any(2)].double().mean() < 0.6
 
 
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_a_step_updates_running_statistics_once_and_attacks_in_evaluation_mode(method):
     """From the images that the loss sees first: x, the attack's own where there is no other, or IG-Norm's path."""
     model = interp_lib.adapt(Own().train(), images=images(size=8, colours=1))
     norm, x, y = model.network.body[1], images(4, 8, colours=1), torch.tensor([0, 1, 2, 0])
     x_adv = (x + 0.1).clamp(0, 1)
-    problem = losses.METHODS[method](model, x, y)
+    problem = methods.METHODS[method](model, x, y)
     seen = int(norm.num_batches_tracked)
     if problem.objective:
         torch.manual_seed(0)
@@ -329,6 +331,6 @@ def test_wrapped_networks_and_functions_get_maps_and_attacks(wrap):
 if __name__ == "__main__":
     for name in NAMES:
         test_derivatives_of_an_adapted_networks_maps_are_finite_differences(name)
-        for method in losses.METHODS:
+        for method in methods.METHODS:
             one_step_lowers_the_loss(copy.deepcopy(pair(name)[1]), method, 32, 3)
-        print(f"{name}: one step of {', '.join(losses.METHODS)} lowers its loss; derivatives are finite differences")
+        print(f"{name}: one step of {', '.join(methods.METHODS)} lowers its loss; derivatives are finite differences")

@@ -5,12 +5,12 @@ import torch
 from test_pgd import assert_same, state
 from torch import nn
 
-from interp_lib.attacks.aai import aai
-from interp_lib.attacks.isa import class_set, isa, margin_attack
-from interp_lib.attacks.minimal import minimal_eps
-from interp_lib.attacks.pgd import clipped, projected_ascent
+from interp_lib.attacks.against_interpretability import aai
+from interp_lib.attacks.ascent import clipped, projected_ascent
+from interp_lib.attacks.interpretability_sneaking import class_set, isa, margin_attack
+from interp_lib.attacks.smallest_perturbation import minimal_eps
 from interp_lib.checks import NotANumber
-from interp_lib.interpreters import gradcam_pp_release, representation
+from interp_lib.interpreters.class_activation_maps import gradcam_pp_release, representation
 from interp_lib.models.architectures import build
 
 EPS, TARGET = 0.1, torch.tensor([1, 2, 0, 1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from interp_lib import black, records
+from interp_lib.study import black, records
 
 STORED = {
     record.settings["dataset"]: {row["method"]: row for row in record.rows}

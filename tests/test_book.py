@@ -12,8 +12,8 @@ import pytest
 import yaml
 from browser import Keys, open_page, requires_browser
 
-from interp_lib import compare, records, sweeps
 from interp_lib.models import trained
+from interp_lib.study import compare, gamma_and_radius, records
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -154,7 +154,9 @@ def test_readme_says_of_the_radius_of_training_what_the_records_say(by_family):
     maps = [the_one(aai, eps=e, **which) for which in (ours, adv) for e in (0.35, 0.4)]
     said = "are {} and {} at 0.35 and 0.4, against {} and {} of adversarial training"
     assert said.format(*numbers(*maps, column="tau")) in README
-    rows = sweeps.choose(sweeps.rows_of_small(by_family.values(), "aai", "cifar10"), gamma=[None, 0.01])
+    rows = gamma_and_radius.choose(
+        gamma_and_radius.rows_of_small(by_family.values(), "aai", "cifar10"), gamma=[None, 0.01]
+    )
     tau = {(row["method"], row["radius"], row["run"], row["eps"]): row["tau"] for row in rows}
     more = [tau[key] - tau["Adv", *key[1:]] for key in tau if key[0] == "Int"]
     assert min(more) > 0 and f"CIFAR-10 Small in all {len(more)} comparisons" in README
@@ -173,7 +175,8 @@ def test_readme_says_of_the_ig_baselines_and_of_cifar10_what_the_records_say(by_
     ]
     assert len(fails) == 3 and max(r["accuracy"] for r in fails) < 0.1
     point = {
-        (r["method"], round(255 * r["radius"]), r["gamma"], r["run"]): r["robust"] for r in sweeps.front_points(found)
+        (r["method"], round(255 * r["radius"]), r["gamma"], r["run"]): r["robust"]
+        for r in gamma_and_radius.front_points(found)
     }
     said = "Int keeps {:.3f} and adversarial training {:.3f}; Int with γ = 0.02 keeps {:.3f} for a tenth less clean "
     said += "accuracy, adversarial training at 10/255 {:.3f}."
@@ -235,3 +238,12 @@ def test_readme_counts_are_the_records():
     assert f"{count} networks" in text
     landing = nbformat.read(ROOT / "book/index.ipynb", 4)
     assert any(f"{measured} of the {len(cells)} are" in cell.source for cell in landing.cells)
+
+
+def test_the_readmes_example_prints_what_it_says(real_mnist, released_folder, data_folder, monkeypatch, capsys):
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Table 3" in code)
+    (said,) = re.findall(r"print\(.*\)  # (0\.\d+)", example)
+    monkeypatch.setenv("INTERP_DATA", str(data_folder))
+    monkeypatch.setenv("INTERP_RELEASED", str(released_folder))
+    exec(compile(example, "README.md", "exec"), {})
+    assert f"({said}" in capsys.readouterr().out

@@ -11,11 +11,12 @@ import pytest
 import torch
 from scipy import stats
 
-from interp_lib import compare, data, records
-from interp_lib.activations import ACTIVATIONS, ReplacedRelu
-from interp_lib.claims import cell, claims, printed_claims, tally, with_verdicts
-from interp_lib.evaluation_interpretation import isa_rows
+from interp_lib import data, paper
+from interp_lib.interpreters.activations import ACTIVATIONS, ReplacedRelu
 from interp_lib.models import released
+from interp_lib.study import compare, records
+from interp_lib.study.claims_table1 import cell, claims, printed_claims, tally, with_verdicts
+from interp_lib.study.isa_scores import isa_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -158,7 +159,7 @@ def test_what_cannot_be_said_is_not_said():
 
 def printed_value(interpreter, measure, score, dataset):
     (value,) = (
-        float(r["value"]) for r in records.paper_tables()
+        float(r["value"]) for r in paper.paper_tables()
         if (r["table"], r["dataset"], r["method"]) == ("1", dataset, interpreter)
         and (r["level"], r["metric"]) == (measure, score)
     )  # fmt: skip
@@ -287,7 +288,7 @@ def other_hundred():
     again = {compare._run("isa", r): r for r in of("isa-again", "released")["mnist", None]}
     first = {compare._run("isa", r): r for r in of("isa", "released")["mnist", None]}
     found = {}
-    for printed in records.paper_tables():
+    for printed in paper.paper_tables():
         if (printed["table"], printed["dataset"]) == ("1", "MNIST") and printed["method"] != "IG":
             key, score = compare._wanted(printed), printed["metric"].lower()
             found.setdefault(score, []).append((float(printed["value"]), first[key][score], again[key][score]))

@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from interp_lib import __main__ as cli
-from interp_lib import data, models, records
+from interp_lib import data, models
 from interp_lib.models import predict, trained
+from interp_lib.schedule import Schedule
+from interp_lib.study import records
+from interp_lib.training import job
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("data", "train", "measure", "compare", "chapter", "book")
@@ -125,10 +128,10 @@ def test_data_says_which_copy_it_is(capsys):
 
 def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
     """Digits, one epoch: a network, a record, the paper's table beside nothing."""
-    from interp_lib import measure, training
+    from interp_lib.study import measure
 
-    short = training.Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
-    monkeypatch.setattr(training.Schedule, "load", classmethod(lambda cls, name, dataset: short))
+    short = Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
+    monkeypatch.setattr(Schedule, "load", classmethod(lambda cls, name, dataset: short))
     monkeypatch.setattr(measure, "PGD_EPS", {("digits", "small"): (0, 0.1)})
     monkeypatch.setattr(measure, "STEPS", (1, 2))
     assert cli.main(["train", "--method", "adv", "--seed", "3", "--out", "nets", "--device", "cpu"]) == 0
@@ -162,8 +165,8 @@ def test_lists_of_methods_gammas_and_seeds(at_once, tmp_path, monkeypatch, capsy
     """Every combination is a network; trained at the same time or one by one they are the same up to rounding."""
     from interp_lib import training
 
-    short = training.Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
-    monkeypatch.setattr(training.Schedule, "load", classmethod(lambda cls, name, dataset: short))
+    short = Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
+    monkeypatch.setattr(Schedule, "load", classmethod(lambda cls, name, dataset: short))
     real = cli.train
     monkeypatch.setattr(cli, "train", lambda *args, **settings: real(*args, **settings, at_once=at_once))
     arguments = ["train", "--method", "adv,int", "--gamma", "0.01,0.02", "--seed", "0,1", "--out", "nets"]
@@ -190,10 +193,9 @@ def test_lists_of_methods_gammas_and_seeds(at_once, tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("able, warned", [({"amx_bf16": False}, True), ({"amx_bf16": True}, False), (None, False)])
 def test_bfloat16_without_units_for_it_is_said_to_be_slow(able, warned, tmp_path, monkeypatch, capsys):
-    from interp_lib import training
 
-    short = training.Schedule(1, 1197, 0.01, 0.1, 0, 1, 1, 0.1)
-    monkeypatch.setattr(training.Schedule, "load", classmethod(lambda cls, name, dataset: short))
+    short = Schedule(1, 1197, 0.01, 0.1, 0, 1, 1, 0.1)
+    monkeypatch.setattr(Schedule, "load", classmethod(lambda cls, name, dataset: short))
     if able is None:
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     else:
@@ -207,8 +209,8 @@ def test_bfloat16_without_units_for_it_is_said_to_be_slow(able, warned, tmp_path
 
 def test_a_log_has_a_line_for_every_epoch_that_takes_long(capsys):
     row = {"epoch": 3, "loss": 0.5, "validation_accuracy": 0.9, "validation_robust": 0.25, "seconds": 9.0}
-    cli.log_epoch("mnist-pool-int-s0-quick", row)
-    cli.log_epoch("mnist-pool-int-s0-quick", row | {"seconds": 61.7})
+    job.log_epoch("mnist-pool-int-s0-quick", row)
+    job.log_epoch("mnist-pool-int-s0-quick", row | {"seconds": 61.7})
     out, err = capsys.readouterr()
     said = "mnist-pool-int-s0-quick, epoch 3: loss 0.5000, validation accuracy 0.900, 0.250 under attack; 62 s\n"
     assert (out, err) == ("", said)
@@ -271,8 +273,8 @@ def test_tensorboard_gets_every_number_of_an_epoch(tmp_path, monkeypatch):
             seen.append("flushed")
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
-    cli.scalars(tmp_path)({"epoch": 2, "loss": 0.5})
+    job.scalars(tmp_path)({"epoch": 2, "loss": 0.5})
     assert seen == [(tmp_path, "epoch", 2, 2), (tmp_path, "loss", 0.5, 2), "flushed"]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match="pip install tensorboard"):
-        cli.scalars(tmp_path)
+        job.scalars(tmp_path)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from interp_lib import compare, records, tables
-from interp_lib.compare import Cell
-from interp_lib.records import Record
+from interp_lib import paper
+from interp_lib.pages import tables
+from interp_lib.study import compare, records, report
+from interp_lib.study.compare import Cell
+from interp_lib.study.records import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,7 +80,7 @@ def test_differences_are_measured_minus_printed():
 
 def test_without_records_there_are_743_empty_cells_in_the_order_of_print():
     cells = compare.compare([])
-    assert [c.value for c in cells] == [r["value"] for r in records.paper_tables()] and len(cells) == 743
+    assert [c.value for c in cells] == [r["value"] for r in paper.paper_tables()] and len(cells) == 743
     assert all(c.released is c.ours is c.n is c.n_ours is c.copy is None for c in cells)
 
 
@@ -142,7 +144,7 @@ def test_released_and_ours_stand_side_by_side():
     found = pick(compare.compare(both))
     assert (found.released, found.ours) == (0.89, 342 / 400)
     assert (found.n, found.n_ours) == (200, 400) and found.copy == "MNIST"
-    assert " 400" in compare.as_text([found], "ours").splitlines()[1]
+    assert " 400" in report.as_text([found], "ours").splitlines()[1]
 
 
 def test_two_copies_of_the_data_are_refused():
@@ -180,11 +182,11 @@ def cells():
 
 
 def test_csv_has_a_line_for_every_value_and_nothing_where_nothing_was_measured(cells):
-    text = compare.as_csv(cells)
+    text = report.as_csv(cells)
     read = list(csv.DictReader(io.StringIO(text)))
-    paper = records.paper_tables()
-    assert list(read[0]) == [*paper[0], "released", "ours", "n", "n_ours"]
-    assert [{key: line[key] for key in paper[0]} for line in read] == paper
+    printed = paper.paper_tables()
+    assert list(read[0]) == [*printed[0], "released", "ours", "n", "n_ours"]
+    assert [{key: line[key] for key in printed[0]} for line in read] == printed
     filled = [line for line in read if line["released"]]
     assert {line["n"] for line in filled} == {"200"} and 4 <= len(filled) < 10
     assert all(line["ours"] == line["n"] == "" for line in read if not line["released"])
@@ -217,12 +219,12 @@ def test_our_networks_are_counted_against_print_and_against_the_released_ones():
     assert (three["values"], four["values"]) == (2, 1)
     assert four["mean |diff|"] == pytest.approx(0.04) == four["to released"]
     assert four["spread"] == pytest.approx(0.1 / 2**0.5) == three["spread"]
-    text = compare.as_text(cells, "ours")
+    text = report.as_text(cells, "ours")
     (line,) = (
         x for x in text.splitlines() if x.startswith("4") and "MNIST  " in x and "one" not in x and "200" not in x
     )
     assert line.endswith("0.0400  0.0707")
-    assert "to released" not in compare.as_text(cells)
+    assert "to released" not in report.as_text(cells)
     alone = compare.counts(compare.compare([record(ours[2:], source="ours")]), "ours")
     assert [(r["to released"], r["spread"]) for r in alone] == [(None, None)]
 
@@ -262,15 +264,15 @@ def test_ours_in_an_exchanged_row_are_of_the_network_it_belongs_to():
 
 
 def test_text_has_the_values_and_what_is_missing(cells):
-    text = compare.as_text(cells)
+    text = report.as_text(cells)
     measured = sum(c.released is not None for c in cells)
     assert f"{743 - measured} of the paper's 743 values are not measured" in text
     (line,) = (x for x in text.splitlines() if x.startswith("3") and "Adv" in x and " 0.3 " in x)
     assert "0.890" in line and "+0.000" in line and line.endswith("200")
     (wrong,) = (x for x in text.splitlines() if x.startswith("3") and "Normal" in x)
     assert "+0.050" in wrong and wrong.endswith("unexplained")
-    assert "741 of the paper's 743 values are not measured" in compare.as_text(cells, "ours")
-    assert "743 of the paper's 743 values are not measured" in compare.as_text(compare.compare([]))
+    assert "741 of the paper's 743 values are not measured" in report.as_text(cells, "ours")
+    assert "743 of the paper's 743 values are not measured" in report.as_text(compare.compare([]))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +324,7 @@ def test_exchanged_rows_are_compared_with_their_own_network():
     assert (found.owner, found.released, found.corrected) == ("Int", 0.1, printed)
     assert (found.verdict(), found.verdict("corrected")) == ("other", "exact")
     assert found.cause() == f"row of Int: {printed:.3f}"
-    assert found.cause() in compare.as_text(cells)
+    assert found.cause() in report.as_text(cells)
     assert pick(cells, "A3", "IG-Norm", "0", "CIFAR-10").owner == "IG-Norm"
 
 
@@ -331,7 +333,7 @@ def test_exchanged_rows_without_their_own_network_are_compared_as_well():
     cells = compare.compare([record(rows, dataset="cifar10", model="small", title="CIFAR-10, JPEG copy")])
     found = pick(cells, "A1", "IG-Norm", "0", "CIFAR-10")
     assert found.corrected is None and found.cause() == "row of Int"
-    assert "row of Int" in compare.as_text(cells)
+    assert "row of Int" in report.as_text(cells)
 
 
 @pytest.mark.parametrize("table", ["A1", "A2"])
@@ -417,5 +419,5 @@ def test_what_rests_on_one_image_is_not_counted():
     (images,) = {c.n for c in cells if c.dataset == "R-ImageNet" and c.released is not None}
     counted = {row["dataset"] for row in compare.counts(cells)}
     assert ("R-ImageNet" in counted) == (images > 1)
-    text = compare.as_text(cells)
+    text = report.as_text(cells)
     assert images > 1 or "28 values rest on a single image and are not counted." in text

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp_lib import interpreters
-from interp_lib.derivatives import derivative_errors
+from interp_lib.interpreters.derivatives import derivative_errors
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp_lib import discrepancy as D
+from interp_lib import discrepancies as D
 from interp_lib import interpreters as I
-from interp_lib.attacks.pgd import pgd
+from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.models import released
 from interp_lib.models.architectures import GlobalPoolNetwork, build
 

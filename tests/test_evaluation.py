@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp_lib import evaluation, records
-from interp_lib.attacks.pgd import pgd, uniform_start
-from interp_lib.evaluation import pgd_accuracy, proportion, random_start_accuracy
+from interp_lib import paper
+from interp_lib.attacks.ascent import uniform_start
+from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.models import released
 from interp_lib.models.architectures import build
 from interp_lib.models.predict import classified_right, count_correct, predictions
+from interp_lib.study import accuracy, records
+from interp_lib.study.accuracy import pgd_accuracy, proportion, random_start_accuracy
 
 
 class Edge(nn.Module):
@@ -79,7 +81,7 @@ def test_counts_are_those_of_separate_runs(seed, eps, steps, alpha, single):
 def test_iterates_are_those_of_separate_runs_to_the_bit(eps, alpha, steps, dtype, monkeypatch):
     model, (x, y) = Edge(1, dtype), batch(dtype=dtype)
     seen = []
-    monkeypatch.setattr(evaluation, "classified_right", lambda m, x, y: seen.append(x) or classified_right(m, x, y))
+    monkeypatch.setattr(accuracy, "classified_right", lambda m, x, y: seen.append(x) or classified_right(m, x, y))
     pgd_accuracy(model, x, y, eps=eps, steps=steps, alpha=alpha)
     for e in eps:
         for k in steps:
@@ -91,7 +93,7 @@ def test_batches_together_count_what_all_images_count():
     x, y = batch(12)
     arguments = {"eps": [0, 0.05, 0.1], "steps": [1, 4], "alpha": 0.03}
     whole = pgd_accuracy(Edge(3), x, y, **arguments)
-    assert evaluation.pgd_accuracy_in_batches(Edge(3), x, y, batch_size=5, **arguments) == whole
+    assert accuracy.pgd_accuracy_in_batches(Edge(3), x, y, batch_size=5, **arguments) == whole
     assert len({row["correct"] for row in whole}) > 1
     for row in whole:
         x_adv = pgd(Edge(3), x, y, eps=row["eps"], alpha=0.03, steps=row["steps"])
@@ -168,7 +170,7 @@ def test_released_networks_give_table_3(released_folder, mnist_subset, method):
     """The clean and one attacked column; the whole is measured by the pipeline."""
     printed = {
         (row["method"], row["level"]): row["value"]
-        for row in records.paper_tables()
+        for row in paper.paper_tables()
         if (row["table"], row["dataset"]) == ("3", "MNIST")
     }
     network = released.read_network(released.find("mnist", "small", method, released_folder))

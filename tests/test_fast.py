@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from interp_lib import losses, models
-from interp_lib.attacks.pgd import pgd
+from interp_lib import models
+from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.fast import compiled, trunk
 from interp_lib.fast.fold import fold_cam, fold_logits
 from interp_lib.fast.objective import Climbing
+from interp_lib.training import methods
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 needs_compiler = pytest.mark.skipif(compiled.library() is None, reason=compiled.status())
@@ -89,7 +90,7 @@ def test_an_image_does_not_see_its_companions_and_none_is_enough(shape):
 
 
 @needs_compiler
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_a_training_step_is_the_one_by_pytorch(method, monkeypatch):
     x, y = images((1, 28, 28), 6), torch.arange(6)
     grown = {}
@@ -97,7 +98,7 @@ def test_a_training_step_is_the_one_by_pytorch(method, monkeypatch):
         if way == "PyTorch":
             monkeypatch.setattr(trunk, "library", lambda: None)
         model = shaken((1, 28, 28))
-        problem = losses.METHODS[method](model, x, y)
+        problem = methods.METHODS[method](model, x, y)
         at = x
         if problem.objective:
             z = (x + 0.05).clamp(0, 1).requires_grad_()

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp_lib import interpreters as I
-from interp_lib import losses
-from interp_lib.attacks.explained import explain
-from interp_lib.fast import proof
+from interp_lib.attacks.logits_and_maps import explain
 from interp_lib.fast.convolution import FixedConv2d
 from interp_lib.fast.fold import fold_after_first, fold_cam, fold_for_training, fold_logits
-from interp_lib.models import released
+from interp_lib.models import proof, released
 from interp_lib.models.architectures import SameConv2d, Small, build
+from interp_lib.training import methods
 
 DOUBLE = torch.float64
 SMALL = [name for name in RELEASED if name[1] == "small"]
@@ -204,7 +203,7 @@ def test_a_bias_of_the_linear_layer_is_carried_through_everything(architecture, 
     gap = I.completeness_gap(I.cam(model, x, y[:, None]), logits - bias, y[:, None])
     assert gap.abs().max() < 1e-10
     for method in ("Normal", "Int-Adv"):
-        loss = losses.METHODS[method](model, x, y, 0.0).loss(x).mean()
+        loss = methods.METHODS[method](model, x, y, 0.0).loss(x).mean()
         assert (loss - torch.nn.functional.cross_entropy(logits, y)).abs() < 1e-10
         assert torch.autograd.grad(loss, bias)[0].abs().max() > 1e-3  # it is trained
 
@@ -244,7 +243,7 @@ def test_what_would_fold_to_another_function_is_used_as_it_is(change, make_image
     for logits in (fold_logits(model), lambda z: rest(first(z)), free.logits, fixed.logits):
         assert (logits(x) - model(x)).abs().max() < 1e-10
         assert (derivative(logits, x, weight) - derivative(model, x, weight)).abs().max() < 1e-10
-    loss = losses.METHODS["Adv"](model, x, y).loss(x).sum()
+    loss = methods.METHODS["Adv"](model, x, y).loss(x).sum()
     weights = [p for p in model.parameters() if p.requires_grad]
     ours = torch.autograd.grad(loss, weights, allow_unused=True)
     theirs = torch.autograd.grad(nn.functional.cross_entropy(model(x), y, reduction="sum"), weights)

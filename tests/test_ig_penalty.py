@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from interp_lib import compare, ig_penalty, records
 from interp_lib.models.architectures import build
-from interp_lib.training import Schedule
+from interp_lib.schedule import Schedule
+from interp_lib.study import compare, ig_penalty, records
 
 STORED = [
     record

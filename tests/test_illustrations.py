@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from interp_lib import __main__ as cli
-from interp_lib import data, data_files, illustrations, interpreters, models, records
-from interp_lib.discrepancy import kendall_tau, two_class_discrepancy
+from interp_lib import data, data_files, interpreters, models
+from interp_lib.discrepancies import kendall_tau, two_class_discrepancy
+from interp_lib.study import figures, records, stored_maps
 
 ROOT = Path(__file__).resolve().parent.parent
 EPS = (0.1, 0.3, 0.6)
@@ -28,12 +29,12 @@ def image(network, make_images):
 
 @pytest.fixture(scope="module")
 def sneaked(network, image):
-    return illustrations.sneaking(network, *image, eps=EPS)
+    return figures.sneaking(network, *image, eps=EPS)
 
 
 def test_figure_1_shows_both_images_by_three_interpreters(network, image):
     x, y, target = image
-    versions = illustrations.figure1(network, x, y, target, eps=0.3)
+    versions = figures.figure1(network, x, y, target, eps=0.3)
     natural, attacked = versions["x"], versions["PGD"]
     assert natural.predicted == int(y) and natural.tau == {} and torch.equal(natural.image, x[0])
     assert (attacked.image - x[0]).abs().max() <= 0.3 + 1e-6
@@ -48,7 +49,7 @@ def test_figure_1_shows_both_images_by_three_interpreters(network, image):
 
 def test_without_a_ball_nothing_moves(network, image):
     x, y, target = image
-    attacked = illustrations.figure1(network, x, y, target, eps=0.0)["PGD"]
+    attacked = figures.figure1(network, x, y, target, eps=0.0)["PGD"]
     assert torch.equal(attacked.image, x[0])
     assert all(tau == pytest.approx(1) for pair in attacked.tau.values() for tau in pair)
 
@@ -79,18 +80,18 @@ def rows(name, *points, p=1):
 
 def test_lowest_so_far_keeps_the_attack_of_the_smaller_ball():
     searched = rows("1-class", (0.3, True, 3.0), (0.1, False, 0.0), (0.2, True, 2.0), (0.4, True, 1.0))
-    found = illustrations.lowest_so_far(searched + rows("PGD", (0.1, True, 9.0)))
+    found = figures.lowest_so_far(searched + rows("PGD", (0.1, True, 9.0)))
     assert [(row["eps"], row["lowest"]) for row in found] == [(0.2, 2.0), (0.3, 2.0), (0.4, 1.0)]
 
 
 def test_falls_by_hand():
     both = rows("1-class", (0.1, True, 4.0), (0.2, True, 1.0)) + rows("2-class", (0.1, True, 2.0), (0.2, True, 3.0))
-    assert illustrations.falls(both) == {"1-class": 0.75, "2-class": 0.0}
-    assert illustrations.falls(both, p=2) == {}
+    assert figures.falls(both) == {"1-class": 0.75, "2-class": 0.0}
+    assert figures.falls(both, p=2) == {}
 
 
 def test_moved_maps_starts_at_the_image_itself(network, image):
-    frames = illustrations.moved_maps(network, image[0], image[1], eps=(0.0, 0.3))
+    frames = figures.moved_maps(network, image[0], image[1], eps=(0.0, 0.3))
     assert frames[0]["AAI"].tau["CAM"] == pytest.approx([1])
     assert frames[0]["AAI"].maps["CAM"].shape[0] == 1
     top = frames[0]["x"].maps["CAM"].flatten().topk(8).indices
@@ -100,23 +101,23 @@ def test_moved_maps_starts_at_the_image_itself(network, image):
 
 def test_a_record_keeps_eight_bits():
     values = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0))
-    row = illustrations.pack(values, 56)
+    row = stored_maps.pack(values, 56)
     assert row["full"] == [7, 5]
-    assert (illustrations.unpack(row) - values).abs().max() <= values.abs().max() / 254 + 1e-6
-    assert torch.equal(illustrations.unpack(illustrations.pack(torch.zeros(1, 2, 2), 56)), torch.zeros(1, 2, 2))
+    assert (stored_maps.unpack(row) - values).abs().max() <= values.abs().max() / 254 + 1e-6
+    assert torch.equal(stored_maps.unpack(stored_maps.pack(torch.zeros(1, 2, 2), 56)), torch.zeros(1, 2, 2))
 
 
 def test_a_large_map_is_stored_as_means_over_blocks():
     values = torch.arange(16.0).reshape(1, 4, 4)
-    row = illustrations.pack(values, 2)
+    row = stored_maps.pack(values, 2)
     assert row["shape"] == [1, 2, 2] and row["full"] == [4, 4]
-    assert torch.allclose(illustrations.unpack(row), torch.tensor([[[2.5, 4.5], [10.5, 12.5]]]), atol=0.05)
+    assert torch.allclose(stored_maps.unpack(row), torch.tensor([[[2.5, 4.5], [10.5, 12.5]]]), atol=0.05)
 
 
 @pytest.fixture
 def bands(tiny_dataset, monkeypatch):
     """The tiny dataset as a unit of the figures, and a network that fits it."""
-    monkeypatch.setattr(illustrations, "UNITS", {("digits", "small"): (0.3, (0.3, 0.6))})
+    monkeypatch.setattr(figures, "UNITS", {("digits", "small"): (0.3, (0.3, 0.6))})
     network = models.build("small", (1, 8, 8), 3, seed=0).eval()
     with torch.no_grad():  # whatever it says is right
         labels = torch.cat([network(tiny_dataset.test.x(i)[None]).argmax(1) for i in range(len(tiny_dataset.test))])
@@ -126,30 +127,30 @@ def bands(tiny_dataset, monkeypatch):
 
 def test_a_figure_survives_its_record(bands, tmp_path):
     dataset, network = bands
-    path = illustrations.figure_record("figure1", dataset, "small", network, folder=tmp_path)
+    path = figures.figure_record("figure1", dataset, "small", network, folder=tmp_path)
     record = records.read(path)
-    shown = illustrations.read_versions(record)
+    shown = stored_maps.read_versions(record)
     chosen = record.settings["image"]
     subset = dataset.evaluation_subset()
     i = chosen["position"]
     one = slice(i, i + 1)
     assert int(subset.index[i]) == chosen["test_image"] and dataset.classes[int(subset.y[i])] == chosen["true"]
-    again = illustrations.figure1(network, subset.x[one], subset.y[one], subset.target[one], eps=0.3)
+    again = figures.figure1(network, subset.x[one], subset.y[one], subset.target[one], eps=0.3)
     assert shown["PGD"].tau == again["PGD"].tau and shown["x"].tau == {}
     assert shown["PGD"].predicted == int(subset.target[i])
     for name in ("CAM", "GradCAM++", "IG"):
         exact = again["PGD"].maps[name]
         assert (shown["PGD"].maps[name] - exact).abs().max() <= exact.abs().max() / 250
-    assert path == illustrations.figure_record("figure1", dataset, "small", network, folder=tmp_path)
+    assert path == figures.figure_record("figure1", dataset, "small", network, folder=tmp_path)
 
 
 def test_figure_2_keeps_curves_bound_and_pictures(bands, tmp_path):
     dataset, network = bands
-    record = records.read(illustrations.figure_record("figure2", dataset, "small", network, folder=tmp_path))
-    curves, bound = illustrations.read_curves(record)
+    record = records.read(figures.figure_record("figure2", dataset, "small", network, folder=tmp_path))
+    curves, bound = stored_maps.read_curves(record)
     assert len(curves) == 2 * 4 * 2  # norms, attacks, sizes
     assert all(row["2-class"] >= bound - 1e-5 for row in curves if row["success"] and row["p"] == 1)
-    assert list(illustrations.read_versions(record)) == ["x", "PGD", "1-class", "2-class", "all-class"]
+    assert list(stored_maps.read_versions(record)) == ["x", "PGD", "1-class", "2-class", "all-class"]
 
 
 def test_the_image_is_the_first_by_rule(bands):
@@ -157,23 +158,23 @@ def test_the_image_is_the_first_by_rule(bands):
     x, y = dataset.test.x(slice(0, 20)), dataset.test.labels[:20]
     target = (y + 1) % 3
     with pytest.raises(ValueError, match="no image"):
-        illustrations.first_fooled(network, x, y, target, eps=0.0)
-    first = illustrations.first_fooled(network, x, y, target, eps=0.5)
+        figures.first_fooled(network, x, y, target, eps=0.0)
+    first = figures.first_fooled(network, x, y, target, eps=0.5)
     y[first] = target[first]  # not classified right any more
-    later = illustrations.first_fooled(network, x, y, (y + 1) % 3, eps=0.5)
+    later = figures.first_fooled(network, x, y, (y + 1) % 3, eps=0.5)
     assert later > first
     for k in range(later):
         with pytest.raises(ValueError, match="no image"):
-            illustrations.first_fooled(network, x[k : k + 1], y[k : k + 1], ((y + 1) % 3)[k : k + 1], eps=0.5)
+            figures.first_fooled(network, x[k : k + 1], y[k : k + 1], ((y + 1) % 3)[k : k + 1], eps=0.5)
 
 
 def test_a_missing_dataset_is_left_out_and_named(monkeypatch, capsys, released_folder, tmp_path):
     def missing(name, data_dir=None):
         raise data.DataError(f"no {name} here")
 
-    monkeypatch.setattr(illustrations.data, "load", missing)
+    monkeypatch.setattr(figures.data, "load", missing)
     with pytest.raises(FileNotFoundError, match="No dataset for figure1"):
-        illustrations.measure_figure("figure1", networks_dir=released_folder, folder=tmp_path)
+        figures.measure_figure("figure1", networks_dir=released_folder, folder=tmp_path)
     assert "figure1 on mnist is left out: no mnist here" in capsys.readouterr().err
 
 
@@ -191,7 +192,7 @@ def test_committed_figures_are_whole(figure):
     found = [r for r in records.read_all(ROOT / "results") if r.settings["measurement"] == figure]
     assert {r.settings["dataset"] for r in found} == {"mnist", "cifar10", "restricted_imagenet"}
     for record in found:
-        versions = illustrations.read_versions(record)
+        versions = stored_maps.read_versions(record)
         natural = versions["x"]
         for name, version in versions.items():
             classes = data_files.CLASSES[record.settings["dataset"]]

@@ -1,9 +1,12 @@
 """Which module may import which: read from the source, and from what a fresh interpreter has loaded."""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,25 +15,15 @@ import interp_lib
 PACKAGE = Path(__file__).resolve().parent.parent / "interp_lib"
 # Each floor imports from the floors above it only. A new module is put on a floor here.
 FLOORS = (
-    ("paper", "places", "reading", "values"),
-    ("schedule",),
-    ("activations", "checks", "data_files", "intervals", "quadrature", "records"),
-    ("data", "models"),
+    ("faces", "paper", "places", "reading", "values"),
+    ("checks", "schedule", "storage"),
+    ("data_files",),
+    ("data", "discrepancies", "models"),
     ("fast",),
-    ("adapted", "sensitivity", "discrepancy", "derivatives"),
-    ("interpreters", "scores"),
+    ("interpreters",),
     ("attacks",),
-    ("losses", "evaluation"),
-    ("evaluation_interpretation",),
-    ("training", "compare", "claims", "illustrations", "toy"),
-    ("orderings", "together"),
-    ("measure", "profiles"),
-    ("parameters", "rounding", "tightness", "sweeps", "ig_penalty", "black"),
-    ("plots", "tables"),
-    ("widgets", "plots_maps"),
-    ("plots_training",),
-    ("plots_sweeps",),
-    ("chapters",),
+    ("study", "training"),  # neither imports the other
+    ("pages",),
     ("__main__",),
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
@@ -59,9 +52,9 @@ def imports(module: Path) -> tuple[set[str], set[str]]:
 
 
 def test_the_reader_of_imports_sees_them():
-    assert {"checks", "fast"} <= imports(Path("attacks/pgd"))[0]
+    assert {"checks", "fast"} <= imports(Path("attacks/ascent"))[0]
     assert {"data", "models", "training"} <= imports(Path("__main__"))[0]  # inside functions
-    assert "papermill" in imports(Path("chapters"))[1]
+    assert "papermill" in imports(Path("pages/chapters"))[1]
 
 
 @pytest.mark.parametrize("name", interp_lib.__all__)
@@ -78,10 +71,7 @@ def test_what_the_package_does_not_have_is_said():
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_imports_go_one_way(module):
     if module.name == "__init__":
-        assert imports(module) in (
-            (set(), set()),
-            (set(), {"importlib"}),
-        )  # loaded when asked for
+        assert imports(module) in ((set(), set()), ({"faces"}, set()))  # what it shows is loaded when asked for
         return
     assert unit(module) in FLOOR, f"put {module} on a floor"
     own = imports(module)[0] - {unit(module) if module.parts[1:] else ""}
@@ -90,34 +80,43 @@ def test_imports_go_one_way(module):
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "attacks"], ids=str)
 def test_attacks_know_no_datasets(module):
-    assert not imports(module)[0] & {"data", "data_files", "evaluation", "measure", "records"}
+    assert not imports(module)[0] & {"data", "data_files", "study"}
 
 
 TRAINING = {"torch", "numpy", "tqdm", "safetensors", "yaml", "filelock", *sys.stdlib_module_names}
-BOOK = (
-    "chapters",
-    "plots",
-    "plots_maps",
-    "plots_sweeps",
-    "plots_training",
-    "tables",
-    "widgets",
-)  # only a page needs these
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] not in BOOK], ids=str)
+@pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] != "pages"], ids=str)
 def test_a_training_run_needs_what_the_package_requires(module):
-    scipy = {"scipy"} if unit(module) in ("compare", "discrepancy", "intervals") else set()
+    scipy = {"scipy"} if str(module) in ("discrepancies", "study/compare", "study/intervals") else set()
     assert imports(module)[1] <= TRAINING | scipy
 
 
 def test_papermill_executes_chapters_and_nothing_else():
-    assert {str(m) for m in MODULES if "papermill" in imports(m)[1]} == {"chapters"}
+    assert {str(m) for m in MODULES if "papermill" in imports(m)[1]} == {"pages/chapters"}
 
 
-@pytest.mark.parametrize("module", ["plots", "plots_maps", "plots_training", "widgets", "tables"])
+FIGURES = [m for m in MODULES if re.fullmatch("pages/(.*_figures|style|tables|widgets)", m.as_posix())]
+
+
+@pytest.mark.parametrize("module", FIGURES, ids=str)
 def test_figures_import_nothing_that_trains(module):
-    assert not imports(Path(module))[0] & {"training", "losses", "attacks", "measure"}
+    assert not imports(module)[0] & {"training", "attacks"}
+
+
+FACES = [m.parent for m in MODULES if m.name == "__init__" and "faces" in imports(m)[0] and m.parts[1:]]
+
+
+@pytest.mark.parametrize("package", FACES, ids=str)
+def test_a_wing_shows_its_functions_and_no_module_takes_their_place(package):
+    face = importlib.import_module(".".join(["interp_lib", *package.parts]))
+    modules = {m.name for m in MODULES if m.parent == package}
+    for name in face.__all__:
+        shown = getattr(face, name)
+        assert shown is getattr(face, name) and name in dir(face)
+        assert isinstance(shown, ModuleType) or name not in modules
+    with pytest.raises(AttributeError, match="it has "):
+        face.no_such_name  # noqa: B018
 
 
 @pytest.mark.parametrize("name", sorted(FLOOR))
@@ -140,10 +139,10 @@ HEAVY = (
 )
 PATHS = {
     "interp_lib": "import interp_lib",
-    "training": "import interp_lib.training, interp_lib.models.trained",
-    "measuring": "import interp_lib.measure, interp_lib.compare",
+    "training": "import interp_lib.training.loop, interp_lib.models.trained",
+    "measuring": "import interp_lib.study.measure, interp_lib.study.compare",
     "command": "import interp_lib.__main__",
-    "pages": "from interp_lib.profiles import load; load('digits').trained(); import interp_lib.chapters",
+    "pages": "from interp_lib.pages.profiles import load; load('digits').trained(); import interp_lib.pages.chapters",
 }
 
 

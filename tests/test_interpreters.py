@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from interp_lib import interpreters as I
-from interp_lib import sensitivity
-from interp_lib.activations import ReplacedRelu
 from interp_lib.fast.fold import fold_after_first, fold_cam
+from interp_lib.interpreters import common
+from interp_lib.interpreters.activations import ReplacedRelu
 from interp_lib.models import released
 from interp_lib.models.architectures import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, build
 
@@ -696,12 +696,12 @@ def test_maps_of_nothing(name, shape):
 def test_internal_batches_are_as_large_as_their_bytes_allow(name, monkeypatch):
     model, x, classes = network("small"), images(3, SHAPES["small"]), torch.tensor([[0], [2], [1]])
     whole, sizes, own = interpret(name, model, x, classes), [], Small.trunk
-    an_image = sensitivity.bytes_an_image(model, x[:1])
+    an_image = common.bytes_an_image(model, x[:1])
     assert 8 * (16 * 14 * 14 + 32 * 7 * 7) < an_image < 8 * 10 * (16 * 14 * 14 + 32 * 7 * 7)  # activations, float64
     with torch.no_grad():  # as the interpreters ask
         frozen = copy.deepcopy(model).requires_grad_(False)
-        assert sensitivity.bytes_an_image(frozen, x[:1]) > 8 * (16 * 14 * 14 + 32 * 7 * 7)
-    monkeypatch.setattr(sensitivity, "BYTES", an_image // 2)  # one image at a time
+        assert common.bytes_an_image(frozen, x[:1]) > 8 * (16 * 14 * 14 + 32 * 7 * 7)
+    monkeypatch.setattr(common, "BYTES", an_image // 2)  # one image at a time
     monkeypatch.setattr(Small, "trunk", lambda self, z: sizes.append(len(z)) or own(self, z))
     parts = interpret(name, model, x, classes)
     assert (parts - whole).abs().max() < 1e-12 * whole.abs().max() and sizes[-3:] == [1, 1, 1]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from interp_lib.intervals import discordant, fisher, holm, mcnemar, proportion, t_test
+from interp_lib.study.intervals import discordant, fisher, holm, mcnemar, proportion, t_test
 
 
 @pytest.mark.parametrize("n", [7, 200, 2000])

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from interp_lib import compare, evaluation_interpretation
-from interp_lib.attacks.explained import explain
-from interp_lib.attacks.isa import (
+from interp_lib.attacks.ascent import clipped
+from interp_lib.attacks.interpretability_sneaking import (
     class_set,
     isa,
     isa_over_eps,
@@ -17,14 +16,16 @@ from interp_lib.attacks.isa import (
     released_settings,
     search_isa,
 )
-from interp_lib.attacks.pgd import clipped
-from interp_lib.discrepancy import discrepancy, proposition1_bound, two_class_discrepancy
-from interp_lib.evaluation_interpretation import isa_rows
-from interp_lib.interpreters import cam, gradcam_pp_release, integrated_gradients_release, representation
+from interp_lib.attacks.logits_and_maps import explain
+from interp_lib.discrepancies import discrepancy, proposition1_bound, two_class_discrepancy
+from interp_lib.interpreters.class_activation_maps import cam, gradcam_pp_release, representation
+from interp_lib.interpreters.integration import integrated_gradients_release
 from interp_lib.models.architectures import build
 from interp_lib.models.released import find, read_network
-from interp_lib.records import Record
-from interp_lib.scores import from_record
+from interp_lib.study import compare, isa_scores
+from interp_lib.study.isa_scores import isa_rows
+from interp_lib.study.nds_nsl import from_record
+from interp_lib.study.records import Record
 
 SETTINGS = {"eps": 0.1, "alpha": 0.02, "steps": 6}
 
@@ -284,9 +285,9 @@ def test_an_image_whose_target_leads_already_is_not_searched(tiny_dataset, monke
     logits = model(subset.x)
     leads = (logits.gather(1, subset.target[:, None]) > logits.gather(1, subset.y[:, None]))[:, 0]
     assert leads.any() and not leads.all()
-    searched, real = [], evaluation_interpretation.isa_over_eps
+    searched, real = [], isa_scores.isa_over_eps
     counted = lambda model, x, *args, **more: searched.append(len(x)) or real(model, x, *args, **more)
-    monkeypatch.setattr(evaluation_interpretation, "isa_over_eps", counted)
+    monkeypatch.setattr(isa_scores, "isa_over_eps", counted)
     (row,) = rows_of(model, subset)
     assert searched == [int((~leads).sum())] and row["measured"] == 12
     assert all(row["each"][i] is None for i in leads.nonzero()[:, 0])

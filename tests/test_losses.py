@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from conftest import images
 
-from interp_lib import losses, models, paper
-from interp_lib.attacks.pgd import input_gradient
+from interp_lib import models, paper
+from interp_lib.attacks.ascent import input_gradient
 from interp_lib.fast.fold import fold_for_training
 from interp_lib.models.architectures import build
+from interp_lib.training import methods
 
 SHAPES = {"small": (1, 28, 28), "pool": (1, 8, 8), "wresnet": (3, 8, 8)}
 
@@ -28,7 +29,7 @@ def case(architecture="small", classes=5):
 
 
 def test_the_names_that_need_no_pytorch_are_those_that_there_are():
-    assert list(losses.METHODS) == [*paper.METHODS, *paper.OTHER_METHODS]
+    assert list(methods.METHODS) == [*paper.METHODS, *paper.OTHER_METHODS]
     assert tuple(models.ARCHITECTURES) == paper.ARCHITECTURES
 
 
@@ -109,7 +110,7 @@ def test_ig_norm_is_the_graph_of_the_release(method, size):
         grad_sum = grad_sum + torch.autograd.grad(f, z, create_graph=True)[0]
     ig = (inputs_adv - x) * grad_sum / 5
     release = F.cross_entropy(model(x if method == "IG-Norm" else inputs_adv), y) + ig.abs().flatten(1).sum(1).mean()
-    problem = losses.METHODS[method](model, x, y)
+    problem = methods.METHODS[method](model, x, y)
     assert problem.loss(inputs_adv).mean().item() == pytest.approx(release.item(), rel=1e-12)
     weights = tuple(model.parameters())
     expected = torch.autograd.grad(release, (inputs_adv, *weights), retain_graph=True, allow_unused=True)
@@ -122,15 +123,15 @@ def test_ig_norm_is_the_graph_of_the_release(method, size):
 
 
 def test_every_method_is_written_out_here():
-    assert set(PLAIN) == set(losses.METHODS)
+    assert set(PLAIN) == set(methods.METHODS)
 
 
 @pytest.mark.parametrize("architecture", SHAPES)
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_loss_and_weights_gradient(method, architecture):
     model, x, y, x_adv = case(architecture)
     weights = tuple(model.parameters())
-    loss = losses.METHODS[method](model, x, y, GAMMA).loss(x_adv if PLAIN[method][1] else x).mean()
+    loss = methods.METHODS[method](model, x, y, GAMMA).loss(x_adv if PLAIN[method][1] else x).mean()
     plain = sum(PLAIN[method][0](model, x[n], x_adv[n], y[n]) for n in range(len(x))) / len(x)
     assert loss.item() == pytest.approx(plain.item(), rel=1e-10)
     ours = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -143,10 +144,10 @@ def test_loss_and_weights_gradient(method, architecture):
 
 
 @pytest.mark.parametrize("architecture", SHAPES)
-@pytest.mark.parametrize("method", [m for m in losses.METHODS if PLAIN[m][1]])
+@pytest.mark.parametrize("method", [m for m in methods.METHODS if PLAIN[m][1]])
 def test_objective_and_its_gradient(method, architecture):
     model, x, y, x_adv = case(architecture)
-    objective = losses.METHODS[method](model, x, y, GAMMA).objective
+    objective = methods.METHODS[method](model, x, y, GAMMA).objective
     with torch.enable_grad():
         plain = torch.stack([PLAIN[method][1](model, x[n], x_adv[n], y[n]) for n in range(len(x))])
     value = objective(x_adv)
@@ -159,10 +160,10 @@ def test_objective_and_its_gradient(method, architecture):
 
 
 @pytest.mark.parametrize("architecture", SHAPES)
-@pytest.mark.parametrize("method", [m for m in losses.METHODS if PLAIN[m][1]])
+@pytest.mark.parametrize("method", [m for m in methods.METHODS if PLAIN[m][1]])
 def test_objectives_know_no_weights(method, architecture):
     model, x, y, x_adv = case(architecture)
-    objective = losses.METHODS[method](model, x, y, GAMMA).objective
+    objective = methods.METHODS[method](model, x, y, GAMMA).objective
     value = objective(x_adv.requires_grad_()).sum()
     got = torch.autograd.grad(value, tuple(model.parameters()), allow_unused=True)
     assert all(gradient is None for gradient in got)
@@ -171,34 +172,34 @@ def test_objectives_know_no_weights(method, architecture):
 @pytest.mark.parametrize("method, same", [("Int", "Normal"), ("Int-1-class", "Normal"), ("Int-Adv", "Adv")])
 def test_without_gamma_the_discrepancy_is_gone(method, same):
     model, x, y, x_adv = case()
-    without = losses.METHODS[method](model, x, y, 0.0).loss(x_adv).mean()
-    plain = losses.METHODS[same](model, x, y).loss(x if same == "Normal" else x_adv).mean()
+    without = methods.METHODS[method](model, x, y, 0.0).loss(x_adv).mean()
+    plain = methods.METHODS[same](model, x, y).loss(x if same == "Normal" else x_adv).mean()
     assert without.item() == pytest.approx(plain.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_without_a_ball_every_method_is_normal_training(method):
     model, x, y, _ = case()
-    each = losses.METHODS[method](model, x, y).loss(x)
+    each = methods.METHODS[method](model, x, y).loss(x)
     assert torch.allclose(each, F.cross_entropy(model(x), y, reduction="none"))
 
 
 def test_gamma_of_the_release_in_units_of_the_text():
     """gamma_text D~ of eq. (8) = gamma_release times a plain sum without 1/2: gamma_text = 2 u gamma_release."""
-    from interp_lib.discrepancy import target_free_discrepancy
-    from interp_lib.interpreters import cam
+    from interp_lib.discrepancies import target_free_discrepancy
+    from interp_lib.interpreters.class_activation_maps import cam
 
     model, x, y, x_adv = case()
     u = 49
     every = torch.arange(5).expand(len(x), -1)
     text = target_free_discrepancy(cam(model, x, every), cam(model, x_adv, every), y, model(x_adv)).mean()
-    difference = losses.METHODS["Int"](model, x, y, 0.01).loss(x_adv).mean() - F.cross_entropy(model(x), y)
+    difference = methods.METHODS["Int"](model, x, y, 0.01).loss(x_adv).mean() - F.cross_entropy(model(x), y)
     assert difference.item() == pytest.approx(2 * u * 0.01 * text.item(), rel=1e-9)
 
 
 def test_a_path_of_many_steps_sums_to_the_difference_of_losses():
     model, x, y, x_adv = case()
-    integral, logits_adv = losses.path_integral(model, x, x_adv, y, steps=400)
+    integral, logits_adv = methods.path_integral(model, x, x_adv, y, steps=400)
     gained = F.cross_entropy(model(x_adv), y, reduction="none") - F.cross_entropy(model(x), y, reduction="none")
     assert gained.abs().max() > 1e-3
     assert torch.allclose(integral.flatten(1).sum(1), gained, rtol=0.02, atol=1e-4)
@@ -207,7 +208,7 @@ def test_a_path_of_many_steps_sums_to_the_difference_of_losses():
 
 def test_gradient_of_ig_norm_is_a_finite_difference():
     model, x, y, x_adv = case()
-    objective = losses.METHODS["IG-Norm"](model, x, y).objective
+    objective = methods.METHODS["IG-Norm"](model, x, y).objective
     gradient = input_gradient(objective, x_adv)
     direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(5))
     h = 1e-7
@@ -253,6 +254,6 @@ def test_folds_in_bfloat16_are_the_network_with_products_of_8_bits(architecture)
 def test_objectives_in_bfloat16_point_the_same_way(method, architecture):
     model, x, y, x_adv = case(architecture)
     model, x, x_adv = model.float(), x.float(), x_adv.float()
-    low, full = (losses.METHODS[method](model, x, y, dtype=dtype).objective for dtype in (torch.bfloat16, None))
+    low, full = (methods.METHODS[method](model, x, y, dtype=dtype).objective for dtype in (torch.bfloat16, None))
     ours, theirs = input_gradient(low, x_adv), input_gradient(full, x_adv)
     assert not torch.equal(ours, theirs) and F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.95

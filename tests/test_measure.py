@@ -10,11 +10,12 @@ import pytest
 import torch
 from conftest import content
 
-from interp_lib import compare, evaluation_interpretation, measure, records
-from interp_lib.attacks.pgd import pgd
+from interp_lib import storage
+from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.models import predict, trained
 from interp_lib.models.architectures import build
 from interp_lib.models.predict import count_correct, predictions
+from interp_lib.study import compare, isa_scores, measure, records, sweep
 
 
 @pytest.fixture
@@ -141,8 +142,8 @@ def test_random_starts_have_a_record_of_their_own(bench, tiny_dataset, monkeypat
 @pytest.mark.parametrize("part", [{"dataset": "digits"}, {"model": "small"}, {"dataset": "digits", "model": "small"}])
 def test_a_part_of_a_table_asks_for_nothing_of_the_others(bench, monkeypatch, part):
     monkeypatch.setattr(measure, "TABLES", {"digits": (("mnist", "pool"), ("digits", "small"))})
-    everything = measure.find_networks
-    missing = lambda *_: [*everything("ours", bench.nets), measure.Network("mnist", "pool", {"method": "Adv"}, None)]
+    everything = sweep.find_networks
+    missing = lambda *_: [*everything("ours", bench.nets), sweep.Network("mnist", "pool", {"method": "Adv"}, None)]
     monkeypatch.setattr(measure, "find_networks", missing)
     (path,) = measure.measure("digits", "ours", folder=bench.results, device="cpu", **part)
     assert records.read(path).family == "pgd-digits-small-ours"
@@ -213,7 +214,7 @@ def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset
 @pytest.fixture
 def isa_bench(bench, monkeypatch):
     """The first network, and `isa_rows` with three quick measures of four images, two at a time, in `bench.runs`."""
-    real, searched = evaluation_interpretation._isa_of_images, []
+    real, searched = isa_scores._isa_of_images, []
 
     def counted(model, x, *args, name, p, classes, **more):
         if len(searched) == bench.stop_at:
@@ -223,12 +224,12 @@ def isa_bench(bench, monkeypatch):
 
     def few(model, subset, **settings):
         settings |= {"images": bench.images, "at_once": 2, "norms": [2], "penalties": [1.5]}
-        return evaluation_interpretation.isa_rows(model, subset, class_sets=["1-class", "2-class"], **settings)
+        return isa_scores.isa_rows(model, subset, class_sets=["1-class", "2-class"], **settings)
 
-    monkeypatch.setattr(evaluation_interpretation, "_isa_of_images", counted)
+    monkeypatch.setattr(isa_scores, "_isa_of_images", counted)
     monkeypatch.setattr(measure, "isa_rows", few)
     monkeypatch.setattr(measure, "MAPS", ("CAM", "Repr"))
-    (network,) = (n for n in measure.find_networks("ours", bench.nets) if n.labels["method"] == "Normal")
+    (network,) = (n for n in sweep.find_networks("ours", bench.nets) if n.labels["method"] == "Normal")
     bench.network, bench.searched, bench.images = network, searched, 4
     return bench
 
@@ -270,8 +271,8 @@ def test_r_imagenet_is_left_out_where_its_images_are_not_there(bench, monkeypatc
     monkeypatch.setattr(measure.data, "load", load)
     monkeypatch.setattr(measure, "isa_rows", lambda *_, held, **__: iter([] if held else [[{"n": 1}]]))
     monkeypatch.setattr(measure, "TABLES", {"table1": (("digits", "small"), ("restricted_imagenet", "wresnet"))})
-    real = list(measure.find_networks("ours", bench.nets))
-    other = measure.Network("restricted_imagenet", "wresnet", {"method": "Normal"}, real[0].path)
+    real = list(sweep.find_networks("ours", bench.nets))
+    other = sweep.Network("restricted_imagenet", "wresnet", {"method": "Normal"}, real[0].path)
     monkeypatch.setattr(measure, "find_networks", lambda *_: [*real, other])
     assert len(measure.measure("table1", "ours", folder=bench.results, device="cpu")) == 2
     assert capsys.readouterr().err == "left out: no images here\n"
@@ -318,7 +319,7 @@ def test_two_runs_at_once_lose_nothing_of_each_other(bench, tiny_dataset, monkey
     def meanwhile(model, *args, **kwargs):
         rows = one(model, *args, **kwargs)
         if bench.runs[-1] == "Adv":
-            (other,) = (n for n in measure.find_networks("ours", bench.nets) if n.labels["method"] == "Int")
+            (other,) = (n for n in sweep.find_networks("ours", bench.nets) if n.labels["method"] == "Int")
             measure.accuracy_record(tiny_dataset, "small", [other], "ours", folder=bench.results)
         return rows
 
@@ -332,7 +333,8 @@ WRITERS = """
 import os, sys
 from pathlib import Path
 from types import SimpleNamespace
-from interp_lib import measure, models
+from interp_lib import models
+from interp_lib.study import sweep
 os.fsync = lambda handle: None  # quicker, and the two meet more often
 settings = {"measurement": "new", "dataset": "digits", "model": "small", "networks": "ours"}
 class Network(SimpleNamespace):
@@ -341,12 +343,12 @@ class Network(SimpleNamespace):
 for run in range(20):
     found = [Network(labels={"method": sys.argv[2], "seed": 0}, path=Path("a"))]
     rows = lambda model, held, progress: ([{"eps": k / 10} for k in range(last)] for last in (1, 2))
-    measure.grow(settings | {"run": run}, found, rows, 1, folder=sys.argv[1], device="cpu")
+    sweep.grow(settings | {"run": run}, found, rows, 1, folder=sys.argv[1], device="cpu")
 """
 
 
 def test_two_processes_on_one_record_lose_no_row_in_twenty_runs(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(measure.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(measure.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", WRITERS, str(tmp_path)]
     both = [subprocess.Popen([*command, method], env=environment) for method in ("Adv", "Int")]
     assert [process.wait(120) for process in both] == [0, 0]
@@ -375,11 +377,11 @@ def test_a_network_whose_json_says_what_cannot_be_is_refused(bench, key, value):
 
 
 def test_a_record_keeps_where_its_earlier_rows_came_from(bench, monkeypatch):
-    monkeypatch.setattr(records, "commit", lambda: "before")
+    monkeypatch.setattr(storage, "commit", lambda: "before")
     bench.stop_at = 1
     with pytest.raises(KeyboardInterrupt):
         bench.measure()
-    monkeypatch.setattr(records, "commit", lambda: "after")
+    monkeypatch.setattr(storage, "commit", lambda: "after")
     bench.stop_at = None
     found = bench.measure().provenance
     assert found["commit"] == "after" and [earlier["commit"] for earlier in found["earlier"]] == ["before"]

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from test_pgd import Linear, images
 
 from interp_lib.attacks.balls import bisect, perturbation_size, project
-from interp_lib.attacks.isa import margin, margin_attack
-from interp_lib.attacks.minimal import minimal_eps
-from interp_lib.attacks.pgd import pgd
+from interp_lib.attacks.interpretability_sneaking import margin, margin_attack
+from interp_lib.attacks.projected_gradient_descent import pgd
+from interp_lib.attacks.smallest_perturbation import minimal_eps
 from interp_lib.models.architectures import build
 
 DOUBLE = torch.float64

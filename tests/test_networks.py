@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 from conftest import content
 
-from interp_lib import records
 from interp_lib.models import predict, trained
 from interp_lib.models.architectures import Small, build
 from interp_lib.models.names import NetworkName
 from interp_lib.models.trained import NetworkError
+from interp_lib.study import records
 
 ROOT = Path(__file__).resolve().parent.parent
 HOW = {"dataset": "mnist", "method": "Int", "seed": 0, "schedule": "digits"}

@@ -6,15 +6,17 @@ import pytest
 import torch
 from test_fast import SHAPES, apart, images, needs_compiler, shaken
 
-from interp_lib import losses, models
-from interp_lib.attacks.aai import aai_objective
-from interp_lib.attacks.pgd import ascend, cross_entropy, pgd, pgd_iterates, projected_ascent
+from interp_lib import models
+from interp_lib.attacks.against_interpretability import aai_objective
+from interp_lib.attacks.ascent import ascend, cross_entropy, projected_ascent
+from interp_lib.attacks.projected_gradient_descent import pgd, pgd_iterates
 from interp_lib.checks import NotANumber
 from interp_lib.fast import objective
 from interp_lib.fast.fold import fold_logits
 from interp_lib.fast.objective import Climbing
+from interp_lib.training import methods
 
-METHODS = [name for name in losses.METHODS if name != "Normal"]
+METHODS = [name for name in methods.METHODS if name != "Normal"]
 KINDS = [*METHODS, "target", "top-k"]
 pytestmark = needs_compiler
 
@@ -25,7 +27,7 @@ def objective_of(kind, model, x):
         return cross_entropy(fold_logits(model), y, targeted=True)
     if kind == "top-k":
         return aai_objective(model, x, y, hinge=0, top_k=8)
-    return losses.METHODS[kind](model, x, y).objective
+    return methods.METHODS[kind](model, x, y).objective
 
 
 def start_of(x):
@@ -176,8 +178,8 @@ def test_other_tails(change):
     start, y = start_of(x), torch.arange(6) % 3
     double = copy.deepcopy(model).double()
     for method in ("Adv", "Int", "Int-1-class", "Int-Adv", "IG-Norm-Sum"):
-        climbed = losses.METHODS[method](model, x, y).objective
-        expected = derivative(losses.METHODS[method](double, x.double(), y).objective, start.double())
+        climbed = methods.METHODS[method](model, x, y).objective
+        expected = derivative(methods.METHODS[method](double, x.double(), y).objective, start.double())
         maps = method.startswith("Int")
         assert isinstance(climbed, Climbing) == (not maps or change not in ("stride", "wide"))
         found = climbed.value_and_gradient(start) if isinstance(climbed, Climbing) else derivative(climbed, start)

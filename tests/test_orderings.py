@@ -7,9 +7,10 @@ from statistics import fmean, stdev
 import pytest
 from scipy import stats
 
-from interp_lib import compare, intervals, orderings, records
-from interp_lib.compare import Cell
-from interp_lib.orderings import Measured, findings, gamma_rows
+from interp_lib import paper
+from interp_lib.study import claims_robustness, compare, intervals, records
+from interp_lib.study.claims_robustness import Measured, findings, gamma_rows
+from interp_lib.study.compare import Cell
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,7 +89,7 @@ def test_a_network_that_never_trained_confirms_nothing():
     chance = cells(values | {("IG-Norm", "0"): 0.11})
     found = only(findings(chance), "IG-Norm fails", "0.3")
     assert (found.verdict, str(found)) == ("not trained", "not trained, IG-Norm")
-    at_the_floor = cells(values | {("IG-Norm", "0"): orderings.TRAINED})
+    at_the_floor = cells(values | {("IG-Norm", "0"): claims_robustness.TRAINED})
     assert only(findings(at_the_floor), "IG-Norm fails", "0.3").verdict == "not trained"
     better = cells(values | {("Int", "0"): 0.1})
     assert only(findings(better), "IG-Norm fails", "0.3").untrained == ("Int",)
@@ -96,8 +97,8 @@ def test_a_network_that_never_trained_confirms_nothing():
 
 def test_the_floor_is_between_chance_and_the_worst_network_that_learnt():
     """Ten classes; the lowest clean accuracy of a released network is .42 (R-ImageNet's is not part of this)."""
-    clean = [c.printed for c in compare.compare([]) if c.table in orderings.TABLES and c.level == "0"]
-    assert 2 * 0.1 < orderings.TRAINED < min(clean)
+    clean = [c.printed for c in compare.compare([]) if c.table in claims_robustness.TABLES and c.level == "0"]
+    assert 2 * 0.1 < claims_robustness.TRAINED < min(clean)
 
 
 def test_untrained_networks_do_not_count_as_comparisons():
@@ -145,11 +146,11 @@ def test_three_seeds_are_tested_with_their_degrees_of_freedom():
     pair = [
         cells[1] for cells in (seeded(m, v, outcomes=o) for m, v, o in zip("AB", (one, other), outcomes, strict=True))
     ]
-    compared = orderings.compared(*(Measured.of_cell(cell, "ours") for cell in pair))
+    compared = claims_robustness.compared(*(Measured.of_cell(cell, "ours") for cell in pair))
     expected = stats.ttest_ind(one, other, equal_var=False)
     assert compared.paired and compared.p == pytest.approx(expected.pvalue)
     assert compared.error == pytest.approx(math.sqrt((stats.tvar(one) + stats.tvar(other)) / 3))
-    unpaired = orderings.compared(*(Measured.of_cell(seeded("A", v)[1], "ours") for v in (one, other)))
+    unpaired = claims_robustness.compared(*(Measured.of_cell(seeded("A", v)[1], "ours") for v in (one, other)))
     image = sum(fmean(v) * (1 - fmean(v)) for v in (one, other)) / 200
     assert not unpaired.paired and unpaired.p == compared.p  # what the images add has many degrees of freedom
     assert unpaired.error == pytest.approx(math.sqrt(compared.error**2 + image), rel=0.01)
@@ -164,16 +165,16 @@ def test_one_seed_of_three_that_leads_settles_nothing():
 def test_the_spread_between_seeds_counts_for_ours_alone():
     (_, cell) = seeded("Int", (0.4, 0.5, 0.6))
     wilson = math.sqrt(0.25 / 200 + 1 / 400**2) / (1 + 1 / 200)
-    assert orderings.uncertainty(cell, "ours") == pytest.approx(math.sqrt(wilson**2 + 0.01 / 3))
+    assert claims_robustness.uncertainty(cell, "ours") == pytest.approx(math.sqrt(wilson**2 + 0.01 / 3))
     assert (Measured.of_cell(cell, "ours").seeds, Measured.of_cell(cell, "ours").spread) == (3, pytest.approx(0.1))
     (clean, cell) = cells({("Int", "0.35"): 0.5}, spread=0.1)
-    assert orderings.uncertainty(cell) == pytest.approx(wilson)
+    assert claims_robustness.uncertainty(cell) == pytest.approx(wilson)
 
 
 def test_an_accuracy_of_none_has_an_error():
     """Wilson's interval of one standard error around 0 of n ends at 1 / (n + 1)."""
     (_, cell) = cells({("Int", "0.4"): 0.0})
-    assert orderings.uncertainty(cell) == pytest.approx(1 / 201 / 2)
+    assert claims_robustness.uncertainty(cell) == pytest.approx(1 / 201 / 2)
 
 
 def paired(source, **outcomes):
@@ -212,9 +213,9 @@ def test_networks_that_saw_other_images_are_not_paired():
 
 
 def test_perturbation_sizes_are_those_of_the_statements():
-    assert orderings.perturbation_sizes("mnist", "small") == [0, 0.2, 0.3, 0.35, 0.4]
-    assert orderings.perturbation_sizes("cifar10", "wresnet") == [0, 8 / 255, 9 / 255, 10 / 255]
-    assert orderings.perturbation_sizes("cifar10", "small") == [0, 8 / 255]
+    assert claims_robustness.perturbation_sizes("mnist", "small") == [0, 0.2, 0.3, 0.35, 0.4]
+    assert claims_robustness.perturbation_sizes("cifar10", "wresnet") == [0, 8 / 255, 9 / 255, 10 / 255]
+    assert claims_robustness.perturbation_sizes("cifar10", "small") == [0, 8 / 255]
 
 
 def test_what_was_not_measured_has_no_finding():
@@ -240,10 +241,10 @@ def test_an_exchanged_row_speaks_for_its_owner():
     assert (found.accuracy, found.rival, found.rival_accuracy) == (0.5, "Int-1-class", 0.1)
 
 
-@pytest.mark.parametrize("network", orderings.STATEMENTS)
+@pytest.mark.parametrize("network", paper.STATEMENTS)
 def test_every_statement_is_about_printed_rows(network):
     found = findings(compare.compare([]), network=network, source="printed")
-    levels = [(s, level) for s in orderings.STATEMENTS[network] for level in s.levels]
+    levels = [(s, level) for s in paper.STATEMENTS[network] for level in s.levels]
     assert [(f.statement, f.level) for f in found] == levels
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from interp_lib import chapters, parameters
-from interp_lib.parameters import ParameterError
+from interp_lib.pages import chapters, parameters
+from interp_lib.pages.parameters import ParameterError
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -29,7 +29,7 @@ def shell(tmp_path, monkeypatch):
             if not done.success:
                 raise done.error_in_exec or done.error_before_exec
 
-    run("from interp_lib import chapters")
+    run("from interp_lib.pages import chapters")
     shell.run = run
     return shell
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from interp_lib.attacks.pgd import ascend, clipped, input_gradient, pgd, pgd_iterates, projected_ascent, uniform_start
+from interp_lib.attacks.ascent import ascend, clipped, input_gradient, projected_ascent, uniform_start
+from interp_lib.attacks.projected_gradient_descent import pgd, pgd_iterates
 from interp_lib.models.architectures import Small, build
 
 DOUBLE = torch.float64

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from interp_lib import __main__ as cli
-from interp_lib import chapters, places, profiles
+from interp_lib import places
 from interp_lib.models import names
+from interp_lib.pages import chapters, profiles
 
 ROOT = Path(__file__).resolve().parent.parent
 FULL = Path("/dev/full")
@@ -165,7 +166,7 @@ def measuring(tmp_path, seconds):
         f"time.sleep({seconds})\n"
     )
     parent = (
-        "import sys; from pathlib import Path; from interp_lib import chapters\n"
+        "import sys; from pathlib import Path; from interp_lib.pages import chapters\n"
         f"chapters.TOLD_EVERY = 0.2\nhere = Path(r'{tmp_path}')\n"
         "print(chapters.run_watched([sys.executable, str(here / 'worker.py')], here, 'table3', here / 'none'))\n"
     )
@@ -272,8 +273,10 @@ def write_chapter(path):
     import nbformat.v4 as nb
 
     code = [nb.new_code_cell('profile = "digits"\nn = 5', metadata={"tags": ["parameters"]})]
-    code.append(nb.new_code_cell('from interp_lib import chapters\nchapters.check(globals(), "profile", "n")'))
-    code.append(nb.new_code_cell("from interp_lib import profiles\nprofiles.load(profile).load_network('Normal'); n"))
+    code.append(nb.new_code_cell('from interp_lib.pages import chapters\nchapters.check(globals(), "profile", "n")'))
+    code.append(
+        nb.new_code_cell("from interp_lib.pages import profiles\nprofiles.load(profile).load_network('Normal'); n")
+    )
     page = nb.new_notebook(cells=[nb.new_markdown_cell("# One {cite:p}`boopathy2020proper`"), *code])
     page.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
     nbformat.write(page, path)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from interp_lib import plots_training
-from interp_lib.plots import METHOD_COLORS, use_style
+from interp_lib.pages import training_figures
+from interp_lib.pages.style import METHOD_COLORS, use_style
 
 METHODS = list(METHOD_COLORS)
 
@@ -64,14 +64,14 @@ def every_figure():
     )
     image, maps = torch.rand(1, 28, 28), torch.rand(1, 7, 7)
     return {
-        "landscapes": plots_training.landscapes({"before": panel(), "after": panel(lowest=0.5)}, x, 0.1),
-        "margins": plots_training.margins(margins),
-        "ascents": plots_training.ascents(ascents),
-        "ramps": plots_training.ramps({"paper, mnist": ([0, 1], [0, 1]), "quick, mnist": ([0, 0.5, 1], [0, 1, 1])}),
-        "learning_curves": plots_training.learning_curves(histories(METHODS), title="Digits"),
-        "time_and_accuracy": plots_training.time_and_accuracy(costs(), ("0.3", "0.4"), title="MNIST"),
-        "gamma_curve": plots_training.gamma_curve(gammas(), eps=0.3, printed=gammas().head(6), title="MNIST"),
-        "gamma_frame": plots_training.gamma_frame(gammas(), 0.01, image, maps, maps, names=["map of 3"]),
+        "landscapes": training_figures.landscapes({"before": panel(), "after": panel(lowest=0.5)}, x, 0.1),
+        "margins": training_figures.margins(margins),
+        "ascents": training_figures.ascents(ascents),
+        "ramps": training_figures.ramps({"paper, mnist": ([0, 1], [0, 1]), "quick, mnist": ([0, 0.5, 1], [0, 1, 1])}),
+        "learning_curves": training_figures.learning_curves(histories(METHODS), title="Digits"),
+        "time_and_accuracy": training_figures.time_and_accuracy(costs(), ("0.3", "0.4"), title="MNIST"),
+        "gamma_curve": training_figures.gamma_curve(gammas(), eps=0.3, printed=gammas().head(6), title="MNIST"),
+        "gamma_frame": training_figures.gamma_frame(gammas(), 0.01, image, maps, maps, names=["map of 3"]),
     }
 
 
@@ -137,7 +137,7 @@ def test_ascents_say_network_by_colour_and_objective_by_line(figures):
 
 
 def test_a_learning_curve_is_a_line_a_network():
-    clean, robust = plots_training.learning_curves(histories()).axes
+    clean, robust = training_figures.learning_curves(histories()).axes
     assert len(clean.lines) == len(robust.lines) == 4
     drawn = sorted(tuple(line.get_ydata().round(2)) for line in robust.lines if line.get_color() == color("Int"))
     assert drawn == [(0.1, 0.2, 0.3), (0.11, 0.21, 0.31)]
@@ -156,7 +156,7 @@ def test_figure_3_is_ordered_by_decreasing_time(figures):
 
 def test_figure_3_leaves_out_what_was_not_measured():
     rows = costs().assign(**{"0.4": np.nan, "0.3 error": 0.02})
-    (_, right) = plots_training.time_and_accuracy(rows, ("0.3", "0.4")).axes
+    (_, right) = training_figures.time_and_accuracy(rows, ("0.3", "0.4")).axes
     first, second = right.containers
     assert np.isfinite(first.lines[0].get_xydata()).all() and np.isnan(second.lines[0].get_xydata()[:, 1]).all()
     assert first.has_yerr and not second.has_yerr
@@ -184,10 +184,13 @@ def test_a_gamma_frame_stands_out_among_the_others(figures):
 @pytest.mark.parametrize(
     "draw, message",
     [
-        (lambda: plots_training.learning_curves(histories().head(0)), "not be empty"),
-        (lambda: plots_training.learning_curves(histories(("Mixup",))), "unknown method .*Mixup"),
-        (lambda: plots_training.time_and_accuracy(costs().assign(method="Mixup"), ("0.3",)), "unknown method .*Mixup"),
-        (lambda: plots_training.gamma_curve(gammas().head(0), eps=0.3), "not be empty"),
+        (lambda: training_figures.learning_curves(histories().head(0)), "not be empty"),
+        (lambda: training_figures.learning_curves(histories(("Mixup",))), "unknown method .*Mixup"),
+        (
+            lambda: training_figures.time_and_accuracy(costs().assign(method="Mixup"), ("0.3",)),
+            "unknown method .*Mixup",
+        ),
+        (lambda: training_figures.gamma_curve(gammas().head(0), eps=0.3), "not be empty"),
     ],
 )
 def test_refusals(draw, message):

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from conftest import NO_YAML
 
-from interp_lib import models, profiles
+from interp_lib import models
 from interp_lib.models import predict, released, trained
-from interp_lib.profiles import ProfileError
+from interp_lib.pages import profiles
+from interp_lib.pages.profiles import ProfileError
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = {

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp_lib.interpreters import integrated_gradients
+from interp_lib.interpreters.integration import integrated_gradients
+from interp_lib.interpreters.quadrature import gauss_for_sum, path_points
 from interp_lib.models.architectures import build
-from interp_lib.quadrature import gauss_for_sum, path_points
 
 
 @settings(max_examples=60, deadline=None)

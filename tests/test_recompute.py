@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from interp_lib import chapters, parameters, records
-from interp_lib.chapters import ChapterError, parse_parameter, records_for
+from interp_lib.pages import chapters, parameters
+from interp_lib.pages.chapters import ChapterError, parse_parameter, records_for
+from interp_lib.study import records
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,8 +15,9 @@ from conftest import content
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from interp_lib import compare, records
-from interp_lib.records import Record, RecordError
+from interp_lib import paper, storage
+from interp_lib.study import compare, records
+from interp_lib.study.records import Record, RecordError
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
@@ -325,34 +326,34 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, failure):
     path = tmp_path / "record.json"
-    records.write_atomically(path, b"the earlier file")
+    storage.write_atomically(path, b"the earlier file")
     breaks, reason = FAILURES[failure]
     breaks(monkeypatch)
     with pytest.raises(OSError) as caught:
-        records.write_atomically(path, 100 * b"the new file")
+        storage.write_atomically(path, 100 * b"the new file")
     monkeypatch.undo()
     assert str(path) in str(caught.value) and reason in str(caught.value)
     assert path.read_bytes() == b"the earlier file"
     assert content(tmp_path) == ["record.json"]
-    records.write_atomically(path, b"the new file")
+    storage.write_atomically(path, b"the new file")
     assert path.read_bytes() == b"the new file"
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
-    records.write_atomically(path, b"the earlier file")
+    storage.write_atomically(path, b"the earlier file")
     monkeypatch.setattr(os, "fsync", fail(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        records.write_atomically(path, b"the new file")
+        storage.write_atomically(path, b"the new file")
     assert path.read_bytes() == b"the earlier file"
     assert content(tmp_path) == ["record.json"]
 
 
 KILLED = """
 import os, signal, sys
-from interp_lib import records
+from interp_lib import storage
 os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-records.write_atomically(sys.argv[1] + "/record.json", b"half a file")
+storage.write_atomically(sys.argv[1] + "/record.json", b"half a file")
 """
 
 
@@ -363,16 +364,16 @@ def test_what_a_killed_write_leaves_the_next_one_removes(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert len(content(tmp_path)) == 2 and not (tmp_path / "record.json").exists()
-    records.write_atomically(tmp_path / "other.json", b"")
+    storage.write_atomically(tmp_path / "other.json", b"")
     assert content(tmp_path) == [".hidden.json", "other.json"]
 
 
 def test_a_lock_that_is_never_given_back_is_an_error_that_names_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_PATIENCE", 0.1)
+    monkeypatch.setattr(storage, "_PATIENCE", 0.1)
     free = threading.Event()
 
     def hold():
-        with records.locked(tmp_path):
+        with storage.locked(tmp_path):
             held.set()
             free.wait(60)
 
@@ -381,11 +382,11 @@ def test_a_lock_that_is_never_given_back_is_an_error_that_names_the_folder(tmp_p
     thread.start()
     held.wait(60)
     with pytest.raises(OSError, match=f"could not write {tmp_path}/a: another process has held {tmp_path}"):
-        records.write_atomically(tmp_path / "a", b"")
+        storage.write_atomically(tmp_path / "a", b"")
     free.set()
     thread.join(60)
-    with records.locked(tmp_path):
-        assert records.write_atomically(tmp_path / "a", b"") is None
+    with storage.locked(tmp_path):
+        assert storage.write_atomically(tmp_path / "a", b"") is None
 
 
 def test_the_file_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
@@ -393,7 +394,7 @@ def test_the_file_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
     real_sync, real_replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: order.append("sync") or real_sync(handle))
     monkeypatch.setattr(os, "replace", lambda *paths: order.append("replace") or real_replace(*paths))
-    records.write_atomically(tmp_path / "a", b"")
+    storage.write_atomically(tmp_path / "a", b"")
     assert order == ["sync", "replace"]
 
 
@@ -407,15 +408,15 @@ def test_a_folder_in_the_place_of_a_folder_is_an_error_that_names_it(tmp_path):
 
 
 def test_provenance_says_where_a_number_comes_from(monkeypatch, tmp_path):
-    found = records.provenance(12.345)
+    found = storage.provenance(12.345)
     assert set(found) == {"commit", "versions", "device", "seconds", "date"}
     assert found["seconds"] == 12.3 and set(found["versions"]) == {"python", "torch", "numpy"}
     json.dumps(found, allow_nan=False)
     monkeypatch.setenv("PATH", str(tmp_path))  # no git
-    assert records.provenance(1)["commit"] == found["commit"]  # as at first, whatever is committed meanwhile
-    records.commit.cache_clear()
-    assert records.provenance(1)["commit"] is None
-    records.commit.cache_clear()
+    assert storage.provenance(1)["commit"] == found["commit"]  # as at first, whatever is committed meanwhile
+    storage.commit.cache_clear()
+    assert storage.provenance(1)["commit"] is None
+    storage.commit.cache_clear()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.stem)
@@ -428,7 +429,7 @@ def test_committed_records_read(path):
 
 
 def test_the_papers_tables_are_complete():
-    rows = records.paper_tables()
+    rows = paper.paper_tables()
     assert len(rows) == 743
     tables = {row["table"] for row in rows}
     assert tables == {"1", "2", "3", "4", "5", "A1", "A2", "A3", "A4", "A5"}

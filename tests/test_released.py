@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from interp_lib import models, records
+from interp_lib import models, paper
 from interp_lib.models import predict, released
 from interp_lib.models.predict import count_correct
 from interp_lib.models.released import ReleasedNetworkError
@@ -134,7 +134,7 @@ def test_all_31_networks_are_there_in_the_order_of_the_tables(released_folder):
 def printed_clean(table, dataset, model):
     """Method -> the printed accuracy at eps = 0."""
     unit = (table, dataset, model, "0")
-    rows = (r for r in records.paper_tables() if (r["table"], r["dataset"], r["model"], r["level"]) == unit)
+    rows = (r for r in paper.paper_tables() if (r["table"], r["dataset"], r["model"], r["level"]) == unit)
     return {row["method"]: row["value"] for row in rows}
 
 

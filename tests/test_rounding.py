@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from interp_lib import measure, records, rounding
 from interp_lib.models import trained
 from interp_lib.models.architectures import build
+from interp_lib.study import records, rounding, sweep
 
 
 @pytest.mark.parametrize("architecture", ["small", "pool"])
@@ -25,7 +25,7 @@ def test_a_record_has_every_draw_and_goes_on(tmp_path, tiny_dataset, monkeypatch
     trained.save(
         build("small", (1, 8, 8), 3, seed=0), tmp_path / "x.safetensors", {"dataset": "digits", "method": "Int"}
     )
-    found, folder = list(measure.find_networks("ours", tmp_path)), tmp_path / "results"
+    found, folder = list(sweep.find_networks("ours", tmp_path)), tmp_path / "results"
     run = lambda cells: rounding.rounding_record(tiny_dataset, "small", found, cells, folder=folder, draws=2)
     first = records.read(run([("Int", 0.1)]))
     assert [(r["steps"], r["draw"]) for r in first.rows] == [(2, 0), (3, 0), (2, 1), (3, 1)]

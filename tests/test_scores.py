@@ -8,7 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp_lib.scores import common, difference, from_record, image_scores, isa_scores, ratios, resampled, to_record
+from interp_lib.study.nds_nsl import (
+    common,
+    difference,
+    from_record,
+    image_scores,
+    isa_scores,
+    ratios,
+    resampled,
+    to_record,
+)
 
 
 def released_loop(scores, eps, counts):

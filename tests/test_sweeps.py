@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from interp_lib import plots_sweeps, sweeps
-from interp_lib.records import Record
+from interp_lib.pages import sweep_figures
+from interp_lib.study import gamma_and_radius
+from interp_lib.study.records import Record
 
 
 def record(networks, rows, measurement="pgd", **settings):
@@ -27,23 +28,26 @@ FOUND = [
 
 
 def test_networks_of_the_tables_have_the_papers_settings():
-    rows = sweeps.rows_of_small(FOUND, "pgd", "mnist")
+    rows = gamma_and_radius.rows_of_small(FOUND, "pgd", "mnist")
     assert [(r["method"], r["gamma"], r["radius"], r["run"]) for r in rows[:3]] == [
         ("Normal", 0.0, 0.0, 1), ("Adv", None, 0.3, 1), ("Int", 0.01, 0.3, 1)]  # fmt: skip
     assert len(rows) == 7
-    assert [r["accuracy"] for r in sweeps.rows_of_small(FOUND, "many", "mnist")] == [0.1]
-    assert sweeps.rows_of_small(FOUND, "pgd", "cifar10") == []
+    assert [r["accuracy"] for r in gamma_and_radius.rows_of_small(FOUND, "many", "mnist")] == [0.1]
+    assert gamma_and_radius.rows_of_small(FOUND, "pgd", "cifar10") == []
 
 
 def test_rows_are_chosen_by_value_and_in_order():
-    rows = sweeps.rows_of_small(FOUND, "pgd", "mnist")
-    chosen = sweeps.choose(rows, method="Int", radius=0.3)
+    rows = gamma_and_radius.rows_of_small(FOUND, "pgd", "mnist")
+    chosen = gamma_and_radius.choose(rows, method="Int", radius=0.3)
     assert [(r["gamma"], r["run"]) for r in chosen] == [(0.01, 1), (0.02, 1), (0.02, 2)]
-    assert len(sweeps.choose(rows, radius=[0.3, 0.4 + 1e-9])) == 6 and sweeps.choose(rows, eps=0.2) == []
+    assert (
+        len(gamma_and_radius.choose(rows, radius=[0.3, 0.4 + 1e-9])) == 6
+        and gamma_and_radius.choose(rows, eps=0.2) == []
+    )
 
 
 def test_figure_a1_has_one_radius_and_normal_training_as_zero():
-    rows = sweeps.gamma_rows(FOUND)
+    rows = gamma_and_radius.gamma_rows(FOUND)
     assert [(r["gamma"], r["run"]) for r in rows] == [(0.0, 1), (0.01, 1), (0.02, 1), (0.02, 2)]
 
 
@@ -54,15 +58,15 @@ def test_a_panel_a_radius():
             for m in ("Adv", "Int")
             for r in (0.2, 0.4)
             for e in (0.1, 0.2)
-            for s in plots_sweeps.STARTS
+            for s in sweep_figures.STARTS
         ]
     )
-    figure = plots_sweeps.radius_panels(rows)
+    figure = sweep_figures.radius_panels(rows)
     assert [ax.get_title() for ax in figure.axes] == [f"trained in a ball of ε = {r}" for r in (0.2, 0.4)]
     for ax, radius in zip(figure.axes, (0.2, 0.4), strict=True):
         assert ax.get_lines()[0].get_xdata()[0] == radius and len(ax.get_lines()) == 1 + 4
     with pytest.raises(ValueError, match="empty"):
-        plots_sweeps.radius_panels(rows[:0])
+        sweep_figures.radius_panels(rows[:0])
 
 
 def test_the_front_has_a_point_a_network():
@@ -70,7 +74,7 @@ def test_the_front_has_a_point_a_network():
         {"method": ["Adv", "Int", "Int"], "radius": 0.03, "gamma": [0.0, 0.01, 0.01], "run": [1, 1, 2],
          "clean": [0.5, 0.6, 0.4], "clean se": 0.01, "robust": [0.3, 0.2, 0.25], "robust se": 0.01}
     )  # fmt: skip
-    figure = plots_sweeps.front(points, labels=["a", "b", "c"], robust="under attack")
+    figure = sweep_figures.front(points, labels=["a", "b", "c"], robust="under attack")
     assert [text.get_text() for text in figure.axes[0].texts] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="3 points and 1 labels"):
-        plots_sweeps.front(points, labels=["a"], robust="")
+        sweep_figures.front(points, labels=["a"], robust="")

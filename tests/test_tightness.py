@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from interp_lib import measure, records, tightness
 from interp_lib.models import trained
 from interp_lib.models.architectures import build
 from interp_lib.models.released import find, read_network
-from interp_lib.tightness import tightness_rows
+from interp_lib.study import records, sweep, tightness
+from interp_lib.study.tightness import tightness_rows
 
 
 class Rows(nn.Module):
@@ -88,7 +88,7 @@ def test_records_of_tightness(tmp_path, monkeypatch, tiny_dataset):
     model = build("small", (1, 8, 8), 3, seed=0)
     trained.save(model, tmp_path / "a.safetensors", {"dataset": "digits", "method": "Normal", "seed": 0,
                                                       "schedule": "digits", "model": "small"})  # fmt: skip
-    found = list(measure.find_networks("ours", tmp_path))
+    found = list(sweep.find_networks("ours", tmp_path))
     monkeypatch.setattr(tightness, "find_networks", lambda *_: found)
     monkeypatch.setattr(tightness.data, "load", lambda *_: tiny_dataset)
     monkeypatch.setattr(tightness, "IMAGES", dict.fromkeys([("mnist", "small"), ("digits", "small")], 20))

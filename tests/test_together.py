@@ -8,13 +8,15 @@ import torch
 from conftest import content
 from test_training import SCHEDULE, STEPS_AN_EPOCH, furthest, network, same, seen
 
-from interp_lib import losses, together, training
-from interp_lib.attacks.pgd import input_gradient
+from interp_lib import training
+from interp_lib.attacks.ascent import input_gradient
 from interp_lib.checks import check_device
 from interp_lib.fast.stack import Stack
 from interp_lib.models.architectures import build
-from interp_lib.together import fit_together
-from interp_lib.training import Diverged, Run, fit
+from interp_lib.training import methods, together
+from interp_lib.training.loop import fit
+from interp_lib.training.run import Diverged, Run
+from interp_lib.training.together import fit_together
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
@@ -65,17 +67,17 @@ def stacked(architecture, shape, size=3):
 
 @pytest.mark.parametrize("architecture, shape, size", [("small", (1, 28, 28), 3), ("small", (3, 9, 12), 2),
                                                        ("pool", (1, 8, 8), 3), ("wresnet", (3, 8, 8), 1)])  # fmt: skip
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_a_stack_is_its_networks(method, architecture, shape, size):
     """Loss, gradients of the weights and what x' climbs, network by network."""
     networks, x, x_adv, y = stacked(architecture, shape, size)
     stack, weights = Stack(networks), [p for n in networks for p in n.parameters()]
     gamma = torch.tensor([0.03, 0.0, 0.3][:size], dtype=torch.float64)
-    problem = losses.METHODS[method](stack, x, y, gamma.repeat(4))
+    problem = methods.METHODS[method](stack, x, y, gamma.repeat(4))
     loss = problem.loss(x_adv)
     gradients = iter(torch.autograd.grad(stack.each(loss).sum(), weights, allow_unused=True))
     for k, single in enumerate(networks):
-        alone = losses.METHODS[method](single, x[k::size], y[k::size], gamma[k].item())
+        alone = methods.METHODS[method](single, x[k::size], y[k::size], gamma[k].item())
         expected = alone.loss(x_adv[k::size])
         assert torch.allclose(loss[k::size], expected, rtol=1e-10, atol=1e-12)
         theirs = torch.autograd.grad(expected.mean(), tuple(single.parameters()), allow_unused=True)
@@ -104,7 +106,7 @@ def test_what_cannot_be_stacked_is_refused():
 # Together and alone
 
 
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_together_is_each_by_itself(method, dataset, device):
     """Up to rounding: weights, histories."""
     gammas = (0.01, 0.05, 0.05)

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from interp_lib import interpreters, toy
-from interp_lib.losses import METHODS
+from interp_lib import interpreters
+from interp_lib.pages import toy
+from interp_lib.training.methods import METHODS
 
 X, Y, EPS = toy.two_pixels(0.7, 0.55), torch.tensor([0]), 0.15
 ASCENT = {"eps": EPS, "alpha": 0.03, "steps": 10}

@@ -19,11 +19,16 @@ from conftest import NO_YAML, content
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp_lib import losses, training
-from interp_lib.attacks.pgd import input_gradient, pgd, uniform_start
+import interp_lib
+from interp_lib.attacks.ascent import input_gradient, uniform_start
+from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.models.architectures import build
-from interp_lib.together import fit_together
-from interp_lib.training import Diverged, Run, Schedule, fit, generator
+from interp_lib.schedule import Schedule
+from interp_lib.training import loop, methods
+from interp_lib.training import run as run_module
+from interp_lib.training.loop import fit
+from interp_lib.training.run import Diverged, Run, generator
+from interp_lib.training.together import fit_together
 
 SCHEDULE = Schedule(
     epochs=3, batch_size=9, learning_rate=0.01, eps=0.2, ramp_start=2, ramp_end=6,
@@ -65,7 +70,7 @@ def batches(dataset, schedule, seed=0):
 # What a method is
 
 
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_methods_are_loops_with_adam(method, tiny_dataset):
     """The loop by hand, order, ramp, random start, projected sign steps, decay, Adam."""
     ours, theirs = network(), network()
@@ -74,7 +79,7 @@ def test_methods_are_loops_with_adam(method, tiny_dataset):
     adam = torch.optim.Adam(theirs.parameters())
     for step, (x, y) in enumerate(batches(tiny_dataset, schedule)):
         eps = 0.2 * min(max((step - 2) / 4, 0), 1)
-        problem, x_adv = losses.METHODS[method](theirs, x, y, 0.05), x
+        problem, x_adv = methods.METHODS[method](theirs, x, y, 0.05), x
         if problem.objective and eps:
             low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
             x_adv = uniform_start(x, eps, generator(0, "start", step)).clamp(low, high)
@@ -140,7 +145,7 @@ def test_history_says_what_was_seen(tiny_dataset):
 # Seeds
 
 
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_same_seed_same_weights_another_seed_others(method, tiny_dataset):
     models = [network() for _ in range(3)]
     histories = [fit(m, tiny_dataset, method, SCHEDULE, seed=s) for m, s in zip(models, (1, 1, 2), strict=True)]
@@ -166,7 +171,7 @@ def test_generators_depend_on_seed_purpose_and_counter():
 # Stopped and resumed
 
 
-@pytest.mark.parametrize("method", losses.METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 @pytest.mark.parametrize("cuts", [(1,), (4,), (5,), (2, 3, 11), (12,)])
 def test_stopped_and_resumed_is_uninterrupted_to_the_bit(tmp_path, tiny_dataset, method, cuts):
     whole, parts, checkpoint = network(), network(), tmp_path / "checkpoint"
@@ -202,14 +207,14 @@ def test_bfloat16_is_float32_with_other_rounding_and_resumes_to_the_bit(tmp_path
 
 def test_seconds_are_those_of_training_and_not_of_the_time_between(tmp_path, tiny_dataset, monkeypatch):
     """A clock that every step advances by one second, and an interruption by a thousand."""
-    now, real = [0.0], losses.METHODS["Normal"]
+    now, real = [0.0], methods.METHODS["Normal"]
 
     def slow(*arguments, **settings):
         now[0] += 1
         return real(*arguments, **settings)
 
-    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
-    monkeypatch.setitem(training.METHODS, "Normal", slow)
+    monkeypatch.setattr(run_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setitem(methods.METHODS, "Normal", slow)
     for stop in (2, 5, None):  # within the first epoch and the second
         history = fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=tmp_path / "c", max_steps=stop)
         now[0] += 1000
@@ -221,20 +226,22 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import bands
-from interp_lib import together, training
 from interp_lib.models import build
+from interp_lib.training import loop, together
+from interp_lib.training.run import Run
+from interp_lib.training.schedule import Schedule
 together.SECONDS, take_step = 0, together.Group.take_step
 together.Group.take_step = lambda *a, **k: (time.sleep(0.03), take_step(*a, **k))[1]
-radius = training.Schedule.radius
-run = lambda method, seed: training.Run(build("small", (1, 8, 8), 3, seed=seed), bands(), method,
-                                        training.Schedule(*{schedule!r}), seed=seed,
+radius = Schedule.radius
+run = lambda method, seed: Run(build("small", (1, 8, 8), 3, seed=seed), bands(), method,
+                                        Schedule(*{schedule!r}), seed=seed,
                                         checkpoint=Path({checkpoint!r}).with_suffix(f".{{method}}{{seed}}"))
 try:
     if {together}:
         together.fit_together([run(method, seed) for method in ("Adv", "Int") for seed in (0, 1)])
     else:
-        training.Schedule.radius = lambda self, step: (time.sleep(0.03), radius(self, step))[1]
-        training.train(run("Adv", 0))
+        Schedule.radius = lambda self, step: (time.sleep(0.03), radius(self, step))[1]
+        loop.train(run("Adv", 0))
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -275,7 +282,7 @@ def test_a_killed_process_is_resumed_to_the_bit(tmp_path, tiny_dataset, number, 
         parts = [run(*name, checkpoint=checkpoint.with_suffix(".{}{}".format(*name))) for name in names]
         assert {part.step for part in parts} <= {step, step + STEPS_AN_EPOCH}
         for runs in (whole, parts):
-            fit_together(runs) if at_once else training.train(runs[0])
+            fit_together(runs) if at_once else loop.train(runs[0])
         for a, b in zip(whole, parts, strict=True):
             assert same(a.model, b.model) and seen(a.history) == seen(b.history)
     finally:
@@ -284,7 +291,7 @@ def test_a_killed_process_is_resumed_to_the_bit(tmp_path, tiny_dataset, number, 
 
 def test_ctrl_c_waits_for_the_step_and_gives_the_handlers_back(tmp_path, tiny_dataset, monkeypatch):
     """The signal comes in the middle of the sixth step; the checkpoint has six whole steps."""
-    real, calls = losses.METHODS["Normal"], []
+    real, calls = methods.METHODS["Normal"], []
 
     def interrupted(model, x, y, gamma, **settings):
         calls.append(1)
@@ -292,7 +299,7 @@ def test_ctrl_c_waits_for_the_step_and_gives_the_handlers_back(tmp_path, tiny_da
             signal.raise_signal(signal.SIGINT)
         return real(model, x, y, gamma)
 
-    monkeypatch.setitem(training.METHODS, "Normal", interrupted)
+    monkeypatch.setitem(methods.METHODS, "Normal", interrupted)
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     stopped, checkpoint = network(), tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
@@ -326,14 +333,14 @@ def test_divergence_names_the_step(tiny_dataset):
 def test_divergence_keeps_the_last_checkpoint(tmp_path, tiny_dataset, monkeypatch):
     checkpoint, good = tmp_path / "checkpoint", network()
     fit(good, tiny_dataset, "Normal", SCHEDULE, max_steps=4)
-    real, calls = losses.METHODS["Normal"], []
+    real, calls = methods.METHODS["Normal"], []
 
     def diverging(model, x, y, gamma, **settings):
         calls.append(1)
         factor = float("nan") if len(calls) == 7 else 1
-        return losses.Problem(lambda x_adv: real(model, x, y, gamma).loss(x_adv) * factor, None)
+        return methods.Problem(lambda x_adv: real(model, x, y, gamma).loss(x_adv) * factor, None)
 
-    monkeypatch.setitem(training.METHODS, "Normal", diverging)
+    monkeypatch.setitem(methods.METHODS, "Normal", diverging)
     with pytest.raises(Diverged, match=f"nan at step 6; {checkpoint} has the last good state"):
         fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=checkpoint)
     monkeypatch.undo()
@@ -460,7 +467,7 @@ def test_the_papers_ramp():
     assert radii == pytest.approx([0, 0, 0.15, 0.3, 0.3])
 
 
-FOLDER = Path(training.__file__).parent / "schedules"
+FOLDER = Path(interp_lib.__file__).parent / "schedules"
 
 
 def committed():
@@ -563,7 +570,7 @@ def test_the_best_epoch_is_kept_where_asked(tmp_path, tiny_dataset, monkeypatch)
         seen.append(weights(model))
         return {"validation_accuracy": 0.5, "validation_robust": next(accuracies)}
 
-    monkeypatch.setattr(training, "watch", watched)
+    monkeypatch.setattr(loop, "watch", watched)
     model, schedule = network(), dataclasses.replace(SCHEDULE, epochs=4)
     fit(model, tiny_dataset, "Adv", schedule, checkpoint=tmp_path / "c", max_steps=2 * STEPS_AN_EPOCH, keep="best")
     assert all(torch.equal(p, q) for p, q in zip(weights(model), seen[1], strict=True))

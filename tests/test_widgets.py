@@ -28,11 +28,12 @@ from matplotlib.colors import to_rgb
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from interp_lib import plots, plots_maps
-from interp_lib.compare import Cell
-from interp_lib.illustrations import Explained
-from interp_lib.plots import CLASS_SET_COLORS, METHOD_COLORS, accuracy_curves, use_style
-from interp_lib.widgets import figure_png, figure_slider
+from interp_lib.pages import curve_figures, map_figures, style
+from interp_lib.pages.curve_figures import accuracy_curves
+from interp_lib.pages.style import CLASS_SET_COLORS, METHOD_COLORS, use_style
+from interp_lib.pages.widgets import figure_png, figure_slider
+from interp_lib.study.compare import Cell
+from interp_lib.study.stored_maps import Explained
 
 ROOT = Path(__file__).parent.parent
 LABELS = ["0", "0.05", "0.1"]
@@ -185,7 +186,7 @@ EYES = {
 
 
 PALETTES = pytest.mark.parametrize(
-    "colors", [METHOD_COLORS, CLASS_SET_COLORS, plots.DATASET_COLORS], ids=["methods", "class sets", "datasets"]
+    "colors", [METHOD_COLORS, CLASS_SET_COLORS, style.DATASET_COLORS], ids=["methods", "class sets", "datasets"]
 )
 
 
@@ -215,7 +216,7 @@ def test_agreement_shows_every_measured_accuracy_and_rank_correlation_once():
     )
     cells = [cell("ATA", "0.5", corrected=0.6, ours=0.4), cell("ATA", "0.7", corrected=0.7), cell("ATA", "0.1"),
              cell("tau:CAM", "-0.2", "CIFAR-10", corrected=-0.3), cell("NDS", "3.1", corrected=3.2)]  # fmt: skip
-    left, right = plots.agreement(cells, {"corrected": "released", "ours": "trained here"}).axes
+    left, right = curve_figures.agreement(cells, {"corrected": "released", "ours": "trained here"}).axes
     points = lambda ax: [[tuple(p) for p in dots.get_offsets().data] for dots in ax.collections]
     assert points(left) == [[(0.5, 0.6), (0.7, 0.7)], [(-0.2, -0.3)]] and points(right) == [[(0.5, 0.4)], []]
     assert (left.get_title(), right.get_title()) == ("released, n = 3", "trained here, n = 1")
@@ -244,7 +245,7 @@ def texts(figure):
 
 
 def test_columns_of_versions_say_what_the_network_sees_and_tau():
-    figure = plots_maps.explained_columns(explained(0), ["true: 3", "target: 5"], DIGITS, title="eps")
+    figure = map_figures.explained_columns(explained(0), ["true: 3", "target: 5"], DIGITS, title="eps")
     assert not plt.get_fignums() and len(figure.axes) == 15
     said = texts(figure)
     assert said.count("5 ✗") == 4 and said.count("3 ✓") == 1
@@ -255,7 +256,7 @@ def test_columns_of_versions_say_what_the_network_sees_and_tau():
 
 def test_each_map_of_figure_2_is_over_its_own_largest_value():
     versions = explained(1)
-    figure = plots_maps.explained_columns(versions, ["t", "t'"], DIGITS)
+    figure = map_figures.explained_columns(versions, ["t", "t'"], DIGITS)
     for axes, version in zip(figure.axes[5:10], versions.values(), strict=True):
         (drawn,) = axes.images
         assert drawn.get_clim()[1] == pytest.approx(version.maps["CAM"][0].abs().max().item())
@@ -263,7 +264,7 @@ def test_each_map_of_figure_2_is_over_its_own_largest_value():
 
 def test_the_four_maps_of_an_interpreter_share_their_scale_in_figure_1():
     versions = explained(2, ("x", "PGD"), ("CAM", "IG"))
-    figure = plots_maps.explained_pair(versions, ["3", "5"])
+    figure = map_figures.explained_pair(versions, ["3", "5"])
     for name, row in (("CAM", figure.axes[4:8]), ("IG", figure.axes[8:12])):
         largest = max(v.maps[name].abs().max().item() for v in versions.values())
         assert all(axes.images[0].get_clim()[1] == pytest.approx(largest) for axes in row)
@@ -275,7 +276,7 @@ def test_the_four_maps_of_an_interpreter_share_their_scale_in_figure_1():
 
 def test_moved_grid_has_a_row_a_network():
     rows = {name: explained(seed, ("x", "AAI"), k=1) for seed, name in enumerate(("Normal", "Adv"))}
-    figure = plots_maps.moved_grid(rows, DIGITS)
+    figure = map_figures.moved_grid(rows, DIGITS)
     assert len(figure.axes) == 8 and {"Normal", "Adv", "L(x′, t)"} <= set(texts(figure))
 
 
@@ -289,14 +290,14 @@ def sneaking_rows(p=1):
 
 
 def test_discrepancy_curves_draw_the_lowest_and_mark_the_worse():
-    figure = plots.discrepancy_curves(sneaking_rows() + sneaking_rows(2), bound=3.5)
+    figure = curve_figures.discrepancy_curves(sneaking_rows() + sneaking_rows(2), bound=3.5)
     (axes,) = figure.axes
     lines = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in axes.lines}
     assert lines["1-class ISA"] == [3.0, 1.0, 1.0] and lines["2-class ISA"] == [4.0, 3.9, 3.9]
     assert lines["Proposition 1, 2-class"] == [3.5, 3.5]
     (worse,) = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
     assert np.column_stack(worse.get_data()).tolist() == [[0.3, 2.0]]
-    squared = plots.discrepancy_curves(sneaking_rows(2), bound=3.5, p=2).axes[0]
+    squared = curve_figures.discrepancy_curves(sneaking_rows(2), bound=3.5, p=2).axes[0]
     assert squared.get_ylabel() == "squared ℓ2 discrepancy"
     assert not any("Proposition" in line.get_label() for line in squared.lines)
 
@@ -304,7 +305,7 @@ def test_discrepancy_curves_draw_the_lowest_and_mark_the_worse():
 def test_quantile_bars_put_each_quantile_in_its_place():
     quantiles = {"q05": 1.0, "q25": 1.5, "median": 2.0, "q75": 3.0, "q95": 8.0, "n": 7}
     rows = [{"method": method, **quantiles} for method in ("Int", "Adv")]
-    (axes,) = plots.quantile_bars(rows, xlabel="ratio", reference=1).axes
+    (axes,) = curve_figures.quantile_bars(rows, xlabel="ratio", reference=1).axes
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Int  n = 7", "Adv  n = 7"]
     assert [(box.get_x(), box.get_width()) for box in axes.patches] == [(1.5, 1.5)] * 2
@@ -316,9 +317,9 @@ def test_quantile_bars_put_each_quantile_in_its_place():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda i: plots_maps.explained_columns(explained(i), ["true: 3", "target: 5"], DIGITS),
-        lambda i: plots_maps.moved_grid({"Normal": explained(i, ("x", "AAI"), k=1)}, DIGITS),
-        lambda i: plots_maps.explained_pair(explained(i, ("x", "PGD")), ["3", "5"]),
+        lambda i: map_figures.explained_columns(explained(i), ["true: 3", "target: 5"], DIGITS),
+        lambda i: map_figures.moved_grid({"Normal": explained(i, ("x", "AAI"), k=1)}, DIGITS),
+        lambda i: map_figures.explained_pair(explained(i, ("x", "PGD")), ["3", "5"]),
     ],
     ids=["figure 2", "AAI", "figure 1"],
 )
@@ -354,10 +355,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import display
-from interp_lib import plots
+from interp_lib.pages import curve_figures
 from interp_lib.illustrations import Explained
-from interp_lib.plots import CLASS_SET_COLORS, METHOD_COLORS, accuracy_curves, use_style
-from interp_lib.widgets import figure_slider
+from interp_lib.pages.curve_figures import accuracy_curves
+from interp_lib.pages.style import CLASS_SET_COLORS, METHOD_COLORS, use_style
+from interp_lib.pages.widgets import figure_slider
 use_style()
 """
 SLIDER = """\

@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from interp_lib import __main__ as cli
-from interp_lib import chapters, discrepancy, evaluation, interpreters, models, parameters, profiles, training
-from interp_lib import evaluation_interpretation as maps
-from interp_lib.attacks.aai import aai
-from interp_lib.attacks.isa import class_set, isa_over_eps, margin_attack, search_isa
-from interp_lib.attacks.minimal import minimal_eps
-from interp_lib.attacks.pgd import pgd, projected_ascent
+from interp_lib import discrepancies, interpreters, models, training
+from interp_lib.attacks.against_interpretability import aai
+from interp_lib.attacks.ascent import projected_ascent
+from interp_lib.attacks.interpretability_sneaking import class_set, isa_over_eps, margin_attack, search_isa
+from interp_lib.attacks.projected_gradient_descent import pgd
+from interp_lib.attacks.smallest_perturbation import minimal_eps
+from interp_lib.pages import chapters, parameters, profiles
+from interp_lib.schedule import Schedule
+from interp_lib.study import accuracy, rank_correlation
+from interp_lib.study import isa_scores as maps
 
 NAN, INF = float("nan"), float("inf")
 # What is not clear or is let in, and why it stays so.
@@ -151,23 +155,23 @@ def discrepancy_cases():
     wrong = {"list": [1], "None": None, "int": (9 * a).long(), "other shape": a[:, :1], "no classes": a[:, 0]}
     pair, y = {"maps": a, "maps_adv": b}, torch.tensor([0, 1])
     p = {"three": 3, "text": "l1", "None": None}
-    yield discrepancy.distances, pair, {"maps": wrong, "maps_adv": wrong, "p": p, "scale": NUMBER}
-    yield discrepancy.normalised_discrepancy, pair, {"maps": wrong, "p": p}
-    yield discrepancy.two_class_discrepancy, pair, {"maps_adv": wrong}
+    yield discrepancies.distances, pair, {"maps": wrong, "maps_adv": wrong, "p": p, "scale": NUMBER}
+    yield discrepancies.normalised_discrepancy, pair, {"maps": wrong, "p": p}
+    yield discrepancies.two_class_discrepancy, pair, {"maps_adv": wrong}
     free = pair | {"y": y, "logits_adv": torch.rand(2, 2)}
     logits = {"list": [1], "None": None, "flat": torch.rand(2), "int": y[:, None]}
     yield (
-        discrepancy.target_free_discrepancy, free,
+        discrepancies.target_free_discrepancy, free,
         {"logits_adv": logits, "y": pick(labels(), "list", "float", "column")},
     )  # fmt: skip
     ranks = {"map_a": a, "map_b": b}
     flat = {"list": [1], "None": None, "other shape": a[:1], "int": (9 * a).long()}
-    yield discrepancy.kendall_tau, ranks, {"map_a": flat}
-    yield discrepancy.topk_intersection, ranks | {"k": 3}, {"k": WHOLE | {"too many": 19}, "map_b": flat}
+    yield discrepancies.kendall_tau, ranks, {"map_a": flat}
+    yield discrepancies.topk_intersection, ranks | {"k": 3}, {"k": WHOLE | {"too many": 19}, "map_b": flat}
     bound = {"logits": torch.rand(2, 10), "t": good()["y"], "t_prime": good()["target"]}
-    yield discrepancy.proposition1_bound, bound, {"logits": logits, "t": labels(), "t_prime": pick(labels(), "list")}
+    yield discrepancies.proposition1_bound, bound, {"logits": logits, "t": labels(), "t_prime": pick(labels(), "list")}
     slope = {"scores": torch.rand(2, 3), "eps": torch.rand(2, 3)}
-    yield discrepancy.normalised_slope, slope, {"scores": {"list": [1], "other shape": torch.rand(2, 2)}}
+    yield discrepancies.normalised_slope, slope, {"scores": {"list": [1], "other shape": torch.rand(2, 2)}}
 
 
 def evaluation_cases(dataset):
@@ -176,20 +180,20 @@ def evaluation_cases(dataset):
     wrong = {"x": pick(images(), "text", "bytes", "three axes", "NaN", "of bytes", "other size", "other dtype")}
     yield models.count_correct, base, {**wrong, "y": labels(), "batch_size": WHOLE}
     yield models.predictions, {k: g[k] for k in ("model", "x")}, {"x": images()}
-    yield evaluation.proportion, {"right": torch.ones(2, dtype=torch.bool)}, {"right": {"int": g["y"], "list": [True]}}
+    yield accuracy.proportion, {"right": torch.ones(2, dtype=torch.bool)}, {"right": {"int": g["y"], "list": [True]}}
     grid = base | {"eps": [0.1], "steps": [1]}
-    yield evaluation.pgd_accuracy, grid, {**wrong, "y": labels(), "eps": SIZES, "steps": NUMBERS, "alpha": ALPHA}
-    yield evaluation.pgd_accuracy_in_batches, grid, {"y": labels(), "batch_size": WHOLE, "x": {"list": [0.5]}}
+    yield accuracy.pgd_accuracy, grid, {**wrong, "y": labels(), "eps": SIZES, "steps": NUMBERS, "alpha": ALPHA}
+    yield accuracy.pgd_accuracy_in_batches, grid, {"y": labels(), "batch_size": WHOLE, "x": {"list": [0.5]}}
     some = pick(labels(), "float", "column", "None")
     starts = base | {"eps": [0.1], "steps": 1}
     yield (
-        evaluation.random_start_accuracy,
+        accuracy.random_start_accuracy,
         starts,
         {"y": some, "eps": SIZES, "steps": STEPS, "starts": NUMBERS | {"zero": [0]}, "seed": {"negative": -1}},
     )
     rows = {"model": g["model"], "subset": dataset.evaluation_subset(2), "eps": [0.1]}
     yield (
-        maps.aai_rows,
+        rank_correlation.aai_rows,
         rows,
         {
             "eps": SIZES | {"zero": [0]}, "interpreter": {"other": "IG2", "None": None}, "subset": {"None": None},
@@ -215,7 +219,7 @@ def training_cases(dataset):
     }  # fmt: skip
     whole = {"negative": -1, "half": 1.5, "text": "3", "None": None}
     yield (
-        training.Schedule,
+        Schedule,
         schedule,
         {
             "epochs": whole | {"zero": 0}, "batch_size": whole | {"zero": 0}, "learning_rate": NUMBER,
@@ -225,12 +229,12 @@ def training_cases(dataset):
         },
     )  # fmt: skip
     yield (
-        training.Schedule, schedule | {"ramp_start": 5, "ramp_end": 9}, {"ramp_end": {"before it starts": 3}}
+        Schedule, schedule | {"ramp_start": 5, "ramp_end": 9}, {"ramp_end": {"before it starts": 3}}
     )  # fmt: skip
-    yield training.Schedule.load, {"name": "quick", "dataset": "mnist"}, {"name": {"other": "slow", "path": "../x"}}
+    yield Schedule.load, {"name": "quick", "dataset": "mnist"}, {"name": {"other": "slow", "path": "../x"}}
     fit = {
         "model": models.build("small", dataset.shape, 3, seed=0), "dataset": dataset, "method": "Adv",
-        "schedule": training.Schedule(**schedule), "max_steps": 0,
+        "schedule": Schedule(**schedule), "max_steps": 0,
     }  # fmt: skip
     yield (
         training.fit,

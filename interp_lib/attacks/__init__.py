@@ -1,1 +1,16 @@
-"""One attack a file; each is a function attack(model, x, y, *, eps, alpha, steps, ...) -> x_adv."""
+"""Attacks, one a file; each is a function attack(model, x, y, *, eps, alpha, steps, ...) -> x_adv."""
+
+from ..faces import lazy
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "against_interpretability": "aai",
+        "ascent": "ascend clipped projected_ascent uniform_start",
+        "balls": "perturbation_size project",
+        "interpretability_sneaking": "CLASS_SETS class_set isa isa_over_eps margin margin_attack released_settings "
+        "search_isa",
+        "projected_gradient_descent": "pgd pgd_iterates",
+        "smallest_perturbation": "minimal_eps",
+    },
+)

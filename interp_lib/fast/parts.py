@@ -9,11 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.architectures import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, same_conv2d, same_padding
-from .contract import linear_parts
+from ..models.architectures import (
+    ARCHITECTURES,
+    GlobalPoolNetwork,
+    SameConv2d,
+    Small,
+    pool_share,
+    same_conv2d,
+    same_padding,
+)
+from ..models.contract import linear_parts
+from ..models.proof import Function, hooked
 from .convolution import FixedConv2d, block_factor
 from .objective import Head
-from .proof import Function, hooked
 
 
 class Folded(NamedTuple):
@@ -144,11 +152,6 @@ def keep_memory() -> None:
     and an attack would fault all its pages in again at every step. This block is never touched.
     """
     torch.empty(28 * 2**20, dtype=torch.uint8)
-
-
-def pool_share(maps: Tensor) -> Tensor:
-    """Every pixel's share in the mean over pixels: maps / u."""
-    return maps / (maps.shape[2] * maps.shape[3])
 
 
 def after_first(model: GlobalPoolNetwork, affine: bool) -> tuple[nn.Module, Function]:

@@ -2,7 +2,7 @@
 
 Networks as small as these leave a GPU idle: a kernel takes about as long for one network's batch as for eight's. Image
 i of a batch belongs to network i mod S, so that the images of all, (N * S, C, H, W), are (N, S * C, H, W) without a
-copy. What `losses` makes of a network it makes of a stack: it works image by image.
+copy. What `training.methods` makes of a network it makes of a stack: it works image by image.
 
 Only the inner steps, with fixed weights, are computed like this. The one pass that the weights descend takes the
 networks one by one: gradients of grouped weights are slow.
@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.architectures import GlobalPoolNetwork, SameConv2d, WResnet, same_conv2d, same_padding
+from ..models.architectures import GlobalPoolNetwork, SameConv2d, WResnet, pool_share, same_conv2d, same_padding
+from ..models.proof import hooked
 from .fold import has_affine_tail
-from .parts import Folded, compose_tail, fold_tail, pool_share
-from .proof import hooked
+from .parts import Folded, compose_tail, fold_tail
 
 
 class GroupedConvolution(torch.autograd.Function):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..models.architectures import GlobalPoolNetwork, Small
+from ..models.proof import Function, device_of, dtype_of
 from .parts import Folded, assemble, compose_tail, fixed_copy, fold_tail, frozen
-from .proof import Function, device_of, dtype_of
 from .trunk import compiled_trunk
 
 

@@ -22,6 +22,11 @@ from ..checks import check_images
 from .pooling import max_pool
 
 
+def pool_share(maps: Tensor) -> Tensor:
+    """Every pixel's share in the mean over pixels: maps / u."""
+    return maps / (maps.shape[2] * maps.shape[3])
+
+
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """TensorFlow's SAME padding of one axis: (before, after); the odd pixel goes after.
 
@@ -187,6 +192,7 @@ class WResnet(GlobalPoolNetwork):
 
 
 LARGEST_SIZE = 2**16  # of an axis of an image, and of a number of classes, in a file
+
 
 ARCHITECTURES = {cls.name: cls for cls in (Small, Pool, WResnet)}
 

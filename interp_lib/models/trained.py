@@ -15,7 +15,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
 from ..reading import FileError, read_bytes, read_json
-from ..records import write_atomically
+from ..storage import write_atomically
 from .architectures import ARCHITECTURES, GlobalPoolNetwork, build, weight_shapes
 from .names import NETWORKS
 from .predict import all_finite
@@ -35,7 +35,7 @@ def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
             network is added.
 
     Raises:
-        OSError: see `records.write_atomically`.
+        OSError: see `storage.write_atomically`.
         ValueError: a weight is NaN or infinite, or `load` could not build the network again.
     """
     path = Path(path)

@@ -1,0 +1,151 @@
+"""Attack against interpretability (AAI): the same class for the network, another map for the interpreter."""
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_images, check_labels, check_step_sizes
+from ..discrepancies import discrepancy
+from ..fast.fold import fixed_trunk, is_foldable
+from ..fast.objective import Head, climbing
+from ..interpreters.class_activation_maps import cam, gradcam_pp_release
+from ..models.architectures import GlobalPoolNetwork
+from ..models.predict import evaluating
+from ..models.proof import unwrapped
+from ..values import check_choice, check_number, check_whole
+from .ascent import Direction, Objective, ascend, check_start, uniform_start
+from .balls import largest_radius
+from .interpretability_sneaking import attack_loss
+from .logits_and_maps import Interpreter, explain
+
+
+def aai(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float | Tensor,
+    alpha: float | Tensor,
+    steps: int,
+    hinge: float = 1.0,
+    top_k: int | None = None,
+    interpreter: Interpreter = cam,
+    p: int = 1,
+    random_start: bool = False,
+    start: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    direction: Direction | None = None,
+    norm: str = "linf",
+) -> Tensor:
+    """Attack against interpretability: the last iterate of projected gradient steps on
+
+        minimize    lambda max{ max_{j != t} f_j(x') - f_t(x'), 0 } - D_1(x, x')
+        subject to  ||x' - x||_inf <= eps                                                              (eq. 7)
+
+    D_1 is the 1-class discrepancy ||L(x, t) - L(x', t)||_p, or, with `top_k`, the fall of the map at the k pixels
+    that were largest on the clean image,
+
+        D_1(x, x') = sum_{i in top_k(L(x, t))} ( L(x, t)_i - L(x', t)_i ),
+
+    which for a folded network is one linear functional of the trunk's output for each image.
+
+    The tables' attack is `aai(..., alpha=0.01, steps=200, hinge=0, top_k=8, start=x + subset.random_start(eps))`: the
+    released code has no hinge, where eq. (7) has one, and drops the images whose prediction has changed afterwards.
+
+    Args:
+        model: images -> logits (N, C), with what `interpreter` needs.
+        x: images (N, C, H, W) in [0, 1].
+        y: the label t whose map is attacked and whose prediction the hinge holds, int64 (N,).
+        eps: radius, in the unit of the pixels, a number or (N,).
+        alpha: step size, same unit, a number or (N,).
+        steps: number of steps.
+        hinge: lambda of eq. (7), >= 0; 0 leaves the prediction free.
+        top_k: k; None for the norm.
+        interpreter: L.
+        p: 1 or 2; of the norm.
+        random_start: start from a uniform point of the ball; needs `generator`.
+        start: start from these images instead.
+        generator: source of the random start; the global generator is left alone.
+        direction, norm: see `projected_ascent`.
+
+    Returns:
+        x_adv (N, C, H, W), inside ball and box.
+
+    Raises:
+        TypeError, ValueError: see `checks`; also a random start without a generator, top_k out of range, and the
+            norm without a start other than x, where its gradient is 0 and nothing would move.
+
+    Source: eq. (7), section 3.2; the top-k form after Ghorbani et al. (2019), as in Tables 2, A4 and A5.
+    """
+    check_images(x)
+    if hasattr(model, "check_input"):
+        model.check_input(x)
+    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
+    check_number(hinge, "hinge", 0)
+    check_choice(p, "p", (1, 2))
+    check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
+    check_start(start, x)
+    if top_k is not None:
+        check_whole(top_k, "top_k", -float("inf"))  # how many there may be, the map says
+    if random_start:
+        if not isinstance(generator, torch.Generator) or start is not None:
+            raise ValueError("random_start needs generator, a torch.Generator, and excludes start.")
+        if norm != "linf":
+            raise ValueError("random_start draws from the l-infinity ball; give start in its place.")
+        start = uniform_start(x, eps, generator)
+    if top_k is None and start is None:
+        raise ValueError("the gradient of the norm is 0 at x itself: give start, or random_start and a generator.")
+    with evaluating(model):
+        objective = aai_objective(model, x, y, hinge=hinge, top_k=top_k, interpreter=interpreter, p=p)
+        return ascend(objective, x, eps=eps, alpha=alpha, steps=steps, start=start, direction=direction, norm=norm)
+
+
+def aai_objective(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    hinge: float,
+    top_k: int | None,
+    interpreter: Interpreter = cam,
+    p: int = 1,
+) -> Objective:
+    """What `aai` climbs, the negative of eq. (7): images (N, C, H, W) -> (N,). Arguments as there.
+
+    With `top_k` and without hinge a constant is left out: the term L(x, t) that does not depend on x'.
+    """
+    both, classes = explain(model, interpreter), y[:, None]
+    with torch.no_grad():
+        clean = both(x, classes)[1]
+    pixels = clean.shape[1:].numel()
+    if top_k is not None and not 1 <= top_k <= pixels:
+        raise ValueError(f"top_k must lie in 1 .. {pixels}, the number of pixels; got {top_k}.")
+    largest = None if top_k is None else clean.flatten(1).topk(top_k).indices
+    if hinge == 0 and top_k and is_foldable(model) and interpreter in (cam, gradcam_pp_release):
+        return _linear_fall(model, x, classes, largest, interpreter)
+
+    def objective(x_adv: Tensor) -> Tensor:
+        logits, maps = both(x_adv, classes)
+        if top_k is None:
+            apart = discrepancy(clean, maps, p)
+        else:
+            apart = (clean - maps).flatten(1).gather(1, largest).sum(1)
+        return apart - hinge * attack_loss(logits, y, y).clamp(min=0)
+
+    return objective
+
+
+def _linear_fall(model: GlobalPoolNetwork, x: Tensor, classes: Tensor, largest: Tensor, interpreter: Interpreter):
+    """x' -> -<G_n, trunk(x'_n)>: the sum of chosen pixels of a map is linear in the trunk's output, up to a constant.
+
+    G_n is its gradient there, one pass back for all images.
+    """
+    weight = model.classifier.weight.detach()
+    weight = (weight if interpreter is cam else weight.clamp(min=0))[classes[:, 0]]
+    trunk = fixed_trunk(model)
+    with torch.enable_grad():
+        z = trunk(x).detach().requires_grad_()
+        features = model.tail(z)
+        maps = torch.einsum("nk,nkhw->nhw", weight, features) / features.shape[2:].numel()
+        (gradient,) = torch.autograd.grad(maps.flatten(1).gather(1, largest).sum(), z)
+    plain = lambda x_adv: -(gradient * trunk(x_adv)).sum((1, 2, 3))
+    return climbing(plain, Head.of(model, trunk), "probe", reference=-gradient.permute(0, 2, 3, 1))

@@ -1,0 +1,268 @@
+"""Interpretability sneaking attack (ISA): another class for the network, the same map for the interpreter."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_classes, check_images, check_labels, check_step_sizes
+from ..discrepancies import discrepancy, target_free_discrepancy
+from ..fast.fold import fold_logits
+from ..interpreters.class_activation_maps import cam
+from ..models.predict import evaluating
+from ..models.proof import unwrapped
+from ..values import check_choice, check_number, check_whole
+from .ascent import Direction, ascend, clipped
+from .balls import bisect, largest_radius
+from .logits_and_maps import Interpreter, explain
+
+CLASS_SETS = ("1-class", "2-class", "all-class")
+
+
+class SneakingAttack(NamedTuple):
+    """What `search_isa` found.
+
+    Attributes:
+        x_adv: (N, C, H, W), the attack with the largest weight of the discrepancy that still succeeds; without any,
+            the attack that leaves the discrepancy out.
+        gamma: (N,), that weight, 1 / lambda of eq. (6); 0 where none succeeded.
+        success: bool (N,), whether x_adv is classified as the target (without a target: not as y).
+    """
+
+    x_adv: Tensor
+    gamma: Tensor
+    success: Tensor
+
+
+def margin(logits: Tensor, target: Tensor) -> Tensor:
+    """max_{j != t'} f_j - f_{t'}, (N,): negative where t' is the prediction; the attack loss of eq. (6)."""
+    others = logits.scatter(1, target[:, None], -torch.inf).amax(1)
+    return others - logits.gather(1, target[:, None]).squeeze(1)
+
+
+def attack_loss(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+    """The margin of eq. (6), negative after a success; without a target that of leaving y, f_y - max_{j != y} f_j."""
+    return -margin(logits, y) if target is None else margin(logits, target)
+
+
+def margin_attack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    target: Tensor | None,
+    *,
+    eps: float | Tensor,
+    alpha: float | Tensor,
+    steps: int,
+    tau: float = 0.1,
+    direction: Direction | None = None,
+    norm: str = "linf",
+) -> Tensor:
+    """The first term of eq. (6) alone, lambda -> infinity: a C&W-type attack with no regard for the interpreter.
+
+        minimize  max{ max_{j != t'} f_j(x') - f_{t'}(x'), -tau }
+
+    Arguments, Raises: as `search_isa`.
+
+    Returns:
+        The last iterate, (N, C, H, W).
+
+    Source: eq. (6); the "plain attack" that the sequences of Table 1 start with.
+    """
+    _check(model, x, y, target)
+    check_number(tau, "tau", 0)
+    check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
+    with evaluating(model):
+        logits = fold_logits(model)
+        objective = lambda x_adv: -attack_loss(logits(x_adv), y, target).clamp(min=-tau)
+        return ascend(objective, x, eps=eps, alpha=alpha, steps=steps, direction=direction, norm=norm)
+
+
+def search_isa(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    target: Tensor | None = None,
+    *,
+    eps: float | Tensor,
+    alpha: float | Tensor,
+    steps: int,
+    interpreter: Interpreter = cam,
+    classes: Tensor | None = None,
+    p: int = 1,
+    squared: bool = False,
+    scale: float = 1.0,
+    tau: float = 0.1,
+    gamma_first: float = 0.1,
+    gamma_high: float = 100.0,
+    rounds: int = 10,
+    direction: Direction | None = None,
+    norm: str = "linf",
+) -> SneakingAttack:
+    """ISA with the largest weight on the discrepancy at which it still succeeds, found image by image.
+
+        minimize    lambda max{ max_{j != t'} f_j(x') - f_{t'}(x'), -tau } + D(x, x')
+        subject to  ||x' - x||_inf <= eps                                                              (eq. 6)
+
+    The paper bisects on lambda "until there exists no successful attack that can be found when lambda further
+    decreases". Divided by lambda, the loss is margin + gamma D with gamma = 1 / lambda; a success raises gamma, a
+    failure lowers it, and gamma = 0 is the plain attack. Under sign steps the two are the same iterates.
+
+    Without a target, the margin is that of leaving y, max{f_y - max_{j != y} f_j, -tau}, and D the target-free
+    discrepancy of eq. (8), as printed.
+
+    Args:
+        model: images -> logits (N, C), in any mode; evaluated in evaluation mode.
+        x: images (N, C, H, W) in [0, 1].
+        y: true labels t, int64 (N,).
+        target: target labels t' other than y, int64 (N,); None for an untargeted attack.
+        eps: radius of the ball, in the unit of the pixels, a number or (N,).
+        alpha: step size, same unit, a number or (N,).
+        steps: number of steps of each attack; no random start.
+        interpreter: L of the discrepancy, a function of `interpreters`.
+        classes: C of eq. (3), int64 (N, k); None for (t, t'), eq. (4). See `class_set`.
+        p, squared, scale: of the discrepancy, see `discrepancies.distances`.
+        tau: tolerance on the margin of a success, >= 0.
+        gamma_first: the first weight that is tried.
+        gamma_high: where the search ends.
+        rounds: number of attacks, each of all images at once; 0 is the plain attack.
+        direction: steps other than signs, see `projected_ascent`.
+        norm: 'linf', 'l2' or 'l1'.
+
+    Returns:
+        Images, weights and success.
+
+    Raises:
+        TypeError, ValueError: see `checks`; also a target equal to y, and classes without a target.
+
+    Source: eq. (6). The paper gives neither steps nor the range of lambda; `released_settings` has those of the
+    released code, which reproduce Table 1. There a CAM is a plain sum, scale = u, and so are its weights gamma.
+    """
+    _check(model, x, y, target)
+    check_number(tau, "tau", 0)
+    check_number(gamma_first, "gamma_first", 0, above=True)
+    check_number(gamma_high, "gamma_high", 0, above=True)
+    check_number(scale, "scale", 0, above=True)
+    check_whole(rounds, "rounds")
+    check_choice(p, "p", (1, 2))
+    if not gamma_first <= gamma_high:
+        raise ValueError(f"gamma_first must be at most gamma_high; got {gamma_first} and {gamma_high}.")
+    if target is None and (classes is not None or p != 1 or squared):
+        raise ValueError("without a target ISA climbs eq. (8), which is l1 and of all classes; leave classes and p.")
+    ascent = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
+    x_adv = margin_attack(model, x, y, target, tau=tau, **ascent)
+    with evaluating(model):
+        both = explain(model, interpreter)
+        with torch.no_grad():
+            logits = fold_logits(model)
+            success = attack_loss(logits(x_adv), y, target) < 0
+            if target is None:
+                classes = class_set("all-class", y, y, logits(x[:1]).shape[1])
+            elif classes is None:
+                classes = class_set("2-class", y, target)
+        check_classes(classes, len(x), getattr(model, "num_classes", None))
+        clean = both(x, classes)[1].detach()
+
+        def loss(x_adv: Tensor, gamma: Tensor) -> Tensor:
+            logits, maps = both(x_adv, classes)
+            if target is None:
+                apart = target_free_discrepancy(clean, maps, y, logits, renormalise=False, scale=scale)
+            else:
+                apart = discrepancy(clean, maps, p, squared, scale=scale)
+            return attack_loss(logits, y, target).clamp(min=-tau) + gamma * apart
+
+        first, low, high = (x.new_full((len(x),), value) for value in (gamma_first, 0.0, gamma_high))
+        # At x the maps agree and D has the subgradient 0: the first step of all rounds is the same.
+        second = ascend(lambda x_adv: -loss(x_adv, low), x, **ascent | {"steps": min(steps, 1)}) if rounds else x
+        ascent["steps"] = max(steps - 1, 0)
+
+        def succeeds(gamma: Tensor) -> Tensor:
+            nonlocal x_adv, success
+            attempt = ascend(lambda x_adv: -loss(x_adv, gamma), x, start=second, **ascent)
+            with torch.no_grad():
+                reached = attack_loss(logits(attempt), y, target) < 0
+            x_adv, success = torch.where(reached[:, None, None, None], attempt, x_adv), success | reached
+            return reached
+
+        gamma, _ = bisect(succeeds, first, low, high, rounds)
+    return SneakingAttack(x_adv, gamma, success)
+
+
+def isa(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, **settings) -> Tensor:
+    """The images of `search_isa`, (N, C, H, W); arguments as there."""
+    return search_isa(model, x, y, target, **settings).x_adv
+
+
+def isa_over_eps(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, *, eps: Tensor, alpha: Tensor, **settings
+) -> SneakingAttack:
+    """`search_isa` for several perturbation sizes in one batch, which is E times as large.
+
+    Args:
+        eps, alpha: (E, N), E perturbation and step sizes for each of N images.
+        settings: as of `search_isa`; `classes` (N, k).
+
+    Returns:
+        x_adv (E, N, C, H, W), gamma and success (E, N).
+
+    Raises:
+        TypeError, ValueError: see `search_isa`; also eps and alpha of another shape.
+    """
+    check_images(x)
+    for value, name in ((eps, "eps"), (alpha, "alpha")):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor (E, N), E sizes for each image; got {type(value).__name__}.")
+    if eps.dim() != 2 or eps.shape != alpha.shape or eps.shape[1] != len(x):
+        raise ValueError(f"eps and alpha must have shape (E, {len(x)}); got {tuple(eps.shape)}, {tuple(alpha.shape)}.")
+    _check(model, x, y, target)
+    times = len(eps)
+    if settings.get("classes") is not None:
+        settings["classes"] = settings["classes"].repeat(times, 1)
+    target = None if target is None else target.repeat(times)
+    found = search_isa(
+        model, x.repeat(times, 1, 1, 1), y.repeat(times), target, eps=eps.flatten(), alpha=alpha.flatten(), **settings
+    )
+    return SneakingAttack(*(value.unflatten(0, eps.shape) for value in found))
+
+
+def class_set(name: str, y: Tensor, target: Tensor, num_classes: int = 10) -> Tensor:
+    """The classes C of eq. (3) as (N, k): '1-class' t, '2-class' (t, t'), 'all-class' all.
+
+    Raises:
+        ValueError: another name.
+    """
+    check_choice(name, "name", ("1-class", "2-class", "all-class"))
+    if name == "all-class":
+        return torch.arange(num_classes, device=y.device).expand(len(y), -1)
+    return y[:, None] if name == "1-class" else torch.stack([y, target], 1)
+
+
+def released_settings(eps: Tensor, *, p: int, batch: int, scale: float) -> dict:
+    """The settings of the released code that reproduce Table 1, for `search_isa`.
+
+    Ten steps of 0.2 * eps * clip(1000 * gradient of the batch mean, -1, 1); squared l2; gamma by doubling from
+    5e-5 in [0, 1], ten rounds, so that it never passes 0.0256.
+
+    Args:
+        eps: (N,) or (E, N).
+        p: 1 or 2.
+        batch: images in the released code's batch, which its step depends on.
+        scale: u for a CAM, which there is a plain sum; for Repr, which there is summed over its K channels, K with
+            l1 and sqrt(K) with squared l2.
+    """
+    return {
+        "eps": eps, "alpha": 0.2 * eps, "steps": 10, "direction": clipped(1000 / batch), "p": p, "squared": p == 2,
+        "scale": scale, "tau": 0.1, "gamma_first": 5e-5, "gamma_high": 1.0, "rounds": 10,
+    }  # fmt: skip
+
+
+def _check(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None) -> None:
+    check_images(x)
+    if hasattr(model, "check_input"):
+        model.check_input(x)
+    num_classes = getattr(unwrapped(model), "num_classes", None)
+    check_labels(y, len(x), num_classes)
+    if target is not None:
+        check_labels(target, len(x), num_classes, "target")
+        if (target == y).any():
+            raise ValueError("a target must be another class than y; got images whose target is their label.")

@@ -1,0 +1,151 @@
+"""Other functions in the place of ReLU, forward or backward, without touching a network."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_RELU = {torch.relu, Tensor.relu, torch.relu_, Tensor.relu_, F.relu, F.relu_}
+
+_CLAMP = {torch.clamp, torch.clip, torch.clamp_min, Tensor.clamp, Tensor.clip, Tensor.clamp_min,
+          torch.clamp_, torch.clip_, torch.clamp_min_, Tensor.clamp_, Tensor.clip_, Tensor.clamp_min_}  # fmt: skip
+
+_THRESHOLD = {torch.threshold, torch.threshold_, F.threshold, F.threshold_}
+
+_ATEN = torch.ops.aten
+
+_RECTIFIERS = {_ATEN.relu, _ATEN.relu_, _ATEN.clamp, _ATEN.clamp_, _ATEN.clamp_min, _ATEN.clamp_min_, _ATEN.threshold,
+               _ATEN.threshold_, _ATEN.maximum}  # fmt: skip
+
+_OTHERS = {_ATEN.silu, _ATEN.silu_, _ATEN.gelu, _ATEN.hardtanh, _ATEN.hardtanh_, _ATEN.hardswish, _ATEN.hardswish_,
+           _ATEN.elu, _ATEN.leaky_relu, _ATEN.leaky_relu_, _ATEN.tanh, _ATEN.sigmoid, _ATEN.softplus}  # fmt: skip
+
+
+def _is_zero(value) -> bool:
+    return isinstance(value, int | float) and value == 0 or (isinstance(value, Tensor) and not value.any())
+
+
+def _rectified(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, bool] | None:
+    """What a call rectifies, and whether in place; None for a call that is no max(x, 0)."""
+    if func not in _RELU | _CLAMP | _THRESHOLD:
+        return None
+    x = args[0] if args else kwargs.get("input")
+    more = args[1:]
+    in_place = func.__name__.endswith("_")
+    if func in _RELU:
+        return x, in_place or bool(kwargs.get("inplace", more and more[0]))
+    if func in _THRESHOLD:
+        limits = (*more, *(kwargs[key] for key in ("threshold", "value") if key in kwargs))
+        return (x, in_place or bool(kwargs.get("inplace", more[2:] and more[2]))) if limits[:2] == (0, 0) else None
+    low, high = (kwargs.get(key, more[i] if len(more) > i else None) for i, key in enumerate(("min", "max")))
+    return (x, in_place) if high is None and isinstance(low, int | float) and low == 0 else None
+
+
+class ReplacedRelu(TorchFunctionMode):
+    """Inside this context `relu` is another function, in whatever network runs, in this thread.
+
+    Every call of max(x, 0) is answered by `activation`: relu as a function, a method or a layer, in place or not, and
+    `clamp(min=0)` and `threshold(x, 0, 0)`. The network is not touched, and leaving the context, also by an
+    exception, is all that it takes to undo it. What it cannot see, as in a scripted network, `check_rectifiers` does.
+
+    Attributes:
+        replaced: how many calls were answered.
+    """
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.activation, self.replaced = activation, 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        rectified = _rectified(func, args, kwargs or {})
+        if rectified is None:
+            return func(*args, **(kwargs or {}))
+        self.replaced += 1
+        x, in_place = rectified
+        if not in_place:
+            return self.activation(x)
+        return x.copy_(self.activation(x.clone()))  # what is kept for the way back must not be written to
+
+
+class Rectifiers(TorchDispatchMode):
+    """Inside this context it is counted what reaches PyTorch's kernels: calls of max(x, 0), and other activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.rectifiers, self.others = 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        packet = func.overloadpacket
+        if packet in _RECTIFIERS:
+            with torch.no_grad():
+                relu = packet in (_ATEN.relu, _ATEN.relu_) or any(map(_is_zero, args[1:2]))
+                if packet is _ATEN.maximum:
+                    relu = any(map(_is_zero, args[:2]))
+            self.rectifiers += relu and not (packet in (_ATEN.clamp, _ATEN.clamp_) and args[2:] and args[2] is not None)
+        elif packet in _OTHERS:
+            self.others.add(packet.__name__.rstrip("_"))
+        return func(*args, **(kwargs or {}))
+
+
+def check_rectifiers(network: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Refuse a network of which `ReplacedRelu` would not replace every ReLU, or none where another activation stands.
+
+    Args:
+        network: images -> logits, in evaluation mode.
+        x: an image, (1, C, H, W).
+
+    Raises:
+        ValueError: with what was not replaced.
+    """
+    with torch.no_grad():
+        with Rectifiers() as seen:
+            network(x)
+        with ReplacedRelu(ACTIVATIONS["relu"]) as replaced:
+            network(x)
+    if replaced.replaced < seen.rectifiers:
+        raise ValueError(
+            f"{seen.rectifiers - replaced.replaced} of {seen.rectifiers} calls of max(x, 0) in the network cannot be "
+            "replaced, so that this map would be of another function. Write them as nn.ReLU, without scripting."
+        )
+    if not replaced.replaced and seen.others:
+        raise ValueError(
+            f"this map replaces ReLUs, and the network has none: it has {', '.join(sorted(seen.others))}. Take "
+            "vanilla_gradient, or integrated_gradients with activation='relu'."
+        )
+
+
+class GuidedRelu(torch.autograd.Function):
+    """ReLU; backward only where both its input and what comes back are positive."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return dy.clamp(min=0) * (x > 0)
+
+
+class DeconvolutionRelu(torch.autograd.Function):
+    """ReLU; backward it is applied to what comes back, and the input does not matter."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return dy.clamp(min=0)
+
+
+ACTIVATIONS = {
+    "relu": lambda x: x.clamp(min=0),
+    "softplus": F.softplus,
+    "guided": GuidedRelu.apply,
+    "deconvolution": DeconvolutionRelu.apply,
+}

@@ -1,0 +1,77 @@
+"""RISE: masks that the network's probabilities weigh."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..values import check_number, check_whole
+from .common import _at_once, _check, check_generator, leaving_no_trace
+
+
+@leaving_no_trace
+def rise(
+    model: nn.Module,
+    x: Tensor,
+    classes: Tensor,
+    *,
+    generator: torch.Generator,
+    masks: int = 2000,
+    cells: int = 7,
+    keep: float = 0.5,
+    probability: bool = True,
+    internal_batch_size: int | None = None,
+    create_graph: bool = False,
+) -> Tensor:
+    """RISE: the mean of random masks, each weighted by the score of the image seen through it. A black-box method.
+
+        [L(x, c)]_i = 1/(m E[M]) sum_{s=1..m} s_c(x * M_s) [M_s]_i
+
+    A mask is a grid of cells x cells random bits, 1 with probability `keep`, enlarged bilinearly to one cell more
+    than the image on each axis, and cut out at a random offset. All images see the same masks.
+
+    Args:
+        model, x, classes: as `vanilla_gradient`; the model is only called.
+        generator: source of the masks; the global generator is left alone.
+        masks: m.
+        cells, keep: see above; E[M] = keep.
+        probability: s is the softmax of the logits, as in its paper; else the logits.
+        internal_batch_size: about how many masked images are in memory at once; as many as take a few hundred MB where
+            none is given.
+        create_graph: whether the map can be differentiated; the graph then keeps all masked images.
+
+    Returns:
+        (N, k, H, W): a mask covers all colours. Not complete.
+
+    Raises:
+        TypeError, ValueError: see `checks`; also masks, cells or keep out of range.
+
+    Source: section 1; Petsiuk et al. (2018).
+    """
+    _check(model, x, classes)
+    check_whole(masks, "masks", 1)
+    check_whole(cells, "cells", 1)
+    check_number(keep, "keep", 0, 1, above=True)
+    check_generator(generator)
+    size = x.shape[2:]
+    cell = [-(-n // cells) for n in size]
+    total = torch.zeros(*classes.shape, *size, dtype=x.dtype, device=x.device)
+    if not classes.numel():
+        return total
+    images = _at_once(internal_batch_size, model, model, x, total=masks * len(x))
+    at_once = max(images // len(x), 1)
+    like = {"generator": generator, "device": generator.device}
+    with torch.set_grad_enabled(create_graph):
+        for start in range(0, masks, at_once):
+            drawn = []
+            for _ in range(min(at_once, masks - start)):
+                bits = (torch.rand(1, 1, cells, cells, **like) < keep).to(x.dtype)
+                grown = F.interpolate(bits, [(cells + 1) * c for c in cell], mode="bilinear", align_corners=False)
+                top, left = (int(torch.randint(c, (), **like)) for c in cell)
+                drawn.append(grown[0, :, top : top + size[0], left : left + size[1]])
+            mask = torch.stack(drawn).to(x.device)  # (s, 1, H, W)
+            masked = (x * mask[:, None]).flatten(0, 1)
+            scores = torch.cat([model(part) for part in masked.split(max(images, 1))])
+            scores = (scores.softmax(1) if probability else scores).unflatten(0, (len(mask), len(x)))
+            scores = scores.gather(2, classes.expand(len(mask), *classes.shape))
+            total = total + torch.einsum("snk,shw->nkhw", scores, mask[:, 0])
+    return total / (masks * keep)

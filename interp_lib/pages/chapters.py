@@ -1,0 +1,300 @@
+"""Chapters executed by papermill, and the book built from them."""
+
+import ast
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..places import writable_home
+from ..storage import write_atomically
+from ..study.records import Record, read_all
+from . import parameters as page
+from .parameters import check as check  # pages write chapters.check(...)
+from .profiles import load as load_profile
+from .profiles import project_root
+
+CELL_SECONDS = 600  # that a cell may take, where it does not measure records again
+
+TOLD_EVERY = 60  # seconds, while records are measured again
+
+
+class ChapterError(RuntimeError):
+    """A chapter that did not run to its end; the message names chapter and cell."""
+
+
+def names() -> list[str]:
+    """The chapters, in order of file name."""
+    return sorted(path.stem for path in (project_root() / "book").glob("*.ipynb"))
+
+
+def records_for(recompute: bool, *measurements: str) -> list[Record]:
+    """The records that a chapter shows: the committed ones, or the same measurements made again.
+
+    Measuring again is `python -m interp_lib measure NAME` into _build/recomputed/. A table's measurement does only
+    what is missing there: after an interruption it goes on, and for another time the folder has to go. Standard error
+    says how far it is; it ends when this process ends.
+
+    Args:
+        recompute: the chapter's parameter of that name.
+        measurements: what the chapter shows, as `measure` calls it: 'table1', 'figure2', ...
+
+    Returns:
+        All records of results/; with `recompute` those measured again stand in the place of theirs.
+
+    Raises:
+        ChapterError: a measurement failed, in its own words: no data, or no released networks.
+    """
+    root = project_root()
+    committed = read_all(root / "results")
+    if not recompute:
+        return committed
+    folder = root / "_build/recomputed"
+    for name in measurements:
+        command = [sys.executable, "-m", "interp_lib", "measure", name, "--results-dir", str(folder)]
+        status, errors = run_watched(command, root, name, folder)
+        if status:
+            reason = (errors.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
+            raise ChapterError(f"recompute=true needs data and networks, and `measure {name}` said: {reason}")
+    again = read_all(folder)
+    replaced = {_measures(record) for record in again}
+    copies = {record.settings.get("dataset"): record.settings.get("data") for record in again}
+
+    def stays(record: Record) -> bool:
+        # Beside a measurement on another copy of the data a committed one has no place.
+        data = record.settings.get("data")
+        other_copy = data is not None and copies.get(record.settings.get("dataset"), data) != data
+        return _measures(record) not in replaced and not other_copy
+
+    return [record for record in committed if stays(record)] + again
+
+
+def run_watched(command: list[str], root: Path, name: str, folder: Path) -> tuple[int, str]:
+    """Run a measurement to its end and print to standard error how far it is.
+
+    The measurement holds the other end of a pipe: when this process is gone, whatever ended it, so is the pipe, and
+    the measurement stops.
+
+    Args:
+        command: `measure` with --results-dir folder.
+        root: where it is started.
+        name: what is measured.
+        folder: of its records.
+
+    Returns:
+        The exit status and what it wrote to standard error.
+    """
+    began, told, rows = time.monotonic(), 0.0, 0
+    print(f"measuring {name} again; what is done stays in {folder}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [*command, "--until-stdin-closes"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                try:
+                    process.wait(min(TOLD_EVERY, 10))
+                except subprocess.TimeoutExpired:
+                    before, rows = rows, sum(len(record.rows) for record in read_all(folder))
+                    now = time.monotonic()
+                    if rows != before or now - told >= TOLD_EVERY:
+                        told = now
+                        line = f"measuring {name}: {(now - began) / 60:.1f} minutes, {rows} rows"
+                        print(line, file=sys.stderr, flush=True)
+        finally:
+            process.stdin.close()
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        errors.seek(0)
+        return process.returncode, errors.read()
+
+
+def _measures(record: Record) -> str:
+    """What tells a record from the others, whichever copy of the data it was measured on."""
+    settings = {key: value for key, value in record.settings.items() if key not in ("title", "data")}
+    return json.dumps([record.family, settings], sort_keys=True)
+
+
+def parse_parameter(text: str) -> tuple[str, object]:
+    """`NAME=VALUE` as a name and a Python scalar; true and false are booleans, what is no Python literal is a string.
+
+    Text is what `parameters.read` makes of it: 8/255 and 1e2 are numbers, and no is false.
+
+    Raises:
+        ValueError: there is no equals sign.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"a parameter is written NAME=VALUE; got {text!r}.")
+    try:
+        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def literally(path: Path) -> str:
+    """Write a path for papermill, which fills braces in it with parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None = None, in_place: bool = False) -> str:
+    """Executes one chapter, or 'all', and says where the result is.
+
+    The source in book/ is not touched unless `in_place`; a chapter that fails leaves what it got to, with its
+    outputs, in _build/failed/.
+
+    Args:
+        name: file name without .ipynb, or 'all'.
+        parameters: other values for names of the cell tagged `parameters`.
+        timeout: seconds that one cell may take; where not given 600, and no limit where records are measured again.
+        in_place: write the outputs into book/ itself, without the marks of this run, to be committed.
+
+    Returns:
+        The path of the executed notebook; for 'all' one a line.
+
+    Raises:
+        ValueError: an unknown chapter, a parameter that the chapter does not have, or a value that it cannot have.
+        OSError: a file that cannot be written, by name.
+        ChapterError: a cell failed or ran out of time.
+    """
+    if name == "all":
+        return "\n".join(execute(n, parameters, timeout=timeout, in_place=in_place) for n in names())
+    if name not in names():
+        raise ValueError(f"unknown chapter {name!r}; known are {', '.join(names())}.")
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    root = project_root()
+    writable_home(root)
+    source = root / "book" / f"{name}.ipynb"
+    page.refuse_unknown(parameters, papermill.inspect_notebook(literally(source)), f"chapter {name}")
+    parameters = {key: page.read(key, value) for key, value in parameters.items()}
+    parameters = {key: value for key, value in parameters.items() if (key, value) != ("profile", "digits")}
+    again = bool(parameters.get("recompute"))
+    if timeout is None and not again:
+        timeout = CELL_SECONDS
+    running = root / "_build/failed" / f"{name}.ipynb"
+    running.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            literally(source), literally(running), parameters=parameters, cwd=str(source.parent), kernel_name="python3",
+            execution_timeout=timeout, progress_bar={"desc": name, "disable": None},
+            stderr_file=sys.stderr if again else None,
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        raise ChapterError(
+            f"chapter {name}, cell {error.cell_index + 1} (In [{error.exec_count}]): {error.ename}: {error.evalue}\n"
+            f"The chapter as far as it got is in {running}."
+        ) from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(error.errno, f"could not write {error.filename or running}: {reason}") from None
+    except Exception as error:
+        if type(error).__name__ == "CellTimeoutError":
+            raise ChapterError(
+                f"chapter {name}: a cell took more than {timeout} s; --execution-timeout gives it more.\n"
+                f"The chapter as far as it got is in {running}."
+            ) from None
+        if type(error).__name__ == "DeadKernelError":
+            raise ChapterError(f"chapter {name}: {error}\nThe chapter as far as it got is in {running}.") from None
+        raise
+    notebook = nbformat.read(running, 4)
+    target = source if in_place else root / "_build/src/book" / f"{name}.ipynb"
+    if in_place:
+        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
+            for key in ("papermill", "execution"):
+                metadata.pop(key, None)
+        notebook.metadata["language_info"] = {"name": "python"}
+    write_atomically(target, (nbformat.writes(notebook) + "\n").encode())
+    running.unlink()
+    if in_place and name == "index":  # the README shows the landing page's figures
+        for cell in notebook.cells:
+            if figure := cell.metadata.get("mystnb", {}).get("figure"):
+                (picture,) = (out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {}))
+                file = f"{figure['name'].removeprefix('fig-')}.png"
+                write_atomically(root / "book/static" / file, base64.b64decode(picture))
+    return str(target)
+
+
+def run_otherwise(profile: str) -> list[Path]:
+    """List the executed chapters that were not run with a profile's own parameters and nothing else."""
+    own = {} if profile == "digits" else {"profile": profile}
+
+    def ran_with(path: Path) -> object:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))["metadata"]["papermill"]["parameters"]
+        except (ValueError, LookupError, TypeError):
+            return None
+
+    return [path for path in sorted((project_root() / "_build/src/book").glob("*.ipynb")) if ran_with(path) != own]
+
+
+def build_pages() -> str:
+    """Builds the HTML from the executed chapters under _build/src; a warning is an error.
+
+    Returns:
+        The page to open.
+
+    Raises:
+        ChapterError: Sphinx warned or failed; its words stand above.
+    """
+    root = project_root()
+    writable_home(root)
+    source = root / "_build/src"
+    for name in ("_config.yml", "_toc.yml", "book/references.bib", "book/references.md"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, source / name)
+    shutil.copytree(root / "book/static", source / "book/static", dirs_exist_ok=True)
+    for stale in set(source.glob("book/*.ipynb")) - {source / "book" / f"{name}.ipynb" for name in names()}:
+        stale.unlink()
+    # Not the script beside the interpreter: its first line does not survive every folder's name.
+    program = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "build", "-W", "--keep-going", "-q", "--path-output", str(root)]
+    command.append(str(source))
+    if subprocess.run(command, check=False).returncode:
+        raise ChapterError("the pages were not built; Sphinx's warnings above say why.")
+    return str(root / "_build/html/index.html")
+
+
+def build_book(profile: str = "digits", *, cores: int = 2, target: str = "all") -> str:
+    """Runs the pipeline of the Snakefile: train, measure, execute, build, each only where it is out of date.
+
+    Args:
+        profile: what the live experiments run on.
+        cores: jobs at a time.
+        target: a rule of the Snakefile; `networks` trains only.
+
+    Returns:
+        The line to print: the page to open.
+
+    Raises:
+        ChapterError: a step failed; its own message stands above.
+    """
+    load_profile(profile)
+    root = project_root()
+    writable_home(root)
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(root),
+        "--cores", str(cores), "--rerun-incomplete", "--config", f"profile={profile}", "--quiet", "rules", "progress",
+        "host", "--", target,
+    ]  # fmt: skip
+    # A build that was killed leaves its lock behind; taking it away first is safe for one user and one checkout.
+    subprocess.run([*command[:7], "--unlock"], capture_output=True, check=False)
+    process = subprocess.Popen(command)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it got the same signal and is putting its jobs away
+        raise
+    if status:
+        raise ChapterError(f"the book was not built (snakemake ended with {status}); the reason stands above.")
+    return f"The book is built. Open {root / '_build/html/index.html'}" if target == "all" else f"{target}: done"

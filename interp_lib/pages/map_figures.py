@@ -1,0 +1,201 @@
+"""Pictures of images and of their maps, in grids."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..study.stored_maps import Explained
+from .style import CLASS_SET_COLORS, WIDTH
+
+
+def image_grid(images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, scale: float = 0.7) -> Figure:
+    """Images (N, C, H, W) in [0, 1] in rows of `columns`, with a title over each."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * scale, rows * scale * 1.35), squeeze=False)
+    plt.close(figure)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, image in zip(axes.flat, images, strict=False):
+        show(ax, image)
+    for ax, title in zip(axes.flat, titles, strict=False):
+        ax.set_title(title, fontsize=10, pad=2)
+    return figure
+
+
+def attack_grid(
+    x: Tensor, y: Tensor, attacked: Mapping[str, tuple[Tensor, Tensor]], eps: float, classes: Sequence[str]
+) -> Figure:
+    """What an attack did to some images on several networks: x' and x' - x, with the predicted class.
+
+    Args:
+        x, y: the images (N, C, H, W) in [0, 1] and their classes (N,).
+        attacked: network's name -> (x', predicted classes (N,)).
+        eps: the radius; it is the end of the colour scale of x' - x.
+        classes: their names.
+    """
+    n = len(x)
+    figure, axes = plt.subplots(
+        2 * len(attacked), n, figsize=(WIDTH, 2 * len(attacked) * WIDTH / (n + 0.6) * 1.08), squeeze=False
+    )
+    plt.close(figure)
+    for row, (name, (x_adv, predicted)) in enumerate(attacked.items()):
+        for column in range(n):
+            top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
+            show(top, x_adv[column])
+            fooled = predicted[column] != y[column]
+            top.set_title(
+                f"{classes[predicted[column]]} {'✗' if fooled else '✓'}",
+                fontsize=12, pad=3, fontweight="bold" if fooled else "normal", color="#B43C1E" if fooled else "black",
+            )  # fmt: skip
+            change = (x_adv[column] - x[column]).mean(0).cpu()
+            bottom.imshow(change, cmap="PuOr", vmin=-max(eps, 1e-6), vmax=max(eps, 1e-6))
+        axes[2 * row, 0].set_ylabel(f"{name}\nx′", fontsize=11)
+        axes[2 * row + 1, 0].set_ylabel("x′ − x", fontsize=11)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def map_grid(image: Tensor, maps: Mapping[str, Tensor], *, columns: int = 4) -> Figure:
+    """An image (C, H, W) and maps of it (h, w), each over its largest absolute value, in rows of `columns`."""
+    rows = -(-(len(maps) + 1) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * WIDTH / columns * 1.15), squeeze=False)
+    plt.close(figure)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    show(axes.flat[0], image)
+    axes.flat[0].set_title("image", fontsize=11, pad=3)
+    for ax, (name, one) in zip(axes.flat[1:], maps.items(), strict=False):
+        show_map(ax, one)
+        ax.set_title(name, fontsize=10, pad=3, wrap=True)
+    return figure
+
+
+def explained_pair(versions: Mapping[str, Explained], names: Sequence[str], *, title: str | None = None) -> Figure:
+    """Figure 1: an image and its attacked version, with the maps of two classes by every interpreter.
+
+    A row an interpreter; in it the maps of the first class of x and x', then those of the second, over the largest
+    absolute value of the four. Kendall's tau stands under each pair.
+
+    Args:
+        versions: two, the natural image first, with the same interpreters, as of `figures.figure1`.
+        names: of the two classes.
+        title: over the figure.
+    """
+    natural, attacked = versions.values()
+    rows = list(natural.maps)
+    figure, axes = _bare_grid(1 + len(rows), 4, row_height=1.13, title=title)
+    for ax, label, image in ((axes[0, 0], "x", natural), (axes[0, 1], "x′", attacked)):
+        show(ax, image.image)
+        ax.set_title(label, fontsize=12, pad=3)
+    change = (attacked.image - natural.image).mean(0)
+    show_map(axes[0, 2], change)
+    axes[0, 2].set_title("x′ − x", fontsize=12, pad=3)
+    axes[0, 3].set_visible(False)
+    for row, name in enumerate(rows, 1):
+        maps = [version.maps[name][j] for j in (0, 1) for version in (natural, attacked)]
+        largest = max(one.abs().max().item() for one in maps)
+        for ax, one in zip(axes[row], maps, strict=True):
+            show_map(ax, one, largest)
+        axes[row, 0].set_ylabel(name, fontsize=12)
+        for j in (0, 1):
+            axes[row, 2 * j].set_xlabel(f"τ = {attacked.tau[name][j]:.2f}", fontsize=11.5, x=1.06, labelpad=3)
+    for j, symbol in enumerate(("t", "t′")):
+        for k, image in enumerate(("x", "x′")):
+            axes[1, 2 * j + k].set_title(f"L({image}, {symbol})", fontsize=12, pad=3)
+    said = f"t = {names[0]}, t′ = {names[1]}"
+    figure.text(0.77, 0.93 if title is None else 0.9, said.replace(", ", "\n"), fontsize=12, va="top")
+    return figure
+
+
+def explained_columns(
+    versions: Mapping[str, Explained], names: Sequence[str], classes: Sequence[str], *, title: str | None = None
+) -> Figure:
+    """Figure 2 (c): versions of an image side by side, each over its CAMs of the classes `names`.
+
+    Every map is over its own largest absolute value, as in the paper. Under a map stands Kendall's tau with that of
+    the natural image, above an image the class that the network sees in it.
+
+    Args:
+        versions: the natural image first, as of `figures.sneaking`.
+        names: of the k classes of the maps.
+        classes: of the dataset.
+        title: over the figure.
+    """
+    k, natural = len(names), next(iter(versions.values()))
+    figure, axes = _bare_grid(1 + k, len(versions), row_height=1.27, title=title)
+    for column, (name, version) in enumerate(versions.items()):
+        show(axes[0, column], version.image)
+        color = CLASS_SET_COLORS.get(name, {"color": "black"})["color"]
+        axes[0, column].set_title(name, fontsize=12.5, pad=4, color=color, fontweight="bold")
+        fooled = version.predicted != natural.predicted
+        axes[0, column].set_xlabel(
+            f"{classes[version.predicted]} {'✗' if fooled else '✓'}", fontsize=11.5, labelpad=3,
+            color="#B43C1E" if fooled else "black",
+        )  # fmt: skip
+        for j in range(k):
+            show_map(axes[1 + j, column], version.maps["CAM"][j])
+            if version.tau:
+                axes[1 + j, column].set_xlabel(f"τ = {version.tau['CAM'][j]:.2f}", fontsize=11.5, labelpad=3)
+    for j, name in enumerate(names):
+        axes[1 + j, 0].set_ylabel(name, fontsize=12)
+    return figure
+
+
+def moved_grid(rows: Mapping[str, Mapping[str, Explained]], classes: Sequence[str]) -> Figure:
+    """What an attack on interpretation did to one image on several networks: x, x', and the map of each.
+
+    Args:
+        rows: network's name -> the natural image and the attacked one, as of `figures.moved_maps`.
+        classes: of the dataset.
+    """
+    figure, axes = _bare_grid(len(rows), 4, row_height=1.22)
+    for row, (name, versions) in enumerate(rows.items()):
+        natural, attacked = versions.values()
+        axes[row, 0].set_ylabel(name, fontsize=12)
+        for column, version in enumerate((natural, attacked)):
+            show(axes[row, column], version.image)
+            changed = version.predicted != natural.predicted
+            axes[row, column].set_xlabel(
+                f"{classes[version.predicted]} {'✗' if changed else '✓'}", fontsize=11.5, labelpad=3,
+                color="#B43C1E" if changed else "black",
+            )  # fmt: skip
+            show_map(axes[row, 2 + column], version.maps["CAM"][0])
+        axes[row, 3].set_xlabel(f"τ = {attacked.tau['CAM'][0]:.2f}", fontsize=11.5, labelpad=3)
+    for ax, label in zip(axes[0], ("x", "x′", "L(x, t)", "L(x′, t)"), strict=True):
+        ax.set_title(label, fontsize=12, pad=4)
+    return figure
+
+
+def _bare_grid(rows: int, columns: int, *, row_height: float, title: str | None = None) -> tuple[Figure, np.ndarray]:
+    """A closed figure with axes that show no ticks; a row is `row_height` times as high as a column is wide."""
+    height = rows * WIDTH / columns * row_height + (0.35 if title else 0)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained")
+    plt.close(figure)
+    figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03, hspace=0, wspace=0)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    return figure, axes
+
+
+def show_map(ax: Axes, one: Tensor, largest: float | None = None) -> None:
+    """A map (h, w) on axes, its colours from minus to plus `largest`, or its own largest absolute value."""
+    one = one.detach().cpu()
+    largest = largest or one.abs().max().item() or 1.0
+    ax.imshow(one.numpy(), cmap="PuOr", vmin=-largest, vmax=largest)
+
+
+def show(ax: Axes, image: Tensor) -> None:
+    """An image (C, H, W) in [0, 1] on axes, grey or in colour."""
+    image = image.detach().cpu().numpy()
+    ax.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)

@@ -1,0 +1,176 @@
+"""A profile says what the book's live experiments run on: one YAML file of plain scalars, `profiles/NAME.yml`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from ..models.names import NetworkName
+from ..paper import ARCHITECTURES, GAMMA, METHODS, OTHER_METHODS, TITLES
+from ..places import project_root
+from ..reading import FileError, read_yaml
+from ..schedule import PRECISIONS, Schedule
+
+if TYPE_CHECKING:  # PyTorch takes seconds; a command that only reads profiles does without
+    from ..data import Dataset
+    from ..models.architectures import GlobalPoolNetwork
+
+
+class ProfileError(FileError):
+    """A profile with an unknown key, a missing key or a value of the wrong kind."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the live experiments run on.
+
+    Attributes:
+        name: of the file.
+        dataset, model: of the experiments.
+        networks: 'ours', trained by the build under _build/networks, or 'released'.
+        methods: rows of the tables, separated by commas.
+        seeds: networks a method that the build trains, seeds 0 .. seeds - 1.
+        schedule: how they are trained.
+        n: images of the evaluation subset.
+    """
+
+    name: str
+    dataset: str
+    model: str
+    networks: str
+    methods: str
+    seeds: int
+    schedule: str
+    n: int
+
+    @property
+    def method_names(self) -> list[str]:
+        return [method.strip() for method in self.methods.split(",")]
+
+    def trained(self) -> list[NetworkName]:
+        """The networks that this profile has to train; none where it uses the released ones."""
+        return [
+            NetworkName(self.dataset, self.model, method, seed, self.schedule)
+            for method in self.method_names
+            for seed in range(self.seeds)
+            if self.networks == "ours"
+        ]
+
+    def load_network(self, method: str, seed: int = 0) -> "GlobalPoolNetwork":
+        """A network of this profile, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: with the command that trains it, or the way to the released ones.
+        """
+        from ..models import released, trained
+
+        if self.networks == "released":
+            return released.read_network(released.find(self.dataset, self.model, method))
+        name = NetworkName(self.dataset, self.model, method, seed, self.schedule)
+        path = name.path(project_root() / "_build/networks")
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{name.slug} is not trained yet. Run: python -m interp_lib train --profile {self.name}"
+            )
+        return trained.load(path)[0]
+
+    def load_data(self) -> "Dataset":
+        from .. import data
+
+        return data.load(self.dataset)
+
+
+def load(name: str = "digits") -> Profile:
+    """A profile by name.
+
+    Raises:
+        ProfileError: an unknown name, an unknown or a missing key, or a value of the wrong kind.
+    """
+    folder = project_root() / "profiles"
+    known = sorted(path.stem for path in folder.glob("*.yml"))
+    if name not in known:
+        raise ProfileError(f"unknown profile {name!r}; known are {', '.join(known)}.")
+    try:
+        content = read_yaml(folder / f"{name}.yml")
+    except FileError as error:
+        raise ProfileError(error) from None
+    expected = {f.name: f.type for f in fields(Profile) if f.name != "name"}
+    if not isinstance(content, dict) or set(content) != set(expected):
+        wrong = sorted(map(str, set(content if isinstance(content, dict) else ()) ^ set(expected)))
+        raise ProfileError(f"profiles/{name}.yml must have the keys {', '.join(expected)}; look at {', '.join(wrong)}.")
+    for key, kind in expected.items():
+        if type(content[key]) is not kind:
+            raise ProfileError(f"profiles/{name}.yml: {key} must be of type {kind.__name__}; got {content[key]!r}.")
+    profile = Profile(name=name, **content)
+    if profile.networks not in ("ours", "released"):
+        raise ProfileError(f"profiles/{name}.yml: networks must be 'ours' or 'released'; got {profile.networks!r}.")
+    for key, known in (("dataset", TITLES), ("model", ARCHITECTURES)):
+        if content[key] not in known:
+            raise ProfileError(f"profiles/{name}.yml: {key} must be one of {', '.join(known)}; got {content[key]!r}.")
+    if unknown := [method for method in profile.method_names if method not in METHODS]:
+        raise ProfileError(f"profiles/{name}.yml: no such method: {', '.join(unknown)}.")
+    if len(set(profile.method_names)) < len(profile.method_names):
+        raise ProfileError(f"profiles/{name}.yml: methods names one twice: {profile.methods}.")
+    for key, least in (("n", 1), ("seeds", int(profile.networks == "ours"))):
+        if content[key] < least:
+            raise ProfileError(f"profiles/{name}.yml: {key} must be at least {least}; got {content[key]}.")
+    try:
+        Schedule.load(profile.schedule, profile.dataset if profile.networks == "ours" else None)
+    except ValueError as error:
+        raise ProfileError(f"profiles/{name}.yml: {error}") from None
+    return profile
+
+
+# What `snakemake grid --config` takes: its own names, and those of the options of `train`.
+GRID = {"dataset": "mnist", "model": "small", "schedule": "quick", "methods": ",".join(METHODS), "seeds": "1",
+        "gammas": "", "method": None, "seed": None, "gamma": None, "folder": "networks", "precision": "float32",
+        "gpus": "0", "profile": "digits"}  # fmt: skip
+
+
+def grid(config: Mapping[str, object]) -> list[NetworkName]:
+    """List the networks of a grid: methods times seeds, and other gammas of the methods that have one.
+
+    Args:
+        config: of Snakemake. `methods`, `seeds` (how many, from 0) and `gammas` (of Int, beside the usual one) are the
+            grid's own words; `method`, `seed` and `gamma` are lists with commas, as the options of `train`.
+
+    Raises:
+        ValueError: an unknown key, or a value that is no method, seed, gamma, dataset, model or schedule.
+    """
+    if unknown := sorted(set(config) - set(GRID)):
+        raise ValueError(f"--config has no key {', '.join(unknown)}; a grid takes {', '.join(GRID)}.")
+    for one, several in (("method", "methods"), ("seed", "seeds"), ("gamma", "gammas")):
+        if {one, several} <= set(config):
+            raise ValueError(f"--config takes {one} (a list) or {several}, not both.")
+    wanted = {key: value if value is None else str(value) for key, value in {**GRID, **config}.items()}
+
+    def numbers(key: str, kind: type) -> list:
+        try:
+            return [kind(part) for part in wanted[key].split(",") if part.strip()]
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise ValueError(f"--config {key} must be {what} with commas between them; got {wanted[key]!r}.") from None
+
+    every = (*METHODS, *OTHER_METHODS)
+    named = {method.lower(): method for method in every}
+    asked = [method.strip() for method in (wanted["method"] or wanted["methods"]).split(",")]
+    if strange := [method for method in asked if method.lower() not in named]:
+        raise ValueError(f"unknown method {', '.join(strange)}; known are {', '.join(every)}.")
+    methods = [named[method.lower()] for method in asked]
+    for key, known in (("dataset", TITLES), ("model", ARCHITECTURES), ("precision", PRECISIONS)):
+        if wanted[key] not in known:
+            raise ValueError(f"--config {key} must be one of {', '.join(known)}; got {wanted[key]!r}.")
+    Schedule.load(wanted["schedule"], wanted["dataset"])
+    if wanted["seed"] is not None:
+        seeds = numbers("seed", int)
+    else:
+        (count,) = numbers("seeds", int) or [1]
+        seeds = range(count)
+    if wanted["gamma"] is not None:
+        gammas = numbers("gamma", float)
+        pairs = [(m, g) for m in methods for g in (gammas if m.startswith("Int") else [GAMMA])]
+    else:
+        pairs = [*((m, GAMMA) for m in methods), *(("Int", g) for g in numbers("gammas", float))]
+    name = lambda method, gamma, seed: NetworkName(
+        wanted["dataset"], wanted["model"], method, seed, wanted["schedule"], gamma
+    )
+    return [name(method, gamma, seed) for seed in seeds for method, gamma in pairs]

@@ -1,0 +1,112 @@
+"""One look for all figures: colours, markers and sizes, the same for a method everywhere."""
+
+import sys
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Blues train on adversarial examples, warm colours penalise IG maps, purples are the paper's method, green is
+# both. Every colour has a contrast of 3 or more on white and on the dark page, and every two stay apart for
+# normal and colour-blind eyes; the tests hold them to it. The markers say the same thing without colour.
+METHOD_COLORS = {
+    "Normal": {"color": "#787878", "marker": "o", "linestyle": "-"},
+    "Adv": {"color": "#1E96FF", "marker": "s", "linestyle": "--"},
+    "TRADES": {"color": "#693CFF", "marker": "D", "linestyle": "--"},
+    "IG-Norm": {"color": "#C38700", "marker": "^", "linestyle": "-."},
+    "IG-Norm-Sum": {"color": "#B43C1E", "marker": "v", "linestyle": "-."},
+    "Int-1-class": {"color": "#A578B4", "marker": "P", "linestyle": "-"},
+    "Int": {"color": "#963CB4", "marker": "X", "linestyle": "-"},
+    "Int-Adv": {"color": "#00A55A", "marker": "*", "linestyle": "--"},
+}
+
+
+# The classes that a discrepancy is measured on, and the attack that measures none; held to the same conditions.
+CLASS_SET_COLORS = {
+    "PGD": {"color": "#787878", "marker": "o", "linestyle": ":"},
+    "1-class": {"color": "#C35A00", "marker": "v", "linestyle": "--"},
+    "2-class": {"color": "#963CB4", "marker": "X", "linestyle": "-"},
+    "all-class": {"color": "#1E96FF", "marker": "s", "linestyle": "-."},
+}
+
+
+# What the images are, where one figure has values of several datasets; held to the same conditions.
+DATASET_COLORS = {
+    "MNIST": {"color": "#008CA0", "marker": "o"},
+    "CIFAR-10": {"color": "#C35A00", "marker": "v"},
+}
+
+
+# Inches, at 100 CSS pixels an inch: a figure is 560 px wide on a desktop and shrinks to about 350 on a phone.
+WIDTH, HEIGHT = 5.6, 3.8
+
+
+AXIS_LABELS = {
+    "eps": "perturbation size ε (ℓ∞, pixel range 0–1)",
+    "accuracy": "robust accuracy",
+    "steps": "attack steps",
+}
+
+
+def use_style() -> None:
+    """Set Matplotlib's defaults for the book: legible at 390 px, white behind the ink on every page.
+
+    The background is opaque white, also on the dark page, where the book draws a figure as a white card: a
+    heat map's colours then mean the same in both. Inside IPython figures come out as PNG with two pixels per
+    CSS pixel, which a strict re-run of a notebook skips where it would compare the text of an SVG.
+    """
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, HEIGHT),
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "figure.constrained_layout.h_pad": 0.08,
+            "figure.constrained_layout.w_pad": 0.08,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "savefig.dpi": 200,
+            "font.size": 12,
+            "axes.titlesize": 13,
+            "axes.labelsize": 12,
+            "xtick.labelsize": 11,
+            "ytick.labelsize": 11,
+            "legend.fontsize": 11,
+            "legend.frameon": False,
+            "legend.handlelength": 2.4,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#E3E3E3",
+            "grid.linewidth": 0.8,
+            "lines.linewidth": 2,
+            "lines.markersize": 7,
+            "image.cmap": "viridis",
+            "image.interpolation": "nearest",
+        }
+    )
+    ipython = sys.modules.get("IPython")
+    if ipython and ipython.get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
+
+
+def _no_axes(ax: Axes) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+
+
+def _check_methods(rows: pd.DataFrame) -> None:
+    if rows.empty:
+        raise ValueError("rows must not be empty")
+    if unknown := sorted(set(rows["method"]) - set(METHOD_COLORS)):
+        raise ValueError(f"unknown method {unknown}; known: {list(METHOD_COLORS)}")
+
+
+def _legend_below(figure: Figure, handles, labels=None, *, ncols: int = 3) -> None:
+    """Below the axes a legend covers no data and stays readable where the page is narrow."""
+    named = {} if labels is None else {"labels": labels}
+    figure.legend(handles=handles, **named, loc="outside lower center", ncols=ncols, columnspacing=1.2)

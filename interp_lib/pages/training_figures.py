@@ -1,0 +1,291 @@
+"""Figures of the chapters on training: the toy's landscapes, schedules, learning curves, Figure 3 and Figure A1."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from .map_figures import show, show_map
+from .style import AXIS_LABELS, HEIGHT, METHOD_COLORS, WIDTH, _check_methods, _legend_below, _no_axes
+
+CLEAN, ROBUST = "#787878", METHOD_COLORS["Int"]["color"]
+
+INK = "#404040"
+
+Landscape = tuple[Tensor, Tensor, Sequence[Tensor]]
+
+
+def landscapes(
+    panels: Mapping[str, Landscape], x: Tensor, eps: float, *, highest: float | None = None, title: str | None = None
+) -> Figure:
+    """The discrepancy over the ball around an image of two pixels, side by side for several networks.
+
+    Colour is D~(x, x') of eq. (8), the white cross is x; along the dashed line the true class and its rival are level,
+    and the hatched side of it is misclassified. Every path begins at a ring and ends at an orange disc.
+
+    Args:
+        panels: name -> (D~, margin, paths): two grids (side, side), second pixel upwards, and iterates (steps + 1, 2).
+        x: the image, 2 values.
+        eps: radius of the ball.
+        highest: top of the common colour scale; that of the panels where none is given.
+        title: over all panels; a slider's frames name their network in the panels alone.
+    """
+    low, high = (x.flatten() + side * eps for side in (-1, 1))
+    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    highest = highest or max(float(values.max()) for values, _, _ in panels.values())
+    size = (WIDTH, 3.3 if len(panels) > 1 else 4.4)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True)
+    plt.close(figure)
+    for ax, (name, (values, margin, paths)) in zip(axes.flat, panels.items(), strict=True):
+        shown = ax.imshow(
+            values.numpy(),
+            origin="lower",
+            extent=extent,
+            vmin=0,
+            vmax=highest,
+            cmap="viridis",
+            interpolation="bilinear",
+        )
+        edges = [np.linspace(a, b, n) for a, b, n in zip(extent[::2], extent[1::2], margin.T.shape, strict=True)]
+        if float(margin.min()) < 0:
+            ax.contourf(
+                *edges,
+                margin.numpy(),
+                levels=[float(margin.min()) - 1, 0],
+                colors="none",
+                hatches=["//"],
+                extend="neither",
+            )
+            ax.contour(*edges, margin.numpy(), levels=[0], colors="white", linestyles="--", linewidths=2)
+        for path in (path.numpy() for path in paths):
+            ax.plot(path[:, 0], path[:, 1], color="white", linewidth=1.2, marker=".", markersize=5, clip_on=False)
+            ax.plot(*path[0], "o", color="white", markerfacecolor="none", markersize=8, clip_on=False)
+            ax.plot(*path[-1], "o", color="#FF7F50", markeredgecolor="black", markersize=9, clip_on=False, zorder=5)
+        ax.plot(*x.flatten().tolist(), "+", color="white", markersize=11, markeredgewidth=2.5)
+        ax.set(title=name, xlabel="left pixel of x′", xlim=extent[:2], ylim=extent[2:])
+        ax.locator_params(nbins=4)
+        ax.grid(visible=False)
+    axes[0, 0].set_ylabel("right pixel of x′")
+    figure.colorbar(shown, ax=axes, label="D̃(x, x′)", shrink=0.85, aspect=25)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def margins(rows: pd.DataFrame, *, x: str = "update") -> Figure:
+    """Two margins while the weights descend, on x (solid) and at the worst point of the ball (dashed); 0 is the border.
+
+    Args:
+        rows: columns `method`, `x`, `margin` and `worst`.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, HEIGHT))
+    plt.close(figure)
+    for method in (m for m in METHOD_COLORS if m in set(rows["method"])):
+        line, color = rows[rows["method"] == method], METHOD_COLORS[method]["color"]
+        ax.plot(line[x], line["margin"], color=color, label=f"{method}: on x")
+        ax.plot(line[x], line["worst"], color=color, linestyle="--", label=f"{method}: worst of the ball")
+    ax.axhline(0, color=INK, linewidth=1)
+    ax.set(xlabel="updates of the weights", ylabel="margin of the true class")
+    _legend_below(figure, *ax.get_legend_handles_labels(), ncols=2)
+    return figure
+
+
+ASCENT_LINES = {"D~": "-", "cross-entropy": "--"}
+
+
+def ascents(rows: pd.DataFrame) -> Figure:
+    """What two ascents reach step by step: the discrepancy on the left, the cross-entropy on the right.
+
+    Colour says the network; the line is solid where x' climbs D~ and dashed where it climbs the cross-entropy.
+
+    Args:
+        rows: columns `method`, `climbs` ('D~' or 'cross-entropy'), `step`, `discrepancy` and `cross_entropy`.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.6))
+    plt.close(figure)
+    for (method, climbs), line in rows.groupby(["method", "climbs"]):
+        for ax, column in zip(axes, ("discrepancy", "cross_entropy"), strict=True):
+            ax.plot(line["step"], line[column], color=METHOD_COLORS[method]["color"], linestyle=ASCENT_LINES[climbs])
+    for ax, name in zip(axes, ("D̃(x, x′)", "cross-entropy of x′"), strict=True):
+        ax.set(title=name, xlabel="inner steps", ylim=(0, None))
+    methods = [m for m in METHOD_COLORS if m in set(rows["method"])]
+    handles = [Line2D([], [], color=METHOD_COLORS[m]["color"], label=m) for m in methods]
+    handles += [Line2D([], [], color=INK, linestyle=s, label=f"x′ climbs {c.replace('D~', 'D̃')}")
+                for c, s in ASCENT_LINES.items()]  # fmt: skip
+    _legend_below(figure, handles, ncols=2)
+    return figure
+
+
+def ramps(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """The radius of the inner maximisation over training, each schedule from its first step to its last.
+
+    Args:
+        lines: schedule -> (share of the training steps, share of the final radius), both in [0, 1].
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.0))
+    plt.close(figure)
+    styles = list(METHOD_COLORS.values())[1:]
+    for (name, (at, radius)), style in zip(lines.items(), styles, strict=False):
+        ax.plot(at, radius, label=name, color=style["color"], linestyle=("-", "--", "-.", ":")[len(ax.lines) % 4])
+    ax.set(xlabel="share of the training steps", ylabel="radius / final radius", xlim=(0, 1), ylim=(0, 1.05))
+    _legend_below(figure, *ax.get_legend_handles_labels(), ncols=2)
+    return figure
+
+
+def learning_curves(rows: pd.DataFrame, *, title: str | None = None) -> Figure:
+    """Validation accuracy after every epoch, clean on the left and under attack on the right, a line a network.
+
+    Args:
+        rows: columns `method`, `seed`, `epoch`, `validation_accuracy` and `validation_robust`.
+        title: over both panels.
+
+    Raises:
+        ValueError: no rows, or an unknown method.
+    """
+    _check_methods(rows)
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.5), sharey=True)
+    plt.close(figure)
+    for (method, _), line in rows.groupby(["method", "seed"]):
+        for ax, column in zip(axes, ("validation_accuracy", "validation_robust"), strict=True):
+            ax.plot(line["epoch"], line[column], clip_on=False, **METHOD_COLORS[method] | {"markersize": 5})
+    for ax, name in zip(axes, ("clean", "under attack"), strict=True):
+        ax.set(title=name, xlabel="epoch", ylim=(0, 1))
+        ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+    axes[0].set_ylabel("validation accuracy")
+    if title:
+        figure.suptitle(title, fontsize=13)
+    _legend_below(figure, [Line2D([], [], label=m, **s) for m, s in METHOD_COLORS.items() if m in set(rows["method"])])
+    return figure
+
+
+LEVEL_MARKERS = ("o", "D", "s")
+
+
+def time_and_accuracy(rows: pd.DataFrame, levels: Sequence[str], *, title: str | None = None) -> Figure:
+    """Figure 3: seconds an epoch as bars (left axis), robust accuracy as points (right axis), by decreasing time.
+
+    Args:
+        rows: a row a method: columns `method`, `seconds`, and for every level its accuracy in a column of that name;
+            NaN where there is none. `LEVEL + " error"`, where it is there, is drawn as a bar of that half-length.
+        levels: perturbation sizes, as text.
+        title: over the axes.
+
+    Raises:
+        ValueError: no rows, or an unknown method.
+    """
+    _check_methods(rows)
+    rows = rows.sort_values("seconds", ascending=False).reset_index(drop=True)
+    figure, left = plt.subplots(figsize=(WIDTH, 4.8))
+    plt.close(figure)
+    colors = [METHOD_COLORS[m]["color"] for m in rows["method"]]
+    left.bar(rows.index, rows["seconds"], color=colors, alpha=0.45, width=0.72)
+    left.set(ylabel="time of an epoch (s)", xticks=rows.index)
+    left.set_xticklabels(rows["method"], rotation=40, ha="right", rotation_mode="anchor")
+    left.grid(visible=False)
+    right = left.twinx()
+    right.set(ylim=(0, 1), ylabel=AXIS_LABELS["accuracy"])
+    right.spines["right"].set_visible(True)
+    handles = [Patch(color=INK, alpha=0.45, label="time")]
+    right.grid(visible=False)
+    for k, (marker, fill, level) in enumerate(zip(LEVEL_MARKERS, (INK, "white", INK), levels, strict=False)):
+        style = {"marker": marker, "color": INK, "markerfacecolor": fill, "linestyle": "none"}
+        error = rows.get(f"{level} error")
+        at = rows.index + 0.24 * (k - (len(levels) - 1) / 2)  # side by side where two accuracies are one
+        right.errorbar(at, rows[level], yerr=error, capsize=3, elinewidth=1.2, clip_on=False, **style)
+        handles.append(Line2D([], [], label=f"accuracy, ε = {level}", **style))
+    if title:
+        left.set_title(title)
+    _legend_below(figure, handles)
+    return figure
+
+
+def gamma_curve(rows: pd.DataFrame, *, eps: float, printed: pd.DataFrame | None = None, title: str = "") -> Figure:
+    """Figure A1: clean and robust accuracy against gamma, with 95 % bands of the sampling error of the images.
+
+    gamma is on a logarithmic axis with 0, normal training, at its left end.
+
+    Args:
+        rows: columns `gamma`, `eps` (0 or the radius), `accuracy`, `se`.
+        eps: the radius.
+        printed: the same columns for values that the paper prints, drawn as hollow points.
+        title: over the axes.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if rows.empty:
+        raise ValueError("rows must not be empty")
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
+    plt.close(figure)
+    place, ticks = gamma_axis(rows["gamma"])
+    for radius, color, name in ((0, CLEAN, "clean"), (eps, ROBUST, f"PGD, ε = {eps:g}")):
+        line = rows[np.isclose(rows["eps"], radius)].sort_values("gamma")
+        at = place(line["gamma"])
+        ax.plot(at, line["accuracy"], color=color, marker="o", label=name, clip_on=False)
+        low, high = (line["accuracy"] + side * 1.96 * line["se"] for side in (-1, 1))
+        ax.fill_between(at, low.clip(0, 1), high.clip(0, 1), color=color, alpha=0.15, lw=0)
+        if printed is not None:
+            points = printed[np.isclose(printed["eps"], radius)]
+            ax.plot(
+                place(points["gamma"]), points["accuracy"], "o", color=color, markerfacecolor="white", markersize=9,
+                label=f"{name}, paper", clip_on=False, zorder=3,
+            )  # fmt: skip
+    ax.set(xlabel="regularisation parameter γ", ylabel="accuracy", ylim=(0, 1), title=title)
+    ax.set_xticks(list(ticks), list(ticks.values()), rotation=45)  # neighbours such as 0.015 and 0.02 would touch
+    _legend_below(figure, *ax.get_legend_handles_labels(), ncols=2)
+    return figure
+
+
+def gamma_axis(gammas: Sequence[float]):
+    """Where gamma lies on a logarithmic axis that has room for 0: a function of gammas, and ticks place -> label."""
+    positive = sorted({float(g) for g in gammas if g > 0}) or [1.0]
+    steps = np.diff(np.log10(positive))
+    zero = np.log10(positive[0]) - (float(steps.min()) if len(steps) else 1.0)
+
+    def place(values):
+        values = np.asarray(values, dtype=float)
+        return np.where(values > 0, np.log10(np.where(values > 0, values, 1)), zero)
+
+    return place, {float(place([g])[0]): f"{g:g}" for g in sorted({float(g) for g in gammas})}
+
+
+def gamma_frame(
+    rows: pd.DataFrame, gamma: float, x_adv: Tensor, before: Tensor, after: Tensor, *, names: Sequence[str]
+) -> Figure:
+    """One frame of a slider over gamma: robust accuracy of this network among the others, and what an attack does.
+
+    Args:
+        rows: columns `gamma`, `eps`, `accuracy`, of all networks.
+        gamma: of the frame.
+        x_adv: an image under attack, (C, H, W).
+        before, after: maps of the image and of x', (k, h, w); each pair shares its scale.
+        names: of the k maps.
+    """
+    k = len(names)
+    figure = plt.figure(figsize=(WIDTH, 5.6))
+    plt.close(figure)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    ax = top.subplots()
+    for other, line in rows.groupby("gamma"):
+        line, chosen = line.sort_values("eps"), np.isclose(other, gamma)
+        ax.plot(
+            line["eps"], line["accuracy"], color=ROBUST if chosen else "#C8C8C8", marker="o" if chosen else None,
+            zorder=3 if chosen else 2, clip_on=False,
+        )  # fmt: skip
+    ax.set(xlabel=AXIS_LABELS["eps"], ylabel=AXIS_LABELS["accuracy"], ylim=(0, 1), title=f"γ = {gamma:g}")
+    axes = bottom.subplots(1, 2 * k + 1)
+    show(axes[0], x_adv)
+    axes[0].set_title("x′", fontsize=12, pad=4)
+    for j, name in enumerate(names):
+        largest = max(before[j].abs().max().item(), after[j].abs().max().item())
+        for ax, one, where in zip(axes[1 + 2 * j :], (before[j], after[j]), ("x", "x′"), strict=False):
+            show_map(ax, one, largest)
+            ax.set_title(f"{name}\nof {where}", fontsize=11, pad=4)
+    for ax in axes.flat:
+        _no_axes(ax)
+    return figure

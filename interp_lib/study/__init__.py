@@ -1,0 +1,16 @@
+"""The study of the paper: what is measured on which networks, kept as records, compared with what is printed."""
+
+from ..faces import lazy
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "accuracy": "pgd_accuracy proportion random_start_accuracy",
+        "claims_table1": "cell claims printed_claims tally with_verdicts",
+        "gamma_and_radius": "choose front_points rows_of_small",
+        "nds_nsl": "difference image_scores",
+        "rank_correlation": "aai_rows",
+        "report": "as_csv as_text",
+        "sweep": "find_networks",
+    },
+)

@@ -1,0 +1,172 @@
+"""(network, attack, metric) -> tidy rows: one dictionary a number, with n and its standard error."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks.ascent import uniform_start
+from ..attacks.projected_gradient_descent import pgd
+from ..checks import check_images, check_labels, check_step_sizes
+from ..data import EvaluationSubset
+from ..models.architectures import GlobalPoolNetwork
+from ..models.predict import classified_right
+from ..values import check_each, check_number, check_radius, check_whole
+from .records import pack
+
+
+def check_subset(subset: EvaluationSubset) -> None:
+    """Refuse anything but an evaluation subset.
+
+    Raises:
+        TypeError: naming the function that makes one.
+    """
+    if not isinstance(subset, EvaluationSubset):
+        raise TypeError(f"subset must be what Dataset.evaluation_subset gives; got {type(subset).__name__}.")
+
+
+AT_ONCE = 20  # steps of an attack between two signs of life
+
+
+def proportion(right: Tensor) -> dict:
+    """An accuracy with what it rests on.
+
+    Args:
+        right: which images are classified right, bool (N,).
+
+    Returns:
+        correct, n, accuracy, its standard error se = sqrt(p (1 - p) / n), and right, the images one by one as
+        `records.pack` writes them: networks that saw the same images can be compared on each. Of no images accuracy
+        and se are None.
+
+    Raises:
+        TypeError: anything but a bool tensor (N,).
+    """
+    if not isinstance(right, Tensor) or right.dtype != torch.bool or right.dim() != 1:
+        came = f"{tuple(right.shape)} of {right.dtype}" if isinstance(right, Tensor) else type(right).__name__
+        raise TypeError(f"right must be a bool tensor (N,), whether each image is classified right; got {came}.")
+    correct, n = int(right.sum()), len(right)
+    p = correct / n if n else None
+    se = math.sqrt(p * (1 - p) / n) if n else None
+    return {"correct": correct, "n": n, "accuracy": p, "se": se, "right": pack(right.tolist())}
+
+
+def pgd_accuracy(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: Sequence[float],
+    steps: Sequence[int],
+    alpha: float = 0.01,
+    progress: Callable[[int], object] | None = None,
+) -> list[dict]:
+    """Accuracy under the paper's PGD for every eps and every number of steps.
+
+    All numbers of steps are read off one run.
+
+    Args:
+        x, y: images (N, C, H, W) in [0, 1] and true labels (N,).
+        eps: perturbation sizes in the unit of the pixels; 0 gives the clean accuracy.
+        steps: numbers of steps; 0 gives the clean accuracy.
+        alpha: step size.
+        progress: called with the number of steps done since the last call.
+
+    Returns:
+        A row for every pair: eps, steps, and what `proportion` says.
+
+    Raises:
+        TypeError, ValueError: see `checks`.
+
+    Source: Tables 3, 4, A1, A2 and A3.
+    """
+    found = _right_under_pgd(model, x, y, eps, steps, alpha, progress)
+    return [{"eps": e, "steps": k, **proportion(right)} for (e, k), right in found.items()]
+
+
+def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict[tuple[float, int], Tensor]:
+    """`pgd_accuracy` before it counts: (eps, steps), ascending, -> which images stay right."""
+    check_images(x)
+    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_each(eps, "eps", check_radius)
+    check_each(steps, "steps", check_whole)
+    check_number(alpha, "alpha", 0)
+    clean, right = classified_right(model, x, y), {}
+    for e in sorted(set(map(float, eps))):
+        x_adv, done = x, 0
+        for k in sorted(set(map(int, steps))):
+            while e > 0 and done < k:
+                some = min(k - done, AT_ONCE)
+                x_adv, done = pgd(model, x, y, eps=e, alpha=alpha, steps=some, start=x_adv), done + some
+                if progress:
+                    progress(some)
+            right[e, k] = classified_right(model, x_adv, y) if done else clean
+    return right
+
+
+def pgd_accuracy_in_batches(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 200, **attack) -> list[dict]:
+    """`pgd_accuracy` of more images than fit a processor's cache at once; rows and other arguments as there."""
+    check_images(x)
+    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_whole(batch_size, "batch_size", 1)
+    batches = zip(x.split(batch_size), y.split(batch_size), strict=True)
+    parts = [_right_under_pgd(model, *batch, **attack) for batch in batches]
+    return [{"eps": e, "steps": k, **proportion(torch.cat([part[e, k] for part in parts]))} for e, k in parts[0]]
+
+
+def random_start_accuracy(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: Sequence[float],
+    starts: Sequence[int] = (1, 5),
+    steps: int = 200,
+    alpha: float = 0.01,
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
+) -> list[dict]:
+    """Accuracy under PGD from uniform random points of the ball: an image counts that every one of k runs leaves right.
+
+    The paper's evaluation starts at x itself; its training, and Madry et al. (2018), start at random. All radii share
+    their random numbers, and an image that one run has fooled is left out of the next.
+
+    Args:
+        x, y: images (N, C, H, W) in [0, 1] and true labels (N,).
+        eps: perturbation sizes in the unit of the pixels; 0 gives the clean accuracy.
+        starts: the numbers of runs k >= 1 to report; the largest is how many there are.
+        steps, alpha: of each run.
+        seed: of the random points.
+        progress: called with the number of steps done since the last call.
+
+    Returns:
+        A row for every eps and k: eps, steps, starts, and what `proportion` says.
+
+    Raises:
+        TypeError, ValueError: see `checks`; also a k below 1.
+    """
+    check_each(starts, "starts", check_whole, 1)
+    check_images(x)
+    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_each(eps, "eps", check_radius)
+    check_step_sizes(eps=0.0, alpha=alpha, steps=steps)
+    check_whole(seed, "seed", 0, 2**63 - 1)
+    rows, clean = [], classified_right(model, x, y)
+    for e in sorted(set(map(float, eps))):
+        generator, right = torch.Generator().manual_seed(seed), clean.clone()
+        for k in range(1, max(starts) + 1):
+            start, index = uniform_start(x, e, generator), right.nonzero()[:, 0]
+            if e and len(index):
+                x_adv = pgd(model, x[index], y[index], eps=e, alpha=alpha, steps=steps, start=start[index])
+                right[index] = classified_right(model, x_adv, y[index])
+            if e and progress:
+                progress(steps)
+            if k in starts:
+                rows.append({"eps": e, "steps": steps, "starts": k, **proportion(right)})
+    return rows
+
+
+def fgsm_accuracy(model: GlobalPoolNetwork, x, y, *, eps: Sequence[float], progress=None) -> list[dict]:
+    """Accuracy after one step of the full size, alpha = eps; rows as of `accuracy.pgd_accuracy`."""
+    return [row for e in eps for row in pgd_accuracy(model, x, y, eps=[e], steps=[1], alpha=e, progress=progress)]

@@ -1,0 +1,310 @@
+"""What section 5 and Appendix C say in words, as statements about numbers: which method is above which.
+
+A statement is held to printed values, to the released networks and to ours alike; see `compare.Cell` for the three.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from operator import sub
+from statistics import fmean, pstdev, stdev
+
+from ..models.architectures import ARCHITECTURES
+from ..paper import GAMMA, STATEMENTS, TITLES, Statement, eps_of
+from . import intervals
+from .compare import SCHEDULES, Cell
+from .records import Record, unpack
+
+SOURCES = ("printed", "released", "ours")
+
+TRAINED = 0.3  # clean accuracy, three times that of a guess: a network below it has not learnt its task
+
+TABLES = ("3", "A1")  # accuracy under 200 steps; no network is in both
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the numbers of one source say of a statement at one level.
+
+    Attributes:
+        accuracy: of the method that should be the better one.
+        rival, rival_accuracy: the most accurate of the others.
+        error: standard error of the difference between these two.
+        paired: whether that is an error of differences image by image.
+        p: of the statement, or of its contrary where a rival is the more accurate one; see `findings`.
+        adjusted: p after Holm's correction for the number of findings.
+        images: n.
+        missing: methods of the statement that are printed and have no value in this source.
+        untrained: methods whose clean accuracy is not above `TRAINED`.
+    """
+
+    statement: Statement
+    level: str
+    source: str
+    accuracy: float
+    rival: str
+    rival_accuracy: float
+    error: float
+    paired: bool
+    p: float
+    adjusted: float
+    images: int
+    missing: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float:
+        return self.accuracy - self.rival_accuracy
+
+    @property
+    def at_most(self) -> float:
+        """The largest accuracy with which no image of `images` being right is still likely."""
+        return intervals.proportion(0, self.images)[1]
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in one of six ways.
+
+        'yes' or 'no'; 'not settled': too few images or networks to tell; 'none left': no image is right on either
+        side; 'not measured': above all rivals that have a value, but some have none; 'not trained': a network of the
+        comparison has not learnt its task, so that its failure under attack confirms nothing.
+        """
+        if self.untrained:
+            return "not trained"
+        if self.accuracy == self.rival_accuracy == 0:
+            return "none left"
+        if self.adjusted > intervals.LEVEL:
+            return "not settled"
+        if self.difference < 0:
+            return "no"
+        return "not measured" if self.missing else "yes"
+
+    def __str__(self) -> str:
+        if self.verdict == "none left":
+            return f"none left, at most {self.at_most:.{2 if self.images < 1000 else 3}f}"
+        if self.verdict == "not trained":
+            return f"not trained, {' and '.join(self.untrained)}"
+        sign = "−" if self.difference < 0 else "+"
+        p = "p < 0.001" if self.adjusted < 0.001 else f"p = {self.adjusted:.3f}"
+        return f"{self.verdict}, {sign}{abs(self.difference):.3f} ± {self.error:.3f}, {p}"
+
+
+def perturbation_sizes(dataset: str, model: str) -> list[float]:
+    """0 and every eps that a statement about a network is about, ascending, in the unit of the pixels.
+
+    Args:
+        dataset, model: as in `data.load` and `models.build`.
+    """
+    spoken = STATEMENTS[f"{TITLES[dataset]} {ARCHITECTURES[model].__name__}"]
+    return sorted({0.0, *(eps_of(level) for statement in spoken for level in statement.levels)})
+
+
+def column(cell: Cell, source: str) -> str:
+    """Which of a cell's values a source has for the network that a printed row really belongs to, `Cell.owner`."""
+    return "corrected" if source == "released" and cell.owner != cell.method else source
+
+
+def accuracy(cell: Cell, source: str) -> float | None:
+    """What a source says of the network that a printed row really belongs to; None: not measured."""
+    return getattr(cell, column(cell, source))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An accuracy of n images, a mean over seeds where there are several.
+
+    Attributes:
+        accuracy: in [0, 1].
+        images: n. Networks of several seeds saw the same ones.
+        seeds: how many networks.
+        spread: standard deviation between them; 0 for one.
+        outcomes: which share of the networks has each image right, (n,); empty where it is not known.
+    """
+
+    accuracy: float
+    images: int = 200
+    seeds: int = 1
+    spread: float = 0.0
+    outcomes: tuple[float, ...] = ()
+
+    @classmethod
+    def of_cell(cls, cell: Cell, source: str, images: int = 200) -> "Measured":
+        """What a source has for a printed value."""
+        seeds = max(1, round(cell.n_ours / images)) if source == "ours" and cell.n_ours else 1
+        spread = cell.spread if source == "ours" and seeds > 1 else 0.0
+        outcomes = cell.outcomes.get(column(cell, source), ())
+        return cls(accuracy(cell, source), images, seeds, spread or 0.0, outcomes)
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[dict]) -> "Measured":
+        """From a record's rows of one method and attack, a row a seed."""
+        values, n = [row["accuracy"] for row in rows], rows[0]["n"]
+        each = [unpack(row["right"], n) for row in rows if "right" in row]
+        outcomes = tuple(fmean(image) for image in zip(*each, strict=True)) if len(each) == len(rows) else ()
+        return cls(fmean(values), n, len(rows), stdev(values) if len(rows) > 1 else 0.0, outcomes)
+
+    @property
+    def image_variance(self) -> float:
+        """(p (1 - p) / n + 1 / 4 n^2) / (1 + 1/n)^2, the square of half of Wilson's interval; not 0 at p = 0."""
+        p, n = self.accuracy, self.images
+        return (p * (1 - p) / n + 1 / (2 * n) ** 2) / (1 + 1 / n) ** 2
+
+    @property
+    def seed_variance(self) -> float:
+        return self.spread**2 / self.seeds
+
+
+def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> float:
+    """Standard error of an accuracy of n images, or of a mean of k networks, with s between them.
+
+    The root of `Measured.image_variance` + s^2 / k.
+    """
+    value = Measured.of_cell(cell, source, images)
+    return math.sqrt(value.image_variance + value.seed_variance)
+
+
+def difference_error(one: Sequence[float], other: Sequence[float]) -> float:
+    """Standard error of the difference of two accuracies on the same images, from what each image did, 0 to 1.
+
+    sqrt(1/n^2 sum_i (d_i - mean d)^2), d_i the difference on image i
+    """
+    return pstdev(map(sub, one, other)) / math.sqrt(len(one))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two accuracies: their difference, its standard error, p of no difference, and whether image by image."""
+
+    difference: float
+    error: float
+    p: float
+    paired: bool
+
+
+def compared(one: Measured, other: Measured) -> Comparison:
+    """One method against another at one level.
+
+    Of one network each: the exact test of McNemar where the records say which images were right, and Fisher's where
+    they do not. Of several seeds: Welch's test of the two means over seeds, each with k - 1 degrees of freedom, and the
+    same with the variance of the images, n - 1 degrees, added (`intervals.t_test`); p is the larger one.
+    """
+    difference = one.accuracy - other.accuracy
+    paired = bool(one.outcomes) and len(one.outcomes) == len(other.outcomes)
+    image = one.image_variance + other.image_variance
+    if paired:
+        image = difference_error(one.outcomes, other.outcomes) ** 2
+    if max(one.seeds, other.seeds) > 1:
+        seeds = [(side.seed_variance, side.seeds - 1) for side in (one, other)]
+        # A part with many degrees of freedom adds to all of them: p must not become smaller by it.
+        p = max(intervals.t_test(difference, parts)[0] for parts in (seeds, [*seeds, (image, one.images - 1)]))
+    elif paired:
+        p = intervals.mcnemar(one.outcomes, other.outcomes)
+    else:
+        counts = [(round(side.accuracy * side.images), side.images) for side in (one, other)]
+        p = intervals.fisher(*counts[0], *counts[1])
+    return Comparison(difference, math.sqrt(image + one.seed_variance + other.seed_variance), p, paired)
+
+
+def findings(
+    cells: Iterable[Cell], *, network: str = "MNIST Small", source: str = "released", images: int = 200
+) -> list[Finding]:
+    """Every statement about a part of Table 3 or A1, held to the values of one source.
+
+    A method is compared with each of its rivals; see `compared`. 'yes' needs it above all of them, so that p is the
+    largest of these and no correction is due; 'no' needs one that is above it, so that p is the smallest of those
+    times their number. Over all the findings p is then adjusted by Holm's procedure.
+
+    Args:
+        cells: of `compare.compare`.
+        network: dataset and architecture as the paper writes them, a key of `STATEMENTS`.
+        source: 'printed', 'released' or 'ours'.
+        images: n.
+
+    Returns:
+        A finding for every statement and level that has a value, and a clean accuracy, of `better` and of at least one
+        of `worse`.
+
+    Raises:
+        ValueError: an unknown source, or a network without statements.
+
+    Source: section 5.
+    """
+    if source not in SOURCES or network not in STATEMENTS:
+        raise ValueError(
+            f"source is one of {SOURCES}, network one of {tuple(STATEMENTS)}; got {source!r}, {network!r}."
+        )
+    spoken = [c for c in cells if c.table in TABLES and f"{c.dataset} {c.architecture}" == network]
+    printed = {cell.owner for cell in spoken}
+    at = {(cell.owner, cell.level): cell for cell in spoken if accuracy(cell, source) is not None}
+    clean = {method: accuracy(cell, source) for (method, level), cell in at.items() if level == "0"}
+    found = []
+    for statement in STATEMENTS[network]:
+        for level in statement.levels:
+            there = [m for m in (statement.better, *statement.worse) if m in clean and (m, level) in at]
+            rivals = {method: at[method, level] for method in there if method != statement.better}
+            if statement.better not in there or not rivals:
+                continue
+            better = at[statement.better, level]
+            value = Measured.of_cell(better, source, images)
+            against = {m: compared(value, Measured.of_cell(cell, source, images)) for m, cell in rivals.items()}
+            rival = max(rivals, key=lambda method: accuracy(rivals[method], source))
+            best = against[rival]
+            above = [one.p for one in against.values() if one.difference < 0]
+            p = min(1.0, min(above) * len(against)) if above else max(one.p for one in against.values())
+            found.append(
+                Finding(
+                    statement, level, source, accuracy(better, source), rival, accuracy(rivals[rival], source),
+                    best.error, best.paired, p, p, images,
+                    missing=tuple(m for m in statement.worse if m in printed and m not in rivals),
+                    untrained=tuple(m for m in there if clean[m] <= TRAINED),
+                )
+            )  # fmt: skip
+    trained = [finding for finding in found if not finding.untrained]
+    adjusted = iter(intervals.holm([finding.p for finding in trained]))
+    return [finding if finding.untrained else replace(finding, adjusted=next(adjusted)) for finding in found]
+
+
+def gamma_rows(
+    found: Iterable[Record],
+    accuracies: str = "pgd",
+    *,
+    dataset: str = "mnist",
+    model: str = "small",
+    method: str = "Int",
+    steps: int = 200,
+) -> list[dict]:
+    """Accuracy of the networks that we trained with one method and several gammas: the rows of Figure A1.
+
+    gamma = 0 is normal training, and its rows are those of Normal. Schedules are not mixed: the first of
+    `compare.SCHEDULES` under which there is more than one gamma, else the first that is there. `accuracies` is the
+    measurement that they are taken from, 'pgd' or 'many'; see `compare.compare`.
+
+    Returns:
+        A row for every gamma and eps, in this order: gamma, eps, accuracy (mean over seeds), se (of the images),
+        spread (standard deviation between seeds; None for one), seeds, n (images), schedule. Empty without a record.
+
+    Source: Appendix C.
+    """
+    rows = [
+        {**row, "gamma": 0.0 if row["method"] == "Normal" else row.get("gamma", GAMMA)}
+        for record in found
+        if [record.settings.get(key) for key in ("measurement", "dataset", "model", "networks")]
+        == [accuracies, dataset, model, "ours"]
+        for row in record.rows
+        if row["method"] in (method, "Normal") and row["steps"] == steps and "schedule" in row
+    ]
+    gammas = {schedule: {row["gamma"] for row in rows if row["schedule"] == schedule} for schedule in SCHEDULES}
+    chosen = next((s for s in SCHEDULES if len(gammas[s] - {0.0}) > 1), next((s for s in SCHEDULES if gammas[s]), None))
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if row["schedule"] == chosen:
+            groups.setdefault((row["gamma"], row["eps"]), []).append(row)
+    result = []
+    for (gamma, eps), group in sorted(groups.items()):
+        values, n = [row["accuracy"] for row in group], group[0]["n"]
+        p = fmean(values)
+        result.append(
+            {"gamma": gamma, "eps": eps, "accuracy": p, "se": math.sqrt(p * (1 - p) / n),
+             "spread": stdev(values) if len(values) > 1 else None, "seeds": len(values), "n": n, "schedule": chosen}
+        )  # fmt: skip
+    return result

@@ -1,0 +1,292 @@
+"""Figures 1 and 2 as numbers: what attacks do to the maps of one image, computed, stored as a record, and read back.
+
+An `Explained` is one version of an image with the network's prediction and its maps. A figure is a few of them by
+name: 'x' is the image itself, and every other version is compared with it.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import data, storage
+from ..attacks.against_interpretability import aai
+from ..attacks.interpretability_sneaking import CLASS_SETS, class_set, isa_over_eps, released_settings
+from ..attacks.projected_gradient_descent import pgd
+from ..discrepancies import discrepancy, kendall_tau, proposition1_bound
+from ..interpreters.class_activation_maps import cam, gradcam_pp_release
+from ..interpreters.integration import integrated_gradients
+from ..interpreters.registry import sum_colours
+from ..models import predict, released
+from ..models.predict import evaluating, predictions
+from . import records
+from .rank_correlation import AAI
+from .stored_maps import IMAGE_SIDE, MAP_SIDE, Explained, version_rows
+
+IG_STEPS = 100
+
+
+# The GradCAM++ of the paper's figures and tables is the released code's, see `interpreters.gradcam_pp_release`.
+FIGURE1 = {"CAM": cam, "GradCAM++": gradcam_pp_release, "IG": lambda *inputs: _integrated(*inputs)}
+
+
+# Dataset and architecture, eps of the PGD example, and the perturbation sizes of Figure 2.
+UNITS = {
+    ("mnist", "small"): (0.2, (0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3)),
+    ("cifar10", "small"): (0.02, (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06)),
+    ("restricted_imagenet", "wresnet"): (0.02, (0.001, 0.0015, 0.002, 0.003, 0.005, 0.02)),
+}
+
+
+def _integrated(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
+    """Integrated gradients for the eye, (1, k, H, W): colours summed, and as many points at once as memory holds."""
+    at_once = max(1, 1_000_000 // x[0].numel())
+    return sum_colours(integrated_gradients(model, x, classes, steps=IG_STEPS, internal_batch_size=at_once))
+
+
+def explain_versions(
+    model: nn.Module, versions: Mapping[str, Tensor], classes: Tensor, interpreters: Mapping[str, Callable]
+) -> dict[str, Explained]:
+    """Predictions, maps and rank correlations of several versions of one image.
+
+    Args:
+        versions: name -> (1, C, H, W); the first is the natural image.
+        classes: int64 (1, k), of the maps.
+        interpreters: name -> L(model, x, classes).
+
+    Returns:
+        The versions in their order.
+    """
+    made: dict[str, Explained] = {}
+    natural = None
+    for name, x in versions.items():
+        with evaluating(model):
+            maps = {key: function(model, x, classes).detach() for key, function in interpreters.items()}
+        tau = {}
+        if natural is not None:
+            tau = {key: kendall_tau(natural[key][0], maps[key][0]).tolist() for key in maps}
+        natural = natural or maps
+        one = {key: value[0].cpu() for key, value in maps.items()}
+        made[name] = Explained(x[0].detach().cpu(), int(predictions(model, x)), one, tau)
+    return made
+
+
+def figure1(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: float, steps: int = 10
+) -> dict[str, Explained]:
+    """An image and its targeted PGD example, with CAM, GradCAM++ and IG of the true class and of the target.
+
+    Args:
+        x: one image, (1, C, H, W) in [0, 1].
+        y, target: its class t and the target t', int64 (1,).
+        eps: radius; the step is a fifth of it.
+        steps: number of steps.
+
+    Returns:
+        'x' and 'PGD'.
+
+    Source: Figure 1. IG is of the network as it is, 100 steps from the black image, colours summed.
+    """
+    x_adv = pgd(model, x, target, eps=eps, alpha=eps / 5, steps=steps, targeted=True)
+    return explain_versions(model, {"x": x, "PGD": x_adv}, torch.stack([y, target], 1), FIGURE1)
+
+
+@dataclass
+class Sneaking:
+    """ISAs of one image over perturbation sizes, see `sneaking`.
+
+    Attributes:
+        eps: the sizes, rising.
+        versions: one dictionary a size: 'x', 'PGD', '1-class', '2-class' and 'all-class', with CAMs of t and t'.
+        rows: one an attack and size: p, attack, eps, success, and the discrepancies '1-class', '2-class',
+            'all-class' of the image that it found.
+        bound: half the margin on x, below which Proposition 1 lets no l1 2-class discrepancy of a success fall.
+    """
+
+    eps: list[float]
+    versions: list[dict[str, Explained]]
+    rows: list[dict]
+    bound: float
+
+
+def sneaking(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: Sequence[float], p: int = 1) -> Sneaking:
+    """PGD and the ISAs of the 1-, 2- and all-class discrepancy on one image, for every perturbation size.
+
+    All attacks are targeted and take ten steps; the ISAs have the released code's settings for a batch of one, see
+    `attacks.released_settings`, and all sizes are one batch.
+
+    Args:
+        x: one image, (1, C, H, W) in [0, 1].
+        y, target: its class t and the target t', int64 (1,).
+        eps: perturbation sizes, rising.
+        p: 1, or 2 for the squared norm.
+
+    Source: Figure 2.
+    """
+    times, pair = len(eps), torch.stack([y, target], 1)
+    sizes = torch.tensor(eps, dtype=x.dtype, device=x.device)
+    repeated, aim = x.repeat(times, 1, 1, 1), target.repeat(times)
+    attacked = {"PGD": pgd(model, repeated, aim, eps=sizes, alpha=sizes / 5, steps=10, targeted=True)}
+    with torch.no_grad():
+        every = class_set("all-class", y, target, model.num_classes)
+        clean = cam(model, x, every)
+    settings = released_settings(sizes[:, None], p=p, batch=1, scale=clean[0, 0].numel())
+    for name in CLASS_SETS:
+        of = class_set(name, y, target, model.num_classes)
+        attacked[name] = isa_over_eps(model, x, y, target, classes=of, **settings).x_adv[:, 0]
+    rows = []
+    for name, images in attacked.items():
+        with torch.no_grad():
+            maps, success = cam(model, images, every.expand(times, -1)), predictions(model, images) == aim
+        distance = {}
+        for measure in CLASS_SETS:
+            of = class_set(measure, y, target, model.num_classes)[0]
+            distance[measure] = discrepancy(clean[:, of].expand(times, -1, -1, -1), maps[:, of], p, p == 2)
+        for i, size in enumerate(eps):
+            found = {measure: float(values[i]) for measure, values in distance.items()}
+            rows.append({"p": p, "attack": name, "eps": size, "success": bool(success[i]), **found})
+    versions = [
+        explain_versions(model, {"x": x, **{name: a[i : i + 1] for name, a in attacked.items()}}, pair, {"CAM": cam})
+        for i in range(times)
+    ]
+    with torch.no_grad():
+        bound = float(proposition1_bound(model(x), y, target))
+    return Sneaking(list(eps), versions, rows, bound)
+
+
+def lowest_so_far(rows: Sequence[Mapping]) -> list[dict]:
+    """The rows of successful ISAs in rising eps, each with the least discrepancy found up to its size, `lowest`.
+
+    An attack stays available in a larger ball; a search that ends higher there has only searched worse.
+    """
+    made, lowest = [], {}
+    for row in sorted(rows, key=lambda row: row["eps"]):
+        if row["success"] and row["attack"] in CLASS_SETS:
+            key = row["p"], row["attack"]
+            lowest[key] = min(lowest.get(key, float("inf")), row[row["attack"]])
+            made.append({**row, "lowest": lowest[key]})
+    return made
+
+
+def falls(rows: Sequence[Mapping], p: int = 1) -> dict[str, float]:
+    """How far the least discrepancy falls from the first size with a success to the last: its share, by class set."""
+    made = {}
+    for name in CLASS_SETS:
+        line = [row["lowest"] for row in lowest_so_far(rows) if (row["p"], row["attack"]) == (p, name)]
+        if line:
+            made[name] = 1 - line[-1] / line[0]
+    return made
+
+
+def moved_maps(model: nn.Module, x: Tensor, y: Tensor, *, eps: Sequence[float]) -> list[dict[str, Explained]]:
+    """The top-k AAI of Table 2 on one image, for every perturbation size: 'x' and 'AAI', with the CAM of class y.
+
+    Arguments as `sneaking`. There is no random start.
+    """
+    sizes = torch.tensor(eps, dtype=x.dtype, device=x.device)
+    images = aai(model, x.repeat(len(eps), 1, 1, 1), y.repeat(len(eps)), eps=sizes, **AAI)
+    return [explain_versions(model, {"x": x, "AAI": one[None]}, y[:, None], {"CAM": cam}) for one in images]
+
+
+def first_fooled(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: float, limit: int | None = None
+) -> int:
+    """The first image that is classified right and that ten steps of targeted PGD turn into its target.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for i in range(len(x) if limit is None else min(limit, len(x))):
+        one = slice(i, i + 1)
+        if int(predictions(model, x[one])) != int(y[i]):
+            continue
+        x_adv = pgd(model, x[one], target[one], eps=eps, alpha=eps / 5, steps=10, targeted=True)
+        if int(predictions(model, x_adv)) == int(target[i]):
+            return i
+    raise ValueError(f"no image is classified right and then fooled at eps = {eps}.")
+
+
+def _chosen(dataset: data.Dataset, model: nn.Module, eps: float) -> tuple[dict, Tensor, Tensor, Tensor]:
+    """The image of the figures, by rule: the settings that say it, x, y and target, each of one image.
+
+    The first that is classified right and fooled: of R-ImageNet's primates, in the order of the files, with the
+    target fish, as in the paper's figure; of the evaluation subset, with its targets, elsewhere.
+    """
+    if dataset.name == "restricted_imagenet":
+        primate, fish = (dataset.classes.index(name) for name in ("primate", "fish"))
+        index = torch.nonzero(dataset.test.labels == primate).flatten()
+        x, y = dataset.test.x(index), dataset.test.labels[index]
+        target, rule = torch.full_like(y, fish), "first primate that is classified right and fooled"
+    else:
+        subset = dataset.evaluation_subset()
+        index, x, y, target = subset.index, subset.x, subset.y, subset.target
+        rule = "first of the evaluation subset that is classified right and fooled"
+    i = first_fooled(model, x, y, target, eps=eps)
+    said = {"rule": rule, "position": i, "test_image": int(index[i]), "true": dataset.classes[int(y[i])],
+            "target": dataset.classes[int(target[i])]}  # fmt: skip
+    return said, x[i : i + 1], y[i : i + 1], target[i : i + 1]
+
+
+def figure_record(
+    figure: str, dataset: data.Dataset, model_name: str, model: nn.Module, *, folder: str | Path = records.RESULTS
+) -> Path:
+    """Computes a figure on one dataset and writes its record.
+
+    Args:
+        figure: 'figure1', or 'figure2'.
+        dataset: with the released network `model` of the architecture `model_name`.
+
+    Returns:
+        The record's path; see `read_versions` and `read_curves`.
+    """
+    eps, sizes = UNITS[dataset.name, model_name]
+    began = time.perf_counter()
+    image, x, y, target = _chosen(dataset, model, eps)
+    settings = {
+        "measurement": figure, "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
+        "model": model_name, "networks": "released", "method": "Normal", "weights": predict.fingerprint(model),
+        "image": image, "attack": {"norm": "linf", "eps": eps, "alpha": eps / 5, "steps": 10, "targeted": True},
+        "stored": f"8 bits a value; images over {IMAGE_SIDE[figure]}, maps over {MAP_SIDE} pixels averaged over blocks",
+    }  # fmt: skip
+    if figure == "figure1":
+        settings |= {"interpreters": list(FIGURE1), "ig_steps": IG_STEPS}
+        rows = version_rows(figure1(model, x, y, target, eps=eps), IMAGE_SIDE[figure])
+    else:
+        norms = (1, 2) if dataset.name != "restricted_imagenet" else (1,)
+        settings |= {"eps": list(sizes), "p": list(norms), "isa": "settings of the released code, batch of one"}
+        found = {p: sneaking(model, x, y, target, eps=sizes, p=p) for p in norms}
+        rows = [{"bound": found[1].bound}, *(row for each in found.values() for row in each.rows)]
+        rows += version_rows(found[1].versions[sizes.index(eps)], IMAGE_SIDE[figure])
+    family = f"{figure}-{dataset.name}-{model_name}-released"
+    record = records.Record(family, settings, rows, storage.provenance(time.perf_counter() - began))
+    return records.write(record, folder)
+
+
+def measure_figure(
+    figure: str,
+    *,
+    data_dir: str | Path | None = None,
+    networks_dir: str | Path | None = None,
+    folder: str | Path = records.RESULTS,
+) -> list[Path]:
+    """`figure_record` on the released Normal networks; a dataset that is not there is left out, which is said.
+
+    Raises:
+        FileNotFoundError: no released networks, or no dataset.
+    """
+    paths = []
+    for name, model in UNITS:
+        network = released.read_network(released.find(name, model, "Normal", networks_dir))
+        try:
+            dataset = data.load(name, data_dir)
+        except data.DataError as error:
+            print(f"{figure} on {name} is left out: {error}", file=sys.stderr)
+            continue
+        paths.append(figure_record(figure, dataset, model, network, folder=folder))
+    if not paths:
+        raise FileNotFoundError(f"No dataset for {figure}; see above.")
+    return paths

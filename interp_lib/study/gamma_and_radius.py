@@ -1,0 +1,108 @@
+"""The release's networks with other gammas, radii of training and runs, beside those of the tables.
+
+The paper compares its methods at one radius of training, with one network each. The release holds more: Adv and Int
+trained in balls of several radii, Int with several gammas, and second runs at the paper's settings. Here the rows of
+both kinds of record, `released` and `sweeps`, become one table.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from ..paper import GAMMA
+from .measure import TRAINING_EPS
+from .records import Record
+
+
+def rows_of_small(found: Iterable[Record], measurement: str, dataset: str) -> list[dict]:
+    """All measured rows of the release's Small networks trained by Normal, Adv and Int on one dataset.
+
+    Args:
+        found: records.
+        measurement: 'pgd', 'many', 'starts' or 'aai'.
+        dataset: 'mnist' or 'cifar10'.
+
+    Returns:
+        The records' rows, each with gamma, radius and run. Those of the tables have the paper's: gamma 0.01 for Int
+        and 0 for Normal, the radius of training, run 1. Adv has gamma None; Normal has radius 0.
+    """
+    rows = []
+    for record in found:
+        s = record.settings
+        if (s["measurement"], s.get("dataset"), s.get("model")) != (measurement, dataset, "small"):
+            continue
+        if s["networks"] not in ("released", "sweeps") or s.get("interpreter", "CAM") != "CAM":
+            continue
+        for row in record.rows:
+            if row["method"] not in ("Normal", "Adv", "Int"):
+                continue
+            usual = {"gamma": {"Normal": 0.0, "Adv": None, "Int": GAMMA}[row["method"]], "run": 1,
+                     "radius": 0.0 if row["method"] == "Normal" else TRAINING_EPS[dataset]}  # fmt: skip
+            rows.append({**usual, **row})
+    return rows
+
+
+def choose(rows: Iterable[dict], **wanted: float | str | None) -> list[dict]:
+    """The rows with these values, numbers up to rounding; in the order of gamma, radius, run and eps.
+
+    Args:
+        rows: of `rows_of_small`.
+        wanted: column = value, or column = a list of values.
+    """
+
+    def agrees(value, other) -> bool:
+        return abs(value - other) < 1e-6 if isinstance(value, float) and isinstance(other, float) else value == other
+
+    def right(row: dict) -> bool:
+        return all(
+            any(agrees(row.get(key), value) for value in (values if isinstance(values, list) else [values]))
+            for key, values in wanted.items()
+        )
+
+    return sorted(filter(right, rows), key=lambda r: (r["gamma"] or 0, r["radius"], r["run"], r["eps"]))
+
+
+def gamma_rows(found: Sequence[Record], measurement: str = "pgd", *, dataset: str = "mnist") -> list[dict]:
+    """The rows of Figure A1 on the networks that were released for it: Int with each gamma at the paper's radius.
+
+    Args:
+        found: records.
+        measurement: 'pgd' for the paper's 200 images, 'many' for 2,000.
+        dataset: 'mnist' or 'cifar10'.
+
+    Returns:
+        Rows with gamma, run, eps, accuracy, se and n, under 200 steps; gamma = 0 is Normal.
+
+    Source: Appendix C.
+    """
+    rows = choose(rows_of_small(found, measurement, dataset), steps=200)
+    return [*choose(rows, method="Normal"), *choose(rows, method="Int", radius=TRAINING_EPS[dataset])]
+
+
+def front_points(found: Sequence[Record], measurement: str = "many", *, dataset: str = "cifar10") -> list[dict]:
+    """A row for each network of Adv and Int: clean accuracy beside the accuracy at the paper's radius of training.
+
+    Returns:
+        Rows with method, radius, gamma (0 for Adv), run, n, clean, robust, their standard errors `clean se` and
+        `robust se`, and `right`, what the network makes of each attacked image, see `records.pack`; in the order of
+        method, radius, gamma and run.
+    """
+    names = ("method", "radius", "gamma", "run")
+    rows = [{**row, "gamma": row["gamma"] or 0.0} for row in rows_of_small(found, measurement, dataset)]
+    part = lambda eps: {tuple(row[name] for name in names): row for row in choose(rows, method=["Adv", "Int"], eps=eps)}
+    clean, robust = part(0.0), part(TRAINING_EPS[dataset])
+    points = []
+    for key in sorted(clean.keys() & robust.keys()):
+        numbers = {
+            f"{name}{suffix}": row[column]
+            for name, row in (("clean", clean[key]), ("robust", robust[key]))
+            for suffix, column in (("", "accuracy"), (" se", "se"))
+        }
+        points.append(
+            {**dict(zip(names, key, strict=True)), **numbers, "n": robust[key]["n"], "right": robust[key]["right"]}
+        )
+    return points
+
+
+def radius_rows(found: Sequence[Record], measurement: str, radii: Sequence[float], **wanted) -> list[dict]:
+    """Rows of Adv and of Int with the paper's gamma, trained on MNIST in balls of these radii; see `choose`."""
+    rows = rows_of_small(found, measurement, "mnist")
+    return choose(rows, method=["Adv", "Int"], gamma=[None, GAMMA], radius=list(radii), **wanted)

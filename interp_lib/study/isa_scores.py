@@ -1,0 +1,187 @@
+"""NDS and NSL of sneaking attacks as rows, as Table 1 has them."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks.ascent import clipped
+from ..attacks.interpretability_sneaking import (
+    CLASS_SETS,
+    class_set,
+    isa_over_eps,
+    margin,
+    margin_attack,
+    released_settings,
+)
+from ..attacks.smallest_perturbation import MinimalAttack, minimal_eps
+from ..data import EvaluationSubset
+from ..discrepancies import normalised_discrepancy
+from ..interpreters.class_activation_maps import cam, gradcam_pp_release, representation
+from ..interpreters.integration import integrated_gradients_release
+from ..models.predict import evaluating
+from ..values import check_choice, check_each, check_number, check_whole
+from .accuracy import check_subset
+from .nds_nsl import from_record, image_scores, isa_scores, to_record
+
+# The paper's names. Its GradCAM++ and its IG are the released code's, see `interpreters`.
+INTERPRETERS = {
+    "CAM": cam, "GradCAM++": gradcam_pp_release, "IG": integrated_gradients_release, "Repr": representation,
+}  # fmt: skip
+
+
+MAPS = ("CAM", "GradCAM++", "Repr")
+
+
+PENALTIES = (1.1, 1.2, 1.4, 1.6)
+
+
+BATCH = 100  # images in the released code's batch, which its step depends on
+
+
+IG_SCALE = 1.0
+
+
+def isa_rows(
+    model: nn.Module,
+    subset: EvaluationSubset,
+    *,
+    interpreters: Sequence[str] = MAPS,
+    norms: Sequence[int] = (1, 2),
+    class_sets: Sequence[str] = CLASS_SETS,
+    penalties: Sequence[float] = PENALTIES,
+    images: int | None = None,
+    at_once: int | None = None,
+    held: Sequence[dict] = (),
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[list[dict]]:
+    """NDS and NSL of targeted ISAs for every interpreter, norm and set of classes, as in Table 1.
+
+    eps* of every image is the smallest at which the plain attack succeeds; then come ISAs of penalty * eps*, each
+    with the largest weight on the discrepancy at which it succeeds. A point counts when the target beats the true
+    class on x' and does not on x. Settings as of the released code, see `attacks.released_settings`; the step is
+    that of 100 images in a batch, however many there are.
+
+    Args:
+        subset: images, labels and targets, on the model's device.
+        interpreters: names in `INTERPRETERS`.
+        norms, class_sets: p and C of eq. (3). Repr has no classes and stands with '2-class', as in the paper.
+        penalties: multiples of eps*; the paper's list is not known, its last is 1.6.
+        images: how many of the subset to measure, the first ones; all where not given.
+        at_once: how many of them at a time, all measures of these before the next; all where not given.
+        held: rows of an earlier run with the same settings; their images are not measured again.
+        progress: called with the number of images of a measure that are done, held ones included.
+
+    Yields:
+        All rows so far, whenever one more measure of some images is done; nothing where `held` has them all. A row
+        for every measure: interpreter, measure ('l1:2-class'), squared_score, n images kept of those measured, the
+        fields of `nds_nsl.IsaScores`, None where too few are kept; at_cap, the share of searches that ended at the
+        largest weight they can reach (an image whose target leads already has none); and each, see
+        `nds_nsl.to_record`. In l2 there are two, one with the squared norm as score.
+
+    Raises:
+        TypeError, ValueError: see `checks`.
+
+    Source: Table 1, Appendix D.
+    """
+    check_subset(subset)
+    check_each(interpreters, "interpreters", check_choice, tuple(INTERPRETERS))
+    check_each(norms, "norms", check_choice, (1, 2))
+    check_each(class_sets, "class_sets", check_choice, CLASS_SETS)
+    check_each(penalties, "penalties", check_number, 0, above=True)
+    check_whole(len(subset.x) if images is None else images, "images", 1, len(subset.x))
+    check_whole(1 if at_once is None else at_once, "at_once", 1)
+    x, y, target = subset.x, subset.y, subset.target
+    images = len(x) if images is None else images
+    report = progress or (lambda _: None)
+    rows = {(row["interpreter"], row["measure"], row["squared_score"]): row for row in held}
+    measures = [(name, p, classes) for name in interpreters for p in norms
+                for classes in (class_sets if name != "Repr" else ("2-class",))]  # fmt: skip
+    for start in range(0, images, at_once or images):
+        stop, eps_search = min(start + (at_once or images), images), None
+        for name, p, classes in measures:
+            key = (name, f"l{p}:{classes}", False)
+            begin = max(start, rows[key]["measured"] if key in rows else 0)
+            if begin < stop:
+                part = slice(begin, stop)
+                if eps_search is None or len(eps_search.eps) != stop - begin:
+                    eps_search = _smallest_eps(model, x[part], y[part], target[part])
+                found, at_cap = _isa_of_images(
+                    model, x[part], y[part], target[part], eps_search,
+                    name=name, p=p, classes=classes, penalties=penalties,
+                )  # fmt: skip
+                for squared, each in enumerate(found):
+                    key = (name, f"l{p}:{classes}", bool(squared))
+                    rows[key] = _isa_row(key, rows.get(key), each, at_cap)
+                yield list(rows.values())
+            report(stop - start)
+
+
+def plain_attack(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> Callable[[Tensor], Tensor]:
+    """The attack of Table 1 that leaves the maps alone, eps (N,) -> x': ten steps, which shrink with the gradient."""
+    direction = clipped(1000 / BATCH)
+    return lambda eps: margin_attack(model, x, y, target, eps=eps, alpha=0.2 * eps, steps=10, direction=direction)
+
+
+def _smallest_eps(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> MinimalAttack:
+    """eps* of the plain attack."""
+    with evaluating(model), torch.no_grad():
+        return minimal_eps(plain_attack(model, x, y, target), lambda x_adv: margin(model(x_adv), target) < 0, x)
+
+
+def _isa_of_images(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor, plain: MinimalAttack, *, name: str, p: int, classes: str,
+    penalties: Sequence[float],
+) -> tuple[list[Tensor], float]:  # fmt: skip
+    """`nds_nsl.image_scores` of one measure, for p = 2 also of the squared score; and the share of gamma at its cap."""
+    interpreter = INTERPRETERS[name]
+    with evaluating(model), torch.no_grad():
+        able = ~_leads(model, x, y, target)  # where the target leads on x itself no point counts: nothing to search
+        each = [torch.zeros(len(x), 3, dtype=torch.float64) for _ in range(p)]
+        if not able.any():
+            return each, 0.0
+        x, y, target = x[able], y[able], target[able]
+        eps = (torch.tensor(penalties).to(x)[:, None] * plain.eps[able]).clamp(max=1)
+        of = class_set(classes, y, target, model.num_classes)
+        clean = interpreter(model, x, of)
+        settings = released_settings(eps, p=p, batch=BATCH, scale=released_scale(name, clean, p))
+        found = isa_over_eps(model, x, y, target, interpreter=interpreter, classes=of, **settings)
+        attacks = [plain.x_adv[able], *found.x_adv]
+        sizes = torch.stack([(x_adv - x).abs().flatten(1).amax(1) for x_adv in attacks], 1)
+        counts = torch.stack([_leads(model, x_adv, y, target, ties=True) for x_adv in attacks], 1)
+        maps = [interpreter(model, x_adv, of) for x_adv in attacks]
+        largest = settings["gamma_first"] * 2 ** (settings["rounds"] - 1)
+        at_cap = float((found.gamma > 0.999 * largest).double().mean(0).sum()) / len(able)
+    for squared in range(p):
+        scores = torch.stack([normalised_discrepancy(clean, m, p, bool(squared)) for m in maps], 1)
+        each[squared][able.cpu()] = image_scores(scores, sizes, counts).cpu()
+    return each, at_cap
+
+
+def released_scale(name: str, maps: Tensor, p: int) -> float:
+    """What a map is multiplied by in the released code's D: u for CAM and GradCAM++, plain sums there, 1 for IG.
+
+    Repr is summed over its K channels there: K with l1, sqrt(K) with the square of l2.
+    """
+    if name == "IG":
+        return IG_SCALE
+    return maps.shape[1] ** (1 / p) if name == "Repr" else maps[0, 0].numel()
+
+
+def _isa_row(key: tuple, before: dict | None, each: Tensor, at_cap: float) -> dict:
+    """A row with the images of `each` after those of the row before."""
+    earlier, share = (before["each"], before["at_cap"]) if before else ([], 0.0)
+    together = earlier + to_record(each)
+    scores = isa_scores(from_record(together))._asdict()
+    scores = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+    at_cap = (share * len(earlier) + at_cap * len(each)) / len(together)
+    return {"interpreter": key[0], "measure": key[1], "squared_score": key[2], "n": scores.pop("images"),
+            "measured": len(together), **scores, "at_cap": at_cap, "each": together}  # fmt: skip
+
+
+def _leads(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, ties: bool = False) -> Tensor:
+    """Whether the target beats the true class, or with `ties` is not behind it: bool (N,)."""
+    logits = model(x)
+    lead = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+    return lead >= 0 if ties else lead > 0

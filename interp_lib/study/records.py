@@ -1,0 +1,218 @@
+"""Result records: what was measured, with every setting and where it comes from; and their comparison with the paper.
+
+A record is one JSON file:
+
+    {"schema": 1, "name": ..., "settings": {...}, "provenance": {...}, "rows": [{...}, ...]}
+
+`settings` is everything that decides the numbers; the record's name ends in eight digits of its hash, so the same
+settings always give the same file and other settings never overwrite it. `rows` are tidy: one dictionary a number.
+A row is a line of the file, so that two records can be told apart with `diff`.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..reading import FileError, printable, read_json
+from ..storage import write_atomically
+
+SCHEMA = 1
+
+RESULTS = Path("results")
+
+
+LARGEST_RECORD = 2**24  # bytes; of the committed ones the longest has 270,000
+
+
+# What a row may hold under a name. Counts are whole; a rank correlation rounds to a little more than 1.
+_COUNTS = {"n": 0, "n_all": 0, "correct": 0, "measured": 0, "steps": 0, "starts": 1, "seed": 0, "run": 1, "epochs": 0,
+           "draw": 0}  # fmt: skip
+
+_RANGES = {"eps": (0, 1), "radius": (0, 1), "accuracy": (0, 1), "at_cap": (0, 1), "gamma": (0, math.inf),
+           "se": (0, math.inf), "tau": (-1 - 1e-9, 1 + 1e-9), "tau_all": (-1 - 1e-9, 1 + 1e-9),
+           "nds": (-math.inf, math.inf), "nsl": (-math.inf, math.inf)}  # fmt: skip
+
+_MEANS = ("tau", "tau_all", "se", "nds", "nsl")  # None where no image was left
+
+_WORDS = frozenset(("method", "schedule", "measure", "form", "activation"))
+
+
+# The names that tell a row from the others of its record; everything else is measured.
+_LABELS = (*sorted(_WORDS), "seed", "gamma", "radius", "run", "epochs", "eps", "steps", "starts", "draw", "interpreter",
+           "squared_score", "climbs", "library", "map")  # fmt: skip
+
+
+# The names that a row needs, by measurement, and those that its settings need.
+_ACCURACY = ("method", "eps", "steps", "correct", "n")
+
+_NEEDED = {
+    **dict.fromkeys(("pgd", "many", "fgsm", "seen", "clean"), _ACCURACY),
+    **dict.fromkeys(("starts", "fine"), (*_ACCURACY, "starts")), "rounding": (*_ACCURACY, "draw"),
+    "aai": ("method", "interpreter", "eps", "tau", "n"), "aai-printed": ("method", "form", "eps", "tau", "n"),
+    **dict.fromkeys(("isa", "isa-again"), ("method", "interpreter", "measure", "squared_score", "nds", "nsl", "n")),
+    "softplus": ("method", "activation", "correct", "n"),
+}  # fmt: skip
+
+_SETTINGS = ("dataset", "model", "networks", "title")
+
+
+class RecordError(FileError):
+    """A file that is not a whole record of this schema."""
+
+
+@dataclass
+class Record:
+    """A measurement: `family` names the file, `settings` decide the numbers, `rows` are the numbers."""
+
+    family: str
+    settings: dict
+    rows: list[dict] = field(default_factory=list)
+    provenance: dict = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The family and eight digits of the sha256 of the settings."""
+        return f"{self.family}-{hashlib.sha256(_dump(self.settings).encode()).hexdigest()[:8]}"
+
+
+def _dump(value) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def fault(record: Record) -> str:
+    """What is impossible in a record, in words, or '': a count beyond its n, a value out of range, a row twice."""
+    if not all(isinstance(part, dict) for part in (record.settings, record.provenance)):
+        return "its settings or its provenance are no dictionary"
+    if not isinstance(record.rows, list) or not all(isinstance(row, dict) for row in record.rows):
+        return "its rows are not dictionaries"
+    measurement = record.settings.get("measurement")
+    if not isinstance(measurement, str):
+        return "its settings lack 'measurement'"
+    for name in _SETTINGS if measurement in _NEEDED else ():
+        if not isinstance(record.settings.get(name), str):
+            return f"its settings lack {name!r}"
+    if (wrong := _out_of_range("seconds", record.provenance.get("seconds", 0), 0, math.inf)) and record.provenance:
+        return wrong
+    seen = set()
+    for number, row in enumerate(record.rows, 1):
+        label = {name: row[name] for name in _LABELS if name in row} if "method" in row else row
+        wrong = _fault(row, _NEEDED.get(measurement, ()))
+        key = tuple((name, value if type(value) in (int, float, str) else repr(value)) for name, value in label.items())
+        if wrong or key in seen:
+            which = ", ".join(f"{name} {value}" for name, value in label.items() if name in _LABELS)
+            return f"row {number} ({printable(which, 200)}): {wrong or 'it is there twice'}"
+        seen.add(key)
+    return ""
+
+
+def _fault(row: dict, needed: Iterable[str]) -> str:
+    """What is impossible in one row."""
+    for name in needed:
+        if name not in row:
+            return f"it lacks {name!r}"
+    for name in _WORDS.intersection(row):
+        if not isinstance(row[name], str):
+            return f"{name} must be a word; got {printable(row[name], 30)}"
+    for name in _COUNTS.keys() & row.keys():
+        if type(row[name]) is not int or not _COUNTS[name] <= row[name] < 10**9:
+            return f"{name} must be a whole number from {_COUNTS[name]}; got {printable(row[name], 30)}"
+    for name in _RANGES.keys() & row.keys():
+        value = row[name]
+        if name in _MEANS and (value is None or not needed and isinstance(value, list)):
+            continue  # no image was left; or a figure's, one for every class set
+        if wrong := _out_of_range(name, value, *_RANGES[name]):
+            return wrong
+    if "correct" in row and "n" not in row:
+        return "it lacks 'n'"
+    if "n" in row:
+        n = row["n"]
+        if "correct" in row and not 0 < n >= row["correct"]:
+            return f"correct {row['correct']} of n {n} images"
+        if "accuracy" in row and "correct" in row and abs(row["accuracy"] - row["correct"] / n) > 1e-9:
+            return f"accuracy {row['accuracy']} where {row['correct']} of {n} are correct"
+        if isinstance(row.get("right"), str) and "correct" in row:
+            digits = row["right"]
+            if len(digits) != -(-n // 4) or not set(digits) <= set("0123456789abcdef"):
+                return f"right must be {-(-n // 4)} hexadecimal digits, four images each"
+            if int(digits, 16).bit_count() != row["correct"]:
+                return f"right marks {int(digits, 16).bit_count()} images where {row['correct']} are correct"
+        for name in ("tau", "nds", "nsl"):
+            if name in row and (row[name] is None) != (n == 0):
+                return f"{name} is {row[name]} over n {n} images"
+    return ""
+
+
+def _out_of_range(name: str, value, low: float, high: float) -> str:
+    """That a value is no finite number in low .. high; '' where it is."""
+    if type(value) in (int, float) and low <= value <= high and abs(value) < 1e300:  # NaN is in no range
+        return ""
+    bounds = f"in {low:.3g} .. {high:.3g}" if math.isfinite(high) else f"from {low:g}" if math.isfinite(low) else ""
+    return f"{name} must be a finite number{bounds and ' '}{bounds}; got {printable(value, 30)}"
+
+
+def write(record: Record, folder: str | os.PathLike = RESULTS) -> Path:
+    """Writes a record atomically, one row a line.
+
+    Returns:
+        Its path, folder / name.json.
+
+    Raises:
+        OSError: see `write_atomically`.
+        ValueError: a number in it is NaN or infinite.
+    """
+    path = Path(folder) / f"{record.name}.json"
+    rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in record.rows)
+    head = {
+        "schema": SCHEMA,
+        "name": record.name,
+        "settings": record.settings,
+        "provenance": record.provenance,
+    }
+    text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n'
+    write_atomically(path, text.encode())
+    return path
+
+
+def read(path: str | os.PathLike) -> Record:
+    """A record from its file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        RecordError: half-written, of another schema, renamed, edited so that name and settings disagree, or with
+            numbers that cannot be, see `fault`.
+    """
+    path = Path(path)
+    try:
+        content = read_json(path, LARGEST_RECORD)
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise RecordError(f"it is not of schema {SCHEMA}")
+        record = Record(path.stem[:-9], content["settings"], content["rows"], content["provenance"])
+        if not (content["name"] == record.name == path.stem):
+            raise RecordError(f"its name, its settings ({record.name}) and its inner name ({content['name']}) disagree")
+        if wrong := fault(record):
+            raise RecordError(wrong)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise RecordError(f"{path} is no whole result record: {reason}. Delete it and measure again.") from None
+    return record
+
+
+def read_all(folder: str | os.PathLike = RESULTS) -> list[Record]:
+    """Every record of a folder, in order of name. Raises RecordError for the first file that is none."""
+    return [read(path) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def pack(right: Iterable[bool]) -> str:
+    """Yes or no for every image as hexadecimal digits, four images a digit, the first in its highest bit."""
+    bits = "".join("01"[bool(yes)] for yes in right)
+    bits += "0" * (-len(bits) % 4)
+    return f"{int(bits, 2):0{len(bits) // 4}x}" if bits else ""
+
+
+def unpack(digits: str, n: int) -> list[bool]:
+    """What `pack` was given, for n images."""
+    return [bit == "1" for bit in "".join(f"{int(digit, 16):04b}" for digit in digits)[:n]]

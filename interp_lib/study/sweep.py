@@ -1,0 +1,155 @@
+"""One record of one measurement over many networks, grown row by row."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .. import paper, storage
+from ..models import predict, released, trained
+from ..models.architectures import GlobalPoolNetwork
+from ..models.names import NETWORKS
+from . import records
+
+DESCRIPTION = {"dataset": str, "method": str, "schedule": str, "seed": int, "gamma": (int, float)}  # in a .json of ours
+
+
+RowsOf = Callable[[GlobalPoolNetwork, list[dict], Callable[[int], object]], Iterable[list[dict]]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to measure: its labels (the first columns of its rows), its weights' fingerprint and how to load it."""
+
+    dataset: str
+    model: str
+    labels: dict
+    path: Path
+
+    def load(self) -> GlobalPoolNetwork:
+        if self.path.suffix == ".pkl":
+            return released.read_network(self.path)
+        return trained.load(self.path)[0]
+
+
+def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Network]:
+    """The networks of a source, in the order of the paper's tables.
+
+    Args:
+        source: 'released', those of the tables; 'sweeps', the release's networks with other gammas, radii, runs or
+            epochs, see `released.other_networks`; or 'ours'.
+        folder: where they are; see `released.released_dir`, for 'ours' the folder networks/.
+
+    Raises:
+        FileNotFoundError: no folder of released networks.
+        ValueError: an unknown source.
+    """
+    if source == "released":
+        for dataset, model, method in released.available(folder):
+            yield Network(dataset, model, {"method": method}, released.find(dataset, model, method, folder))
+    elif source == "sweeps":
+        for other in released.other_networks(folder):
+            labels = {key: getattr(other, key) for key in ("method", "gamma", "radius", "run", "epochs")}
+            labels = {key: value for key, value in labels.items() if value is not None}
+            yield Network(other.dataset, other.model, labels, other.path)
+    elif source == "ours":
+        hows = [(trained.load(path)[1], path) for path in trained.available(folder or NETWORKS)]
+        for how, path in hows:
+            if missing := sorted({"dataset", "method"} - how.keys()):
+                raise trained.NetworkError(f"{path}: the .json beside it does not say {' and '.join(missing)}.")
+            for key in DESCRIPTION.keys() & how.keys():
+                if isinstance(how[key], bool) or not isinstance(how[key], DESCRIPTION[key]):
+                    raise trained.NetworkError(f"{path}: the .json beside it says {key} {how[key]!r}.")
+        for how, path in sorted(hows, key=lambda pair: row_order(pair[0])):
+            labels = {key: how[key] for key in ("method", "seed", "schedule", "gamma") if key in how}
+            yield Network(how["dataset"], how["model"], labels, path)
+    else:
+        raise ValueError(f"networks are 'released', 'sweeps' or 'ours'; got {source!r}.")
+
+
+def row_order(row: dict) -> tuple:
+    """Rows stand in the order of the paper's tables, other methods after them; then by what varies within a method."""
+    method = row["method"]
+    position = released.METHODS.index(method) if method in released.METHODS else len(released.METHODS)
+    varied = row.get("schedule", ""), row.get("radius", 0), row.get("gamma", paper.GAMMA), row.get("seed", 0)
+    return position, method, *varied, row.get("run", 0), row.get("epochs", 0)
+
+
+def once(rows_of: Callable[[GlobalPoolNetwork, Callable[[int], object]], list[dict]]) -> RowsOf:
+    """For `grow`: all rows of a network at a time, or none where some are held."""
+    return lambda network, held, progress: () if held else (rows_of(network, progress) for _ in range(1))
+
+
+def grow(
+    settings: dict,
+    found: Sequence[Network],
+    rows_of: RowsOf,
+    total: int,
+    *,
+    unit: str = "step",
+    folder: str | Path,
+    device: str,
+) -> Path:
+    """Measures every network that the record of these settings does not hold yet, and writes whenever rows come.
+
+    Args:
+        settings: of the record; `measurement`, `dataset`, `model` and `networks` name its family.
+        rows_of: (network, rows that the record holds of it, progress) -> all its rows, again each time that there
+            are more; without labels; calls progress with the number of steps done. See `once`.
+        total: steps of one network, in `unit`.
+
+    Returns:
+        The record's path.
+
+    Raises:
+        ValueError: two files of one network, or a network that cannot be measured, by name; what was measured before
+            it is written.
+        OSError: a folder that cannot be written to.
+    """
+    measurement, dataset, model, source = (settings[key] for key in ("measurement", "dataset", "model", "networks"))
+    described: dict[str, Path] = {}
+    for network in found:
+        words = ", ".join(f"{key} {value}" for key, value in network.labels.items())
+        if (first := described.setdefault(words, network.path)) != network.path:
+            raise ValueError(
+                f"{first} and {network.path} would share a line, since both are {dataset}, {model}, {words}; "
+                "move one of them away, or train it with another seed."
+            )
+    empty = records.Record(f"{measurement}-{dataset}-{model}-{source}", settings)
+    path = storage.ready_folder(folder) / f"{empty.name}.json"
+    # Read anew before every writing, and locked until it is written: a second run may measure other networks meanwhile.
+    current = lambda: records.read(path) if path.exists() else records.Record(empty.family, settings)
+    before = current().provenance
+    for network in found:
+        loaded = network.load().to(device)
+        labels = {**network.labels, "weights": predict.fingerprint(loaded)}
+        ours = lambda row, keys=network.labels: all(row.get(key) == value for key, value in keys.items())
+        record = current()
+        held = [row for row in record.rows if ours(row) and row.get("weights") == labels["weights"]]
+        description = f"{measurement.upper()}  {dataset} {model} {network.labels['method']}"
+        began, spent = time.perf_counter(), record.provenance.get("seconds", 0.0)
+        with (
+            tqdm(total=total, desc=f"{description:36}", unit=unit, disable=None, delay=1, file=sys.stderr) as bar,
+            naming(network.path),
+        ):
+            for rows in rows_of(loaded, held, bar.update):
+                with storage.locked(folder):
+                    record = current()
+                    record.rows = [row for row in record.rows if not ours(row)] + [{**labels, **row} for row in rows]
+                    record.rows.sort(key=row_order)
+                    record.provenance = storage.provenance(spent + time.perf_counter() - began, device, before=before)
+                    records.write(record, folder)
+    return path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets an error say which file it is about."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,163 @@
+"""How tight Proposition 1 is: the discrepancy of the smallest successful attacks over what it cannot fall below."""
+
+import copy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import data
+from ..attacks.projected_gradient_descent import pgd
+from ..attacks.smallest_perturbation import minimal_eps
+from ..checks import check_device
+from ..discrepancies import proposition1_bound, two_class_discrepancy
+from ..interpreters.class_activation_maps import cam
+from ..models.predict import evaluating, predictions
+from . import records
+from .isa_scores import BATCH, plain_attack
+from .sweep import Network, find_networks, grow, once
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+DECILES = tuple(k / 10 for k in range(11))
+
+IMAGES = {("mnist", "small"): 1000, ("cifar10", "small"): 1000, ("mnist", "pool"): 1000, ("cifar10", "wresnet"): 200}
+
+ATTACKS = {
+    "pgd": {"name": "pgd", "alpha": "eps / 4"},
+    "isa": {"name": "isa", "targeted": True, "settings": "released", "batch": BATCH, "tau": 0.1},
+}
+
+ROUNDING = 1e-9  # a ratio this far below 1 is float64, not a violation
+
+
+def tightness(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, **search
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both sides of Proposition 1 on smallest-eps adversarial examples.
+
+        D_{2,l1}(x, x')  >=  1/2 (f_t(x) - f_t'(x)),        t' the prediction on x'                  (eq. 5)
+
+    CAM in units of eq. (1); the smallest eps of each image by bisection. Without a target the attack is PGD, ten
+    steps of a quarter of eps, no random start. With one it is the targeted plain attack of Table 1, whose step shrinks
+    with the gradient. It runs in the network's precision, both sides of the inequality in float64.
+
+    Args:
+        model: a complete network, in any mode.
+        x, y: images (N, C, H, W) and labels (N,), all classified right.
+        target: targets t' other than y, (N,), for the plain attack of ISA; an attack that reaches another class fails.
+        search: first, high, rounds of `minimal_eps`.
+
+    Returns:
+        D_{2,l1} and its bound, (N,) float64, NaN where no attack succeeded; and eps*, (N,).
+
+    Raises:
+        TypeError, ValueError: see `checks`.
+
+    Source: Proposition 1; attack of the released code.
+    """
+    if target is None:
+        attack = lambda eps: pgd(model, x, y, eps=eps, alpha=eps / 4, steps=10)
+        succeeded = lambda reached: reached != y
+    else:
+        attack = plain_attack(model, x, y, target)
+        succeeded = lambda reached: reached == target
+    with evaluating(model), torch.no_grad():
+        found = minimal_eps(attack, lambda x_adv: succeeded(predictions(model, x_adv)), x, **search)
+        exact, x, x_adv = copy.deepcopy(model).double(), x.double(), found.x_adv.double()
+        reached = predictions(exact, x_adv)
+        pair = torch.stack([y, reached], 1)
+        apart = two_class_discrepancy(cam(exact, x, pair), cam(exact, x_adv, pair))
+        bound = proposition1_bound(exact(x), y, reached)
+    apart, bound = (torch.where(succeeded(reached), value, torch.nan) for value in (apart, bound))
+    return apart, bound, found.eps
+
+
+def tightness_rows(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, *, at_once: int = 250, progress=None
+) -> list[dict]:
+    """One row a network: how far D_{2,l1} stands above its bound on the images that are classified right.
+
+    Args:
+        x, y, target: as `tightness`; images that are classified wrong are left out.
+        at_once: how many images are attacked together.
+        progress: called with the number of images done.
+
+    Returns:
+        One row: images, right (classified right), n (of these with a successful attack), median, q05, q25, q75, q95,
+        smallest and largest ratio, violations (ratios below 1 by more than rounding), deciles from 0 to 1,
+        and the median eps*; None where there is no success.
+    """
+    right = predictions(model, x) == y
+    ratios, sizes = [torch.empty(0, dtype=torch.float64)], [torch.empty(0)]
+    index = right.nonzero()[:, 0]
+    for part in index.split(at_once) if len(index) else ():
+        apart, bound, eps = tightness(model, x[part], y[part], None if target is None else target[part])
+        success = ~apart.isnan()
+        ratios.append((apart / bound)[success].cpu())
+        sizes.append(eps[success].cpu())
+        if progress:
+            progress(len(part))
+    ratio, eps = torch.cat(ratios), torch.cat(sizes)
+    at = lambda values, q: float(torch.quantile(values, q)) if len(values) else None
+    return [
+        {"images": len(x), "right": int(right.sum()), "n": len(ratio), "median": at(ratio, 0.5),
+         **{f"q{round(100 * q):02}": at(ratio, q) for q in QUANTILES if q != 0.5},
+         "smallest": at(ratio, 0.0), "largest": at(ratio, 1.0), "violations": int((ratio < 1 - ROUNDING).sum()),
+         "deciles": [at(ratio, q) for q in DECILES], "median_eps": at(eps, 0.5)}
+    ]  # fmt: skip
+
+
+def tightness_record(
+    dataset: data.Dataset,
+    model: str,
+    found: Sequence[Network],
+    *,
+    attack: str = "pgd",
+    folder: str | Path = records.RESULTS,
+    n: int | None = None,
+    device: str = "cpu",
+) -> Path:
+    """`tightness_rows` of all networks of one dataset and architecture, on the first n of the evaluation permutation.
+
+    Args:
+        attack: 'pgd', or 'isa' for the plain attack of Table 1 at the subset's targets.
+
+    Returns:
+        The record's path.
+    """
+    n = min(n or IMAGES[dataset.name, model], len(dataset.test))
+    settings = {
+        "measurement": "tightness", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
+        "subset": {"n": n, "seed": 99}, "model": model, "networks": "released", "interpreter": "CAM",
+        "attack": {"norm": "linf", "random_start": False, "steps": 10,
+                   "eps": "smallest, doubling from 0.05 in [0, 1], ten rounds", **ATTACKS[attack]},
+        "score": "D_{2,l1} over 1/2 (f_t - f_t') of Proposition 1, t' the prediction on x'",
+    }  # fmt: skip
+    subset = dataset.evaluation_subset(n).to(device)
+    target = subset.target if attack == "isa" else None
+    rows = once(lambda network, progress: tightness_rows(network, subset.x, subset.y, target, progress=progress))
+    return grow(settings, found, rows, n, unit="image", folder=folder, device=device)
+
+
+def measure_tightness(
+    data_dir=None, networks_dir=None, folder: str | Path = records.RESULTS, *, device: str | None = None
+) -> list[Path]:
+    """`tightness_record` of every released network whose dataset is there, the cheapest first.
+
+    Raises:
+        FileNotFoundError: no released networks.
+        data.DataError: a dataset is missing or wrong.
+    """
+    device = check_device(device)
+    everything, paths = list(find_networks("released", networks_dir)), []
+    for dataset, model in IMAGES:
+        found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
+        if found:
+            print(f"{dataset} {model}: {len(found)} networks", file=sys.stderr)
+            loaded, where = data.load(dataset, data_dir), {"folder": folder, "device": device}
+            for attack in ATTACKS if (dataset, model) == ("mnist", "small") else ("pgd",):
+                paths.append(tightness_record(loaded, model, found, attack=attack, **where))
+    return paths

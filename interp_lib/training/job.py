@@ -1,0 +1,102 @@
+"""Training as a job: networks that are wanted, each with its checkpoint, log and record."""
+
+import sys
+from pathlib import Path
+
+from .. import places, storage
+
+
+def differs(how: dict, asked: dict) -> str:
+    """In which settings, other than those of its name, a network was trained otherwise than asked; '' where in none."""
+    defaults = {"precision": "float32", "kept": "last"}  # of networks that were trained before there was a choice
+    said = [f"{key} {how.get(key, defaults[key])}" for key in asked if how.get(key, defaults[key]) != asked[key]]
+    return f", but with {', '.join(said)}; name another folder by --out" if said else ""
+
+
+def train(
+    wanted: list, *, data_dir=None, resume: bool = True, device: str | None = None, keep: str = "last",
+    precision: str = "float32", tensorboard: Path | None = None, at_once: bool | None = None,
+) -> None:  # fmt: skip
+    """Trains networks and stores each, with a checkpoint beside it while it runs.
+
+    Args:
+        wanted: (name, path) of each; all of one dataset.
+        at_once: all at the same time, see `together`, or one by one; where not given, as the device likes it.
+    """
+    import torch
+
+    from .. import data, models
+    from ..checks import check_device
+    from ..models import trained
+    from ..schedule import Schedule
+    from .loop import train as train_alone
+    from .run import Run
+    from .together import fit_together
+
+    device = check_device(device)
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch cannot say
+    if (precision, device, able.get("amx_bf16")) == ("bfloat16", "cpu", False):
+        print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)
+    dataset = data.load(wanted[0][0].dataset, data_dir, device=device)
+
+    def begun(name, path: Path):
+        model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed).to(device)
+        checkpoint = storage.ready_folder(path.parent) / f"{path.stem}.checkpoint"
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+        reports = [scalars(tensorboard / name.slug)] if tensorboard else []
+        if not sys.stderr.isatty():
+            reports.append(lambda row: log_epoch(name.slug, row))
+        schedule = Schedule.load(name.schedule, name.dataset)
+        report = lambda row: [say(row) for say in reports]
+        settings = {"gamma": name.gamma, "seed": name.seed, "precision": precision, "keep": keep}
+        return Run(model, dataset, name.method, schedule, checkpoint=checkpoint, report=report, **settings)
+
+    def store(run, name, path: Path, together: int = 1) -> None:
+        history = run.history
+        how = {
+            "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
+            "gamma": name.gamma, "seed": name.seed, "schedule": name.schedule, "precision": precision, "kept": keep,
+            **({"trained_together": together} if together > 1 else {}), "history": history,
+            "provenance": storage.provenance(sum(row["seconds"] for row in history), device),
+        }  # fmt: skip
+        trained.save(run.model, path, how)
+        run.checkpoint.unlink(missing_ok=True)
+        accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
+        print(
+            f"{places.shown(path)}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, "
+            f"after {len(history)} epochs"
+        )
+
+    if device.startswith("cuda") if at_once is None else at_once:
+        runs = {begun(*each): each for each in wanted}
+        fit_together(list(runs), finished=lambda run: store(run, *runs[run], len(runs)))
+    else:
+        for each in wanted:
+            run = begun(*each)
+            train_alone(run)
+            store(run, *each)
+
+
+def log_epoch(slug: str, row: dict) -> None:
+    """A line for a log, where there is no progress bar; only of epochs that one waits for."""
+    if row["seconds"] >= 10:
+        loss, accuracy, robust = (row[key] for key in ("loss", "validation_accuracy", "validation_robust"))
+        print(f"{slug}, epoch {row['epoch']}: loss {loss:.4f}, validation accuracy {accuracy:.3f}, {robust:.3f} under "
+              f"attack; {row['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+
+
+def scalars(folder: Path):
+    """A function that writes a row of numbers for TensorBoard, which is optional."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard.") from None
+    writer = SummaryWriter(folder)
+
+    def report(row: dict) -> None:
+        for key, value in row.items():
+            writer.add_scalar(key, value, row["epoch"])
+        writer.flush()
+
+    return report

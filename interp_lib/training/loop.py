@@ -1,0 +1,163 @@
+"""`fit`, the one loop for all methods: schedule, inner maximisation, validation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..attacks.ascent import Objective, ascend, uniform_start
+from ..attacks.projected_gradient_descent import pgd
+from ..checks import NotANumber
+from ..data import Dataset
+from ..models.architectures import GlobalPoolNetwork
+from ..models.predict import count_correct
+from ..models.proof import depends_on_mode, dtype_of
+from ..schedule import Schedule
+from ..values import check_whole
+from .methods import METHODS
+from .run import Run, deferred_interrupt, generator
+
+WATCHED = 1000  # validation images that are attacked after every epoch
+
+FIT_SETTINGS = {"gamma", "seed", "precision", "checkpoint", "keep", "report"}  # see `fit`
+
+
+@contextmanager
+def drawing(run: "Run", step: int, device: torch.device) -> Iterator[None]:
+    """The global generators, which dropout draws from, seeded for one step; at the end as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(generator(run.seed, "layers", step).initial_seed())
+        yield
+
+
+def inner_maximum(
+    objective: Objective, x: Tensor, *, eps: float, schedule: Schedule, generator: torch.Generator
+) -> Tensor:
+    """x' of the min-max problem (9): ascent on `objective` from a uniform random start. (N, C, H, W)."""
+    start = uniform_start(x, eps, generator)
+    return ascend(objective, x, eps=eps, alpha=schedule.attack_alpha, steps=schedule.attack_steps, start=start)
+
+
+def watch(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -> dict:
+    """What an epoch is judged by: accuracy on the validation images, and on some of them under attack.
+
+    The attack is PGD of the schedule's final radius, ten steps of a quarter of it, whatever the ramp has reached, so
+    that epochs can be compared.
+
+    Returns:
+        validation_accuracy, and validation_robust over the first `WATCHED` images.
+    """
+    images, labels = dataset.validation.x().to(dtype_of(model)), dataset.validation.labels
+    x, y, eps = images[:WATCHED], labels[:WATCHED], schedule.eps
+    x_adv = pgd(model, x, y, eps=eps, alpha=eps / 4, steps=10) if eps else x
+    return {
+        "validation_accuracy": count_correct(model, images, labels) / max(len(labels), 1),
+        "validation_robust": count_correct(model, x_adv, y) / max(len(y), 1),
+    }
+
+
+def fit(
+    model: GlobalPoolNetwork,
+    dataset: Dataset,
+    method: str,
+    schedule: Schedule,
+    *,
+    max_steps: int | None = None,
+    **settings,
+) -> list[dict]:
+    """Trains `model` in place; `together.fit_together` trains many at once on a GPU.
+
+    Args:
+        model: on the device of the dataset; any classifier, and for Int and its variants one with a CAM, as
+            `models.adapt` makes of others. What a step does to running statistics `fast.fold.fold_for_training` says.
+        dataset: its `train` split is learnt, its `validation` split watched after every epoch.
+        method: a row of the tables, a key of `methods.METHODS`.
+        schedule: how long and how hard.
+        max_steps: stop, with a checkpoint, after this many training steps.
+        settings: by name, of which each has a default:
+            gamma: the regularisation parameter of Int and its variants.
+            seed: of the order of the images and of the random starts.
+            precision: of `PRECISIONS`, see `fast.fold.fold_for_training`. Validation is in float32 whatever it is.
+            checkpoint: a file written after every epoch and when the run is interrupted; where it exists, training
+                goes on from it. It must come from the same method, gamma, schedule, seed, precision and data.
+            keep: 'last' leaves the weights of the last step, as the paper's networks are; 'best' those of the epoch
+                with the highest `validation_robust`, the first of equals.
+            report: called with every row of the history.
+
+    Returns:
+        One row an epoch: epoch, loss (mean over the epoch), eps, what `watch` sees, and seconds, the wall time of the
+        epoch with its validation, the time between an interruption and the next start left out.
+
+    Raises:
+        TypeError, ValueError: an unknown method, `keep` or `precision`, a number that is none or out of range, a
+            network of other images or classes than the dataset's, a training split smaller than a batch, or a
+            checkpoint of another run.
+        Diverged: the loss or a weight became NaN or infinite; the checkpoint holds the last good state.
+
+    Source: eq. (9), section 5 and Appendix B.
+    """
+    if max_steps is not None:
+        check_whole(max_steps, "max_steps")
+    if strange := set(settings) - FIT_SETTINGS:
+        raise TypeError(f"fit takes {', '.join(sorted(FIT_SETTINGS))}; got {', '.join(sorted(strange))}.")
+    run = Run(model, dataset, method, schedule, **settings)
+    train(run, max_steps)
+    return run.history
+
+
+def train(run: Run, max_steps: int | None = None) -> None:
+    """Takes a run to its end, or as far as `max_steps`; see `fit`."""
+    model, dataset, method, schedule = run.model, run.dataset, run.method, run.schedule
+    stop = run.total if max_steps is None else min(run.total, max_steps)
+    device, order, order_of = dataset.train.labels.device, None, None
+    dtype, random = dtype_of(model), depends_on_mode(model)
+    with (
+        tqdm(
+            total=run.total,
+            initial=run.step,
+            desc=f"{method:12} {dataset.name} {getattr(model, 'name', type(model).__name__)}",
+            unit="step",
+            disable=None,
+        ) as bar,
+        deferred_interrupt() as interrupted,
+    ):
+        while run.step < stop and not interrupted():
+            step, (epoch, position) = run.step, divmod(run.step, run.per_epoch)
+            if order_of != epoch:
+                order, order_of = run.order(epoch).to(device), epoch
+            x, y, eps = dataset.train.x(order[position]), dataset.train.labels[order[position]], schedule.radius(step)
+            x = x.to(dtype)
+            with drawing(run, step, device) if random else nullcontext():
+                problem = METHODS[method](model, x, y, run.gamma, dtype=run.dtype)
+                x_adv = x
+                if problem.objective and eps > 0:
+                    try:
+                        x_adv = inner_maximum(
+                            problem.objective,
+                            x,
+                            eps=eps,
+                            schedule=schedule,
+                            generator=generator(run.seed, "start", step, device),
+                        )
+                    except NotANumber:  # what the weights have come to
+                        raise run.diverged(float("nan"), step) from None
+                loss = problem.loss(x_adv).mean()
+            if not torch.isfinite(loss):
+                raise run.diverged(loss.item(), step)
+            run.optimizer.zero_grad(set_to_none=True)
+            # Nothing else needs a gradient, such as the points of IG-Norm's path, which are leaves as well.
+            loss.backward(inputs=[p for p in model.parameters() if p.requires_grad])
+            run.optimizer.param_groups[0]["lr"] = schedule.rate(step)
+            run.optimizer.step()
+            run.losses.append(loss.item())
+            run.step += 1
+            bar.update()
+            if position + 1 == run.per_epoch:
+                row = run.end_epoch(watch(model, dataset, schedule))
+                bar.set_postfix({"loss": f"{row['loss']:.3f}", "val": f"{row['validation_accuracy']:.3f}",
+                                 "robust": f"{row['validation_robust']:.3f}", "eps": f"{eps:.3f}"})  # fmt: skip
+                run.save()
+        run.save()
+    run.end()

@@ -1,0 +1,215 @@
+"""The training methods, eight of them the paper's tables': the loss of the weights, and the objective of x'.
+
+Training is a min-max problem, eq. (9): for every batch x' climbs an objective inside the ball around x, and the weights
+then descend a loss at that x'. A method is these two and nothing else; `training.fit` is the one loop for all.
+
+Four settings follow the released code, which made the tables, and not the text:
+
+* Int's discrepancy is a plain sum over the CAM's u pixels without the factor 1/2 of eq. (8): its weight gamma = 0.01
+  is 2 u gamma, 0.98 on MNIST and 1.28 on CIFAR-10, in the units of eqs. (1) and (8).
+* p of eq. (8) is the softmax over the classes other than the true one. Neither detaches it.
+* What x' climbs is the whole loss, the terms that do not depend on x' left out.
+* IG-Norm and IG-Norm-Sum integrate the gradient of the batch's mean cross-entropy, which is 1/N of that of an image's
+  own: their penalty has weight 1/N, 1/50 on MNIST and 1/128 on CIFAR-10. Chen et al. (2019), who proposed them, have
+  weights 1 and 0.1; these are `Chen-IG-Norm` and `Chen-IG-Sum-Norm`, which are in none of the paper's tables.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..attacks.ascent import Objective, cross_entropy
+from ..discrepancies import distances, target_free_discrepancy
+from ..fast.fold import fold_for_training
+from ..fast.objective import climbing
+from ..interpreters.integration import PATH_STEPS, path_integral
+from ..models.architectures import GlobalPoolNetwork
+from ..paper import GAMMA
+
+Dtype = torch.dtype | None
+
+
+class Problem(NamedTuple):
+    """The min-max problem of one batch.
+
+    Attributes:
+        loss: x' (N, C, H, W) -> what the weights descend, (N,), whose mean over the batch is meant.
+        objective: x' -> what it climbs, (N,), with no graph to the weights; None for a method without x', whose
+            `loss` takes the batch itself.
+    """
+
+    loss: Callable[[Tensor], Tensor]
+    objective: Objective | None
+
+
+def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
+    """Normal: -log softmax(f(x))_t.
+
+    Args:
+        model: the network; its weights of this moment are folded once for all inner steps. With dropout or batch
+            statistics the loss is of training mode and the objective of evaluation mode, see `fold_for_training`.
+        x: the batch, (N, C, H, W) in [0, 1].
+        y: its labels, int64 (N,).
+        gamma: the regularisation parameter; only Int and its variants have one.
+        dtype: of the convolutions, see `fast.fold.fold_for_training`; None is that of the weights.
+    """
+    free, _ = fold_for_training(model, dtype)
+    return Problem(cross_entropy(free.logits, y), None)
+
+
+def adv(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
+    """Adv: -log softmax(f(x'))_t, which x' climbs as well.
+
+    Arguments: as `normal`. Source: Madry et al. (2018).
+    """
+    free, fixed = fold_for_training(model, dtype)
+    return Problem(cross_entropy(free.logits, y), cross_entropy(fixed.logits, y))
+
+
+def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
+    """TRADES: -log softmax(f(x))_t + KL(softmax f(x) || softmax f(x')), weight 1; x' climbs the second.
+
+    Arguments: as `normal`. Source: Zhang et al. (2019), with 1 / lambda = 1 as in the released code.
+    """
+    free, fixed = fold_for_training(model, dtype)
+    logits = free.logits(x)
+    log_p = logits.log_softmax(1)
+    clean = fixed.logits(x).log_softmax(1).detach() if fixed.differs else log_p.detach()
+
+    def divergence(log_p: Tensor, logits_adv: Tensor) -> Tensor:
+        return (log_p.exp() * (log_p - logits_adv.log_softmax(1))).sum(1)
+
+    objective = lambda x_adv: divergence(clean, fixed.logits(x_adv))
+    return Problem(
+        lambda x_adv: F.cross_entropy(logits, y, reduction="none") + divergence(log_p, free.logits(x_adv)),
+        climbing(objective, fixed.head, "divergence", reference=clean.exp()),
+    )
+
+
+def batch_size(model: GlobalPoolNetwork, x: Tensor) -> int:
+    """Number of images that one network sees of a batch; a `stack.Stack` gets those of all its networks at once."""
+    return len(x) if isinstance(model, nn.Module) else len(x) // len(model)
+
+
+def ig_norm(
+    model: GlobalPoolNetwork,
+    x: Tensor,
+    y: Tensor,
+    gamma: float = GAMMA,
+    *,
+    dtype: Dtype = None,
+    adversarial: bool = False,
+    weight: float | None = None,
+) -> Problem:
+    """IG-Norm: -log softmax(f(x))_t + w ||IG(x, x')||_1, the integrated gradients of the loss itself.
+
+    x' climbs the second term; with `adversarial`, IG-Norm-Sum, the first is taken at x' and x' climbs both.
+
+    Args:
+        model, x, y, gamma, dtype: as `normal`.
+        adversarial: take the cross-entropy at x'.
+        weight: w. Default: 1/N for a batch of N images, as in the released code, which differentiates the mean
+            cross-entropy of the batch, so that the gradient of an image carries 1/N. A batch of one image has w = 1.
+
+    Source: Chen et al. (2019), IG-NORM and IG-SUM-NORM; five steps, the right rule and w as in the released code.
+    """
+    free, fixed = fold_for_training(model, dtype)
+    w = 1 / batch_size(model, x) if weight is None else weight
+
+    def penalty(logits: Callable[[Tensor], Tensor], x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        integral, logits_adv = path_integral(logits, x, x_adv, y)
+        return integral.abs().flatten(1).sum(1), logits_adv
+
+    def loss(x_adv: Tensor) -> Tensor:
+        norm, logits_adv = penalty(free.logits, x_adv)
+        return F.cross_entropy(logits_adv if adversarial else free.logits(x), y, reduction="none") + w * norm
+
+    def objective(x_adv: Tensor) -> Tensor:
+        norm, logits_adv = penalty(fixed.logits, x_adv)
+        # Sign steps do not see a factor: without the cross-entropy w is left out, and small ones lose no digits.
+        return F.cross_entropy(logits_adv, y, reduction="none") + w * norm if adversarial else norm
+
+    both = {"cross_entropy": float(adversarial), "weight": w if adversarial else 1.0}
+    return Problem(loss, climbing(objective, fixed.head, "path", y=y, reference=x, points=PATH_STEPS, **both))
+
+
+def interpretability_aware(
+    model: GlobalPoolNetwork,
+    x: Tensor,
+    y: Tensor,
+    gamma: float = GAMMA,
+    *,
+    dtype: Dtype = None,
+    adversarial: bool = False,
+    one_class: bool = False,
+    plain_attack: bool = False,
+) -> Problem:
+    """Int: -log softmax(f(x))_t + gamma D~(x, x'), D~ the target-free discrepancy of eq. (8) between CAMs; eq. (9).
+
+    D~ is in the released code's units, 2 u times those of eqs. (1) and (8); p is renormalised and not detached.
+
+    Args:
+        model, x, y, dtype: as `normal`.
+        gamma: weight of D~ in those units; 0 is `normal` or, with `adversarial`, `adv`.
+        adversarial: Int-Adv, the cross-entropy of x' in the place of that of x; x' climbs it as well.
+        one_class: Int-1-class, the first norm of eq. (8) alone.
+        plain_attack: x' climbs the cross-entropy, and not the loss: the released code's variants Int2 and Int2-Adv,
+            which are in none of the paper's tables.
+
+    Source: eqs. (8) and (9), section 4.
+    """
+    free, fixed = fold_for_training(model, dtype)
+    maps = free.cam(x)
+    clean = (fixed.cam(x) if fixed.differs else maps).detach()
+    scale = maps.shape[2:].numel()
+
+    def apart(maps: Tensor, maps_adv: Tensor, logits_adv: Tensor) -> Tensor:
+        if one_class:
+            true = y[:, None, None, None].expand(-1, 1, *maps.shape[2:])
+            return distances(maps.gather(1, true), maps_adv.gather(1, true), scale=scale)[:, 0]
+        return target_free_discrepancy(maps, maps_adv, y, logits_adv, scale=2 * scale)
+
+    def loss(x_adv: Tensor) -> Tensor:
+        maps_adv = free.cam(x_adv)
+        logits_adv = free.logits_of(maps_adv)
+        first = F.cross_entropy(logits_adv if adversarial else free.logits_of(maps), y, reduction="none")
+        return first + gamma * apart(maps, maps_adv, logits_adv)
+
+    def objective(x_adv: Tensor) -> Tensor:
+        maps_adv = fixed.cam(x_adv)
+        logits_adv = fixed.logits_of(maps_adv)
+        # Sign steps do not see a factor: without the cross-entropy gamma is left out, and small ones lose no digits.
+        value = apart(clean, maps_adv, logits_adv)
+        return F.cross_entropy(logits_adv, y, reduction="none") + gamma * value if adversarial else value
+
+    if plain_attack:
+        return Problem(loss, cross_entropy(fixed.logits, y))
+    # The compiled maps have the factor 1/u of eq. (1); `apart` multiplies by u again.
+    both = {"cross_entropy": float(adversarial), "weight": (gamma if adversarial else 1.0) * scale}
+    kind = "true class" if one_class else "target-free"
+    return Problem(loss, climbing(objective, fixed.head, kind, y=y, reference=x, **both))
+
+
+def variant(method: Callable[..., Problem], **settings: bool | float) -> Callable[..., Problem]:
+    """A method with settings of its own."""
+    return lambda model, x, y, gamma=GAMMA, dtype=None: method(model, x, y, gamma, dtype=dtype, **settings)
+
+
+METHODS: dict[str, Callable[..., Problem]] = {
+    "Normal": normal,
+    "Adv": adv,
+    "TRADES": trades,
+    "IG-Norm": ig_norm,
+    "IG-Norm-Sum": variant(ig_norm, adversarial=True),
+    "Int-1-class": variant(interpretability_aware, one_class=True),
+    "Int": interpretability_aware,
+    "Int-Adv": variant(interpretability_aware, adversarial=True),
+    # In none of the paper's tables:
+    "Int2": variant(interpretability_aware, plain_attack=True),
+    "Int2-Adv": variant(interpretability_aware, adversarial=True, plain_attack=True),
+    "Chen-IG-Norm": variant(ig_norm, weight=1.0),
+    "Chen-IG-Sum-Norm": variant(ig_norm, adversarial=True, weight=0.1),
+}

@@ -1,0 +1,234 @@
+"""One training run that can be taken up again: its state, its checkpoint, its random numbers."""
+
+import hashlib
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data import Dataset
+from ..models.architectures import GlobalPoolNetwork
+from ..models.predict import all_finite
+from ..models.proof import device_of
+from ..paper import GAMMA
+from ..reading import opened
+from ..schedule import PRECISIONS, Schedule
+from ..storage import write_atomically
+from ..values import check_choice, check_number, check_whole
+from .methods import METHODS
+
+LARGEST_CHECKPOINT = 2**30  # bytes; a WResnet's has 8 million
+
+
+class Diverged(RuntimeError):
+    """The loss is no number any more; the last good state is in the checkpoint."""
+
+
+def generator(seed: int, purpose: str, counter: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A generator whose numbers depend on nothing but these three, and on the kind of device that draws them."""
+    digest = hashlib.sha256(f"{seed} {purpose} {counter}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Holds Ctrl-C and a scheduler's SIGTERM back until the training step under way is done.
+
+    Yields a function that says whether one has come. Outside the main thread signals are left as they are.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {s: signal.signal(s, lambda number, _: came.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def last_good(checkpoint: Path | None) -> str:
+    """Where the last good state of a diverged run is, in words."""
+    kept = checkpoint and checkpoint.exists()
+    return f"{checkpoint} has the last good state" if kept else "there is no checkpoint yet"
+
+
+def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
+    """What `save_checkpoint` wrote, on the device of the model.
+
+    Raises:
+        ValueError: a file that is no whole checkpoint.
+    """
+    keys = {"run", "model", "optimizer", "step", "losses", "history", "best", "seconds"}
+    try:
+        with opened(path, LARGEST_CHECKPOINT) as file:
+            state = torch.load(file, map_location=device_of(model), weights_only=True)
+        if not isinstance(state, dict) or set(state) != keys:
+            raise ValueError("it has other contents")
+    except OSError:
+        raise
+    except Exception as error:  # torch, zipfile and pickle each complain in their own way
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is no whole checkpoint: {reason}. Delete it to train from the start.") from None
+    return state
+
+
+def _check_run(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -> None:
+    """Refuse what is no network, no dataset, no schedule, and a network of other images or classes."""
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset must be what data.load gives; got {dataset!r:.80}.")
+    if not isinstance(schedule, Schedule):
+        raise TypeError(
+            f"schedule must be an interp_lib.Schedule, such as Schedule.load('quick', 'mnist'); got {schedule!r:.80}."
+        )
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a network, such as models.build gives; got {model!r:.80}.")
+    for name, here in (("input_shape", dataset.shape), ("num_classes", dataset.num_classes)):
+        there = getattr(model, name, here)
+        if name == "input_shape" and getattr(model, "any_size", False):
+            there = (there[0], *here[1:])
+        if there != here:
+            raise ValueError(f"model must have {name} {here} for {dataset.title}; got {there}. Build one for it.")
+
+
+class Run:
+    """One network on its way through a schedule: what a checkpoint holds, and what is done with it.
+
+    Args: as `fit`.
+
+    Attributes:
+        step: training steps done.
+        losses: of the epoch under way, a number a step.
+        history: a row for each epoch, see `fit`.
+        best: epoch, accuracy and weights of the epoch that `keep` means by 'best'.
+        error: what went wrong, in a run that is trained together with others, which go on.
+
+    Raises:
+        ValueError: see `fit`.
+    """
+
+    def __init__(
+        self,
+        model: GlobalPoolNetwork,
+        dataset: Dataset,
+        method: str,
+        schedule: Schedule,
+        *,
+        gamma: float = GAMMA,
+        seed: int = 0,
+        precision: str = "float32",
+        checkpoint: str | os.PathLike | None = None,
+        keep: str = "last",
+        report: Callable[[dict], object] | None = None,
+    ):
+        for word, known, what in ((method, METHODS, "method"), (precision, PRECISIONS, "precision")):
+            if not isinstance(word, str) or word not in known:
+                raise ValueError(f"unknown {what} {word!r:.80}; known are {', '.join(known)}.")
+        check_choice(keep, "keep", ("last", "best"))
+        check_number(gamma, "gamma", 0)
+        check_whole(seed, "seed", 0, 2**63 - 1)
+        _check_run(model, dataset, schedule)
+        if not (checkpoint is None or isinstance(checkpoint, str | os.PathLike)):
+            raise TypeError(f"checkpoint must be the path of a file; got {checkpoint!r:.80}.")
+        if not (report is None or callable(report)):
+            raise TypeError(f"report must be a function of a row of the history; got {report!r:.80}.")
+        if len(dataset.train) < schedule.batch_size:
+            raise ValueError(
+                f"{dataset.title} has {len(dataset.train)} training images; a batch needs {schedule.batch_size}."
+            )
+        self.model, self.dataset, self.method, self.schedule, self.gamma = model, dataset, method, schedule, gamma
+        self.seed, self.precision, self.keep, self.report = seed, precision, keep, report
+        self.dtype = None if precision == "float32" else getattr(torch, precision)
+        self.per_epoch = len(dataset.train) // schedule.batch_size
+        self.total = schedule.epochs * self.per_epoch
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
+        self.step, self.losses, self.history, self.best, self.seconds = 0, [], [], None, 0.0
+        self.error: Diverged | None = None
+        self.checkpoint = Path(checkpoint) if checkpoint else None
+        if self.checkpoint and self.checkpoint.exists():
+            self.restore()
+        self.model.train()
+        self.began = time.perf_counter() - self.seconds  # of the epoch
+
+    @property
+    def identity(self) -> dict:
+        """What a checkpoint must agree with: everything that decides the weights."""
+        return {"method": self.method, "gamma": self.gamma, "seed": self.seed, "schedule": asdict(self.schedule),
+                "precision": self.precision, "data": self.dataset.fingerprint}  # fmt: skip
+
+    def restore(self) -> None:
+        state, path = load_checkpoint(self.checkpoint, self.model), self.checkpoint
+        if state["run"] != self.identity:
+            raise ValueError(f"{path} belongs to another run, {state['run']}; delete it or name another file.")
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise ValueError(f"{path} belongs to another architecture; delete it or name another file.") from None
+        # The settings beside the state are those of the device that it was written on.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        for name in ("step", "losses", "history", "best", "seconds"):
+            setattr(self, name, state[name])
+
+    def save(self) -> None:
+        """Writes the checkpoint, where there is to be one and the weights are numbers."""
+        if self.checkpoint and all_finite(self.model):
+            save_checkpoint(self.checkpoint, {
+                "run": self.identity, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "step": self.step, "losses": self.losses, "history": self.history, "best": self.best,
+                "seconds": time.perf_counter() - self.began,
+            })  # fmt: skip
+
+    def order(self, epoch: int) -> Tensor:
+        """Which images the batches of an epoch hold, int64 (per_epoch, batch): a permutation, its rest dropped."""
+        order = torch.randperm(len(self.dataset.train), generator=generator(self.seed, "order", epoch))
+        return order[: self.per_epoch * self.schedule.batch_size].view(self.per_epoch, -1)
+
+    def diverged(self, loss: float, step: int) -> Diverged:
+        return Diverged(f"{self.method}: the loss is {loss} at step {step}; {last_good(self.checkpoint)}.")
+
+    def end_epoch(self, watched: dict) -> dict:
+        """A row for the history, from what `watch` saw after the epoch's last step."""
+        now = time.perf_counter()
+        row = {
+            "epoch": self.step // self.per_epoch,
+            "loss": sum(self.losses) / len(self.losses),
+            "eps": self.schedule.radius(self.step - 1),
+            **watched,
+            "seconds": round(now - self.began, 2),
+        }
+        self.losses, self.began = [], now
+        self.history.append(row)
+        if self.best is None or row["validation_robust"] > self.best["validation_robust"]:
+            weights = {key: value.clone() for key, value in self.model.state_dict().items()}
+            self.best = {"epoch": row["epoch"], "validation_robust": row["validation_robust"], "model": weights}
+        if self.report:
+            self.report(row)
+        return row
+
+    def end(self) -> None:
+        """Evaluation mode, and the weights that are to be kept, once no step will follow."""
+        if not all_finite(self.model):  # the last step may leave what no loss has seen
+            raise Diverged(
+                f"{self.method}: weights are NaN or infinite after {self.step} steps; {last_good(self.checkpoint)}."
+            )
+        if self.keep == "best" and self.best and self.step == self.total:
+            self.model.load_state_dict(self.best["model"])
+        self.model.eval()

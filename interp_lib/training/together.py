@@ -1,0 +1,297 @@
+"""Many networks at once on a GPU: whole training steps as CUDA graphs, seeds stacked, methods side by side.
+
+A step of Small is a thousand kernels of some microseconds each. Launched one by one from Python they take ten times as
+long; recorded once and replayed (a CUDA graph) the card is the limit, and one network's kernels do not fill it. So the
+runs of one method and architecture become one `stack.Stack`, whose kernels do the work of all, and the graphs of
+several stacks run beside each other, each on a stream of its own.
+
+A recorded step takes nothing from Python: which images, which radius, which rate it reads from tables by the number of
+the step. Random starts are drawn as `training.fit` draws them on the same device. On a processor the same steps are
+taken without a recording.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+
+import torch
+from tqdm import tqdm
+
+from ..attacks.ascent import ascend, cross_entropy, shifted
+from ..fast.stack import Stack
+from .loop import WATCHED
+from .methods import METHODS
+from .run import Diverged, Run, deferred_interrupt, generator
+
+BLOCK = 25  # steps whose random starts are drawn at a time, and that are in flight before anyone looks
+
+SECONDS = 60  # between two checkpoints of a run
+
+
+class Group:
+    """Runs of one method, architecture, schedule and dataset that take their steps together, from the same step on."""
+
+    def __init__(self, runs: Sequence[Run]):
+        self.runs, first = list(runs), runs[0]
+        self.stack, self.schedule, self.data = Stack([run.model for run in runs]), first.schedule, first.dataset
+        self.device = self.data.train.labels.device
+        self.at, self.per_epoch, self.total = first.step, first.per_epoch, first.total
+        size, batch = len(runs), self.schedule.batch_size
+        table = lambda values, dtype=torch.float32: torch.tensor(values, dtype=dtype, device=self.device)
+        self.radii = table([self.schedule.radius(step) for step in range(self.total)])
+        self.rates = table([self.schedule.rate(step) for step in range(self.total)])
+        self.gamma = table([run.gamma for run in runs]).repeat(batch)
+        self.step = table(self.at, torch.int64).view(1)
+        self.orders = torch.zeros(self.per_epoch, batch * size, dtype=torch.int64, device=self.device)
+        self.noise = torch.zeros(BLOCK, size, batch, *self.data.shape, device=self.device)
+        self.losses = torch.zeros(self.per_epoch, size, device=self.device)
+        if position := self.at % self.per_epoch:
+            self.losses[:position] = table([run.losses for run in runs]).T
+        self.watched = torch.zeros(2, size, dtype=torch.float64, device=self.device)
+        self.parameters = [p for run in runs for p in run.model.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=torch.zeros((), device=self.device), **self.on_cuda())
+        for run in runs:
+            for p in run.model.parameters():
+                state = run.optimizer.state[p]
+                zero = lambda p=p: torch.zeros_like(p, memory_format=torch.preserve_format)
+                self.optimizer.state[p] = {
+                    "step": torch.as_tensor(state.get("step", 0.0), dtype=torch.float32).to(self.device).clone(),
+                    "exp_avg": state.get("exp_avg", zero()),
+                    "exp_avg_sq": state.get("exp_avg_sq", zero()),
+                }
+                run.optimizer.state[p] = self.optimizer.state[p]  # shared: a checkpoint shows what there is now
+        self.graphs = self.stream = None
+        self.saved = time.perf_counter()
+
+    def on_cuda(self) -> dict:
+        return {"capturable": True, "fused": True} if self.device.type == "cuda" else {}
+
+    def take_step(self, attacked: bool = True) -> None:
+        """A training step of every run, by the tables' entries for `step`, which it advances.
+
+        Args:
+            attacked: whether the radius is not 0.
+        """
+        position = self.step % self.per_epoch
+        index = self.orders.index_select(0, position)[0]
+        x, y = self.data.train.x(index), self.data.train.labels[index]
+        problem = METHODS[self.runs[0].method](self.stack, x, y, self.gamma, dtype=self.runs[0].dtype)
+        x_adv = x
+        if problem.objective and attacked:
+            eps = self.radii.index_select(0, self.step).expand(len(x))
+            noise = self.noise.index_select(0, self.step % BLOCK)[0].transpose(0, 1).flatten(0, 1)
+            x_adv = ascend(problem.objective, x, eps=eps, alpha=self.schedule.attack_alpha,
+                           steps=self.schedule.attack_steps, start=shifted(x, eps, noise), watched=False)  # fmt: skip
+        losses = self.stack.each(problem.loss(x_adv))  # a network's gradient is that of its own mean
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.sum().backward()
+        self.optimizer.param_groups[0]["lr"].copy_(self.rates.index_select(0, self.step)[0])
+        self.optimizer.step()
+        self.losses.index_copy_(0, position, losses.detach()[None])
+        self.step += 1
+
+    def watch(self) -> None:
+        """What `loop.watch` sees, of every run."""
+        images, labels, eps = self.data.validation.x(), self.data.validation.labels, self.schedule.eps
+        x, y = self.stack.repeat(images[:WATCHED]), self.stack.repeat(labels[:WATCHED])
+        logits = self.stack.fold()[1].logits
+        x_adv = ascend(cross_entropy(logits, y), x, eps=eps, alpha=eps / 4, steps=10, watched=False)
+        every = self.stack.repeat(images), self.stack.repeat(labels)
+        with torch.no_grad():
+            for row, (of, true) in zip(self.watched, (every, (x_adv, y)), strict=True):
+                row.copy_(self.stack.each((logits(of).argmax(1) == true).double()))
+
+    def record(self) -> None:
+        """Makes graphs of a step and of a look at the validation images; the state stays what it was."""
+        self.stream = torch.cuda.Stream(self.device)
+        state = [*self.parameters, self.step, self.losses, self.optimizer.param_groups[0]["lr"]]
+        state += [tensor for p in self.parameters for tensor in self.optimizer.state[p].values()]
+        self.load_order()
+        before = [tensor.detach().clone() for tensor in state]
+        torch.cuda.synchronize(self.device)
+        with torch.cuda.stream(self.stream):  # a rehearsal: libraries choose and load their kernels
+            self.take_step()
+            self.watch()
+        graphs = {}
+        for name in ("take_step", "take_first_step", "watch"):
+            graphs[name] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graphs[name], stream=self.stream):
+                self.do(name)
+        self.graphs = graphs
+        with torch.no_grad():
+            for tensor, value in zip(state, before, strict=True):
+                tensor.copy_(value)
+        torch.cuda.synchronize(self.device)
+
+    def take_first_step(self) -> None:
+        """A step before the ramp, where x' is x."""
+        self.take_step(attacked=False)
+
+    def do(self, name: str) -> None:
+        self.graphs[name].replay() if self.graphs else getattr(self, name)()
+
+    def load_order(self) -> None:
+        """The images of the epoch under way, of every run: image i of a batch is that of run i mod S."""
+        orders = torch.stack([run.order(self.at // self.per_epoch) for run in self.runs], 2)
+        self.orders.copy_(orders.flatten(1))
+
+    def draw_noise(self, first: int, last: int) -> None:
+        """Noise for the random starts of steps first .. last - 1, of one block."""
+        for step in range(first, last):
+            for run, noise in zip(self.runs, self.noise[step % BLOCK], strict=True):
+                noise.uniform_(generator=generator(run.seed, "start", step, self.device))
+
+    def steps(self, stop: int) -> Iterator[tuple[int, torch.cuda.Event | None]]:
+        """Takes steps up to `stop`, and says after each block how many and when they are done.
+
+        On a GPU a block is handed over while the one before it runs.
+        """
+        fresh, before = True, None
+        while self.at < stop:
+            end_of_epoch = (self.at // self.per_epoch + 1) * self.per_epoch
+            last = min((self.at // BLOCK + 1) * BLOCK, end_of_epoch, stop)
+            with self.on_stream():
+                if fresh:
+                    self.load_order()
+                radii = [self.schedule.radius(step) for step in range(self.at, last)]
+                if any(radii):
+                    self.draw_noise(self.at, last)
+                for eps in radii:
+                    self.do("take_step" if eps else "take_first_step")
+                if fresh := last == end_of_epoch:
+                    self.do("watch")
+                event = self.event()
+            done, self.at = last - self.at, last
+            if before:
+                yield before
+            before = done, event
+            if fresh:
+                yield before
+                before = None
+                self.end_epoch()
+        if before:
+            yield before
+
+    def on_stream(self):
+        return torch.cuda.stream(self.stream) if self.stream else nullcontext()
+
+    def event(self) -> torch.cuda.Event | None:
+        if self.stream is None:
+            return None
+        event = torch.cuda.Event()
+        event.record(self.stream)
+        return event
+
+    def wait(self) -> None:
+        if self.stream is not None:
+            self.stream.synchronize()
+
+    def read_losses(self) -> None:
+        """Gives every run the losses of the epoch so far. A run that diverged keeps its last good state."""
+        position = self.at % self.per_epoch or self.per_epoch
+        for run, losses in zip(self.runs, self.losses[:position].T.tolist(), strict=True):
+            wrong = next((k for k, loss in enumerate(losses) if not abs(loss) < float("inf")), None)
+            if wrong is not None and not run.error:
+                run.error = run.diverged(losses[wrong], self.at - position + wrong)
+            run.step, run.losses = self.at, losses
+
+    def end_epoch(self) -> None:
+        with self.on_stream():  # the best weights are copied before the next step changes them
+            self.read_losses()
+            for run, (accuracy, robust) in zip(self.runs, self.watched.T.tolist(), strict=True):
+                if not run.error:
+                    run.end_epoch({"validation_accuracy": accuracy, "validation_robust": robust})
+        if time.perf_counter() - self.saved > SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        with self.on_stream():
+            for run in self.runs:
+                if not run.error:
+                    run.save()
+        self.saved = time.perf_counter()
+
+    def stop(self) -> None:
+        """Everything handed over is done, and written down."""
+        self.wait()
+        if self.at > self.runs[0].step:
+            if self.at % self.per_epoch:
+                with self.on_stream():
+                    self.read_losses()
+            else:  # the validation images have been looked at, and nobody has noted what was seen
+                self.end_epoch()
+        self.save()
+
+
+def groups_of(runs: Sequence[Run], at_most: int = 8) -> list[Group]:
+    """Runs that can be stacked, in stacks of `at_most`."""
+    kinds: dict[tuple, list[Run]] = {}
+    for run in runs:
+        alone = run.seed, run.gamma
+        kind = (run.model.name, run.method, run.schedule, run.precision, run.dataset.fingerprint, run.step)
+        kinds.setdefault((*kind, alone) if run.model.name == "wresnet" else kind, []).append(run)
+    stacks = [group[k : k + at_most] for group in kinds.values() for k in range(0, len(group), at_most)]
+    return [Group(stack) for stack in stacks if stack[0].step < stack[0].total]
+
+
+def fit_together(
+    runs: Sequence[Run], *, max_steps: int | None = None, finished: Callable[[Run], object] | None = None
+) -> None:
+    """Trains the networks of all runs in place, at the same time. An interrupted call leaves checkpoints, as `fit`'s.
+
+    Args:
+        runs: each as `fit` would make it; methods, architectures, seeds and gammas may differ.
+        max_steps: stop, with checkpoints, after this many training steps of each.
+        finished: called with every run that has come to its end, as soon as it has.
+
+    Raises:
+        ValueError: see `stack.Stack`.
+        Diverged: some runs have, with a sentence for each; the others were trained to the end.
+    """
+    errors = []
+
+    def end(run: Run) -> None:
+        try:
+            if run.error:
+                raise run.error
+            run.end()
+            if finished and run.step == run.total:
+                finished(run)
+        except Diverged as error:
+            errors.append(str(error))
+
+    for run in runs:
+        if run.step >= run.total:
+            end(run)
+    with deferred_interrupt() as interrupted:
+        groups = groups_of(runs)
+        if groups and groups[0].device.type == "cuda":
+            for group in tqdm(groups, desc="recording", unit="stack", disable=None):
+                group.record()
+        limit = lambda group: group.total if max_steps is None else min(group.total, max_steps)
+        work = {group: (group.steps(limit(group)), 0, None) for group in groups}
+        for run in runs:
+            run.began = time.perf_counter() - run.seconds
+        amount = sum(len(group.runs) * (limit(group) - group.at) for group in groups)
+        with tqdm(total=amount, desc=f"{len(runs)} networks", unit="step", disable=None, unit_scale=True) as bar:
+            while work and not interrupted():
+                idle = True
+                for group, (steps, done, event) in list(work.items()):
+                    if event is not None and not event.query():
+                        continue
+                    idle = False
+                    bar.update(done * len(group.runs))
+                    following = next(steps, None)
+                    if following is None:
+                        del work[group]
+                        group.stop()
+                        for run in group.runs:
+                            end(run)
+                    else:
+                        work[group] = (steps, *following)
+                if idle:
+                    time.sleep(2e-4)
+            for group in work:
+                group.stop()
+    if errors:
+        raise Diverged(" ".join(errors))
