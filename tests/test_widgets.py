@@ -356,7 +356,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 from interp_lib.pages import curve_figures
-from interp_lib.illustrations import Explained
+from interp_lib.study.stored_maps import Explained
 from interp_lib.pages.curve_figures import accuracy_curves
 from interp_lib.pages.style import CLASS_SET_COLORS, METHOD_COLORS, use_style
 from interp_lib.pages.widgets import figure_slider
