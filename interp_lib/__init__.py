@@ -1,14 +1,15 @@
 """Interpreters, discrepancies, attacks and trainers of Boopathy et al., as tested functions.
 
-`dir(interp_lib)` lists what most people come for; each name is loaded when it is asked for, so that the import itself
-loads neither PyTorch nor anything of Jupyter.
+`dir(interp_lib)` lists the names that most people need. Each name is loaded on first use, so that `import interp_lib`
+loads neither PyTorch nor Jupyter.
 """
 
 from .faces import lazy
 
 __version__ = "0.1.0"
 
-# Module -> the names that are asked for here. A name must not be that of a module beside this file.
+# Module -> the names that it exports here. No name may equal that of a module beside this file: importing the module
+# would overwrite the name.
 __getattr__, _names, __all__ = lazy(
     __name__,
     {

@@ -1,4 +1,4 @@
-"""One command for one unit of work: data, train, measure, compare, chapter, pages, book.
+"""The command line, one command per unit of work: data, train, measure, compare, chapter, pages, book.
 
 python -m interp_lib COMMAND --help
 """
@@ -55,7 +55,7 @@ def command_train(args) -> None:
         if not names:
             print(f"profile {args.profile} trains nothing: it uses released networks")
     else:
-        # In file names and on a command line methods may be lower case; training says which names there are.
+        # Methods may be typed in lower case, as in file names; METHODS and OTHER_METHODS have the proper names.
         every = (*METHODS, *OTHER_METHODS)
         known = {method.lower(): method for method in every}
         methods = [known.get(method.lower(), method) for method in args.method.split(",")]
@@ -63,13 +63,14 @@ def command_train(args) -> None:
             *((method, every, "method") for method in methods), (args.dataset, TITLES, "dataset"),
             (args.model, ARCHITECTURES, "architecture"), (args.precision, PRECISIONS, "precision"),
         ):  # fmt: skip
-            if word not in known:  # before anything is made
+            if word not in known:  # refuse a typo before any folder or file is created
                 raise ValueError(f"unknown {what} {word!r}; known are {', '.join(known)}.")
         Schedule.load(args.schedule, args.dataset)
         names = [
             NetworkName(args.dataset, args.model, method, seed, args.schedule, gamma)
             for method in methods
-            for gamma in (args.gamma if method.startswith("Int") else args.gamma[:1])  # others have none
+            # Only Int and its variants have a gamma: train the other methods once, not once per gamma.
+            for gamma in (args.gamma if method.startswith("Int") else args.gamma[:1])
             for seed in args.seed
         ]
     missing = []
@@ -123,11 +124,11 @@ def command_measure(args) -> None:
 
 
 def end_with_stdin() -> None:
-    """Interrupt this process when nobody holds the other end of its standard input any more."""
+    """Interrupt this process when the other end of its standard input is closed, as when its parent has ended."""
     while os.read(0, 4096):
         pass
     _thread.interrupt_main()
-    time.sleep(10)  # for what is being written
+    time.sleep(10)  # time for the main thread to finish writing a file
     os._exit(130)
 
 
@@ -165,7 +166,7 @@ def command_book(args) -> None:
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
-    """Read a number of an option, low <= number <= high and finite."""
+    """Make a reader for an option's value: a finite number, low <= number <= high."""
 
     def read(text: str) -> float:
         try:
@@ -181,19 +182,19 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
 
 
 def several(kind: Callable[[str], float]) -> Callable[[str], list]:
-    """Read numbers with commas between them."""
+    """Make a reader for numbers separated by commas."""
     return lambda text: [kind(part.strip()) for part in text.split(",")]
 
 
 def folder(text: str) -> Path:
-    """Read a folder, with or without ~; the shell leaves that of --out=~/x alone."""
+    """Read the name of a folder and expand ~, which the shell does not expand in --out=~/x."""
     if not text:
         raise argparse.ArgumentTypeError("must be the name of a folder; got ''")
     return Path(text).expanduser()
 
 
 class Parser(argparse.ArgumentParser):
-    """A mistake is one line, as everywhere."""
+    """An argument parser that reports a mistake in one line, as all commands do."""
 
     def error(self, message: str):
         self.exit(2, f"error: {message}; see {self.prog} --help.\n")
@@ -306,7 +307,7 @@ NO_SUCH_PLACE = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADire
 
 
 def silence(stream) -> None:
-    """Send what is still in a stream's buffer nowhere, so that the interpreter's last flush is quiet."""
+    """Discard what is left in a stream's buffer, so that the interpreter's last flush raises no error."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError, AttributeError):
@@ -314,10 +315,10 @@ def silence(stream) -> None:
 
 
 def finish(status: int) -> int:
-    """Write out what was printed and give the exit status; a reader that has gone is no mistake, a full disk is."""
+    """Flush standard output and return the exit status; a closed pipe is no error, a full disk is one."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # `compare | head` has read enough
+    except BrokenPipeError:  # `head` in `compare | head` has read enough and closed the pipe
         silence(sys.stdout)
     except OSError as error:
         silence(sys.stdout)
@@ -328,7 +329,7 @@ def finish(status: int) -> int:
 
 
 def is_full(stream) -> bool:
-    """Whether a line more cannot be written to a stream."""
+    """Return whether writing one more line to a stream fails."""
     try:
         stream.write("\n")
         stream.flush()
@@ -338,10 +339,11 @@ def is_full(stream) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command: 0 done, 1 failed on the way, 2 asked for what there is not, 130 interrupted."""
+    """Run one command and return its exit status: 0 done, 1 failed while running, 2 bad request, 130 interrupted."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started this
+        if getattr(sys, name) is None:  # closed by the process that started this one
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    # argparse exits by itself after --help or a mistake; its output must be flushed too.
     try:
         args = parser().parse_args(arguments)
     except SystemExit as leaving:
@@ -349,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         places.settle()
         if args.function in (command_train, command_measure):
-            storage.commit()  # of the code that runs from here on
+            storage.commit()  # cached now: commits made during a long run are not the code that runs
         args.function(args)
         return finish(0)
     except KeyboardInterrupt:

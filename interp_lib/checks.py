@@ -1,6 +1,6 @@
-"""The contracts of the house, checked once at every door: images, labels, perturbation sizes, the device.
+"""The library's contracts, checked once at every entry point: images, labels, perturbation sizes, the device.
 
-A refusal says what was expected, what came and what to do.
+An error message says what was expected, what was given and what to do.
 """
 
 import math
@@ -13,14 +13,16 @@ from .values import came, check_whole
 
 
 class NotANumber(ValueError):
-    """A network gave NaN, or an infinite number, where a number is needed."""
+    """A network returned NaN or infinity where a finite number is needed."""
 
 
 def check_numbers(values: Tensor, what: str) -> None:
-    """Refuse values (N, ...) of which an image's are NaN or infinite, by the first such image.
+    """Refuse values (N, ...) with NaN or infinity; the message names the first image that has one.
+
+    An accuracy would otherwise count such an image as right, or as wrong, for no reason.
 
     Raises:
-        NotANumber: an accuracy would count it as right, or as wrong, with no reason.
+        NotANumber: some values are NaN or infinite.
     """
     wrong = ~values.detach().flatten(1).isfinite().all(1) if values.dim() > 1 else ~values.detach().isfinite()
     if wrong.any():
@@ -32,7 +34,7 @@ def check_numbers(values: Tensor, what: str) -> None:
 
 
 def capturing() -> bool:
-    """Whether a CUDA graph is being recorded: then nobody can look at values, and only shapes are checked."""
+    """Return whether a CUDA graph is being captured: values cannot be read then, so only shapes are checked."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
@@ -50,11 +52,11 @@ def check_logits(logits: Tensor, name: str = "logits") -> None:
 
 
 def check_pair(a: Tensor, b: Tensor, name: str, rank: int) -> None:
-    """Refuse two sets of maps or scores of different shapes, of less than `rank` axes, or of no numbers.
+    """Refuse two sets of maps or scores with different shapes, fewer than `rank` axes, or another type.
 
     Raises:
         TypeError: not two floating-point tensors.
-        ValueError: with both shapes.
+        ValueError: different shapes or too few axes; names both shapes.
     """
     for each in (a, b):
         if not isinstance(each, Tensor) or not each.is_floating_point():
@@ -79,7 +81,7 @@ def check_images(x: Tensor, name: str = "x") -> None:
         raise ValueError(f"{name} must have shape (N, C, H, W); got {tuple(x.shape)}. Add the missing axis.")
     if x.numel() == 0 or capturing():
         return
-    low, high = (float(v) for v in x.detach().aminmax())
+    low, high = (float(v) for v in x.detach().aminmax())  # NaN propagates, so one pass checks everything
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name} must be finite; it holds NaN or infinity.")
     if low < 0 or high > 1:
@@ -110,10 +112,12 @@ def check_step_sizes(*, eps: float | Tensor, alpha: float | Tensor, steps: int, 
     """Refuse a perturbation size outside [0, largest], a negative step size or a negative number of steps.
 
     Args:
-        largest: the largest radius that makes sense: 1 in l-infinity, the unit of the pixels.
+        eps: radius in the unit of the pixels, a number or one per image, (N,).
+        alpha: step size, a number or one per image, (N,).
+        largest: the largest radius that makes sense: 1 in l-infinity, in the unit of the pixels.
 
     Raises:
-        ValueError: naming the argument.
+        TypeError, ValueError: names the argument.
     """
     if capturing():
         return
@@ -122,7 +126,7 @@ def check_step_sizes(*, eps: float | Tensor, alpha: float | Tensor, steps: int, 
             raise TypeError(f"{name} must be a number or a tensor of one an image; got {came(value)}.")
     check_whole(steps, "steps")
     if any(isinstance(value, Tensor) and value.numel() == 0 for value in (eps, alpha)):
-        return  # of no image
+        return  # no images, hence no radii; aminmax would fail
     low, high = (float(v) for v in torch.as_tensor(eps, dtype=torch.float64).aminmax())
     if not 0 <= low <= high <= largest:
         raise ValueError(
@@ -134,13 +138,13 @@ def check_step_sizes(*, eps: float | Tensor, alpha: float | Tensor, steps: int, 
 
 
 def check_device(device: str | None = None) -> str:
-    """The device to compute on: the one asked for, else CUDA where there is one, else the processor.
+    """Return the device to compute on: the requested one, else CUDA if it is available, else the CPU.
 
-    On a GPU convolutions are kept to float32: cuDNN would take 10 bits of mantissa (TF32), where single images of
-    the tables depend on the last of 23; and to algorithms that give the same bits again.
+    On a GPU convolutions are restricted to full float32 and to deterministic algorithms. By default cuDNN would use
+    10 bits of mantissa (TF32), while single images of the tables depend on the last of float32's 23 bits.
 
     Raises:
-        ValueError: a device that is not there.
+        ValueError: the device does not exist.
     """
     there = torch.cuda.is_available()
     device = device or ("cuda" if there else "cpu")
@@ -154,7 +158,7 @@ def check_device(device: str | None = None) -> str:
 
 
 def check_classes(classes: Tensor, n: int, num_classes: int | None = None, name: str = "classes") -> None:
-    """Refuse anything but int64 classes (n, k), k of them an image, in 0 .. num_classes - 1.
+    """Refuse anything but int64 classes (n, k), k classes per image, in 0 .. num_classes - 1.
 
     Raises:
         TypeError: not an int64 tensor.

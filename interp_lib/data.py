@@ -1,12 +1,12 @@
-"""Datasets -> tensors in [0, 1], with the paper's splits and its evaluation subset.
+"""Load datasets as tensors in [0, 1], with the paper's splits and its evaluation subset.
 
-Images are kept as bytes (N, C, H, W) and become floats when they are asked for: all of MNIST takes 55 MB. A
-dataset says which copy it is: "original" only where checksums prove it, never on the word of a file's name.
+Images are stored as bytes (N, C, H, W) and converted to floats on request: all of MNIST takes 55 MB. A dataset states
+which copy of the files it was read from: "original" only where checksums prove it, never because of a file's name.
 
-Needs torch and numpy; scikit-learn (digits), PIL (restricted_imagenet), torchvision (downloads) where used.
+Needs torch and numpy; also scikit-learn for digits, PIL for restricted_imagenet and torchvision for downloads.
 
-Source: section 5 for the datasets; the released code for the splits and the evaluation subset, which the text
-leaves out.
+Source: section 5 for the datasets; the released code for the splits and the evaluation subset, which the paper does
+not describe.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ from .data_files import (
     read_restricted_imagenet,
 )
 
-# (fingerprint of the test split, of all training images) -> which copy. Both: the right test images
-# beside other training images are no original.
+# (fingerprint of the test split, fingerprint of all training images) -> name of the copy. Both must match: the
+# original test images together with other training images do not make an original dataset.
 _KNOWN_COPIES = {
     (
         "cdb4a097ad9443104f4b29c2d71663f145ae9b6590091d648890d6405218015d",
@@ -43,13 +43,13 @@ _KNOWN_COPIES = {
     (
         "cdc671490cec7e6dd53f00a88535c2ed8895ec749924027d6a7ccf7f7509fd75",
         "ada9c7478ebe3c238fe19487f25fbcb1bc9da7e9760753f7ea5e62646a0298e7",
-    ): "JPEG copy",  # cifar10, every image once through JPEG
+    ): "JPEG copy",  # cifar10, every image compressed once with JPEG
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images as bytes with their labels.
+    """Images, stored as bytes, and their labels.
 
     Attributes:
         images: uint8 (N, C, H, W) in 0 .. 255.
@@ -66,13 +66,13 @@ class Split:
         return f"Split({len(self)} images {tuple(self.images.shape[1:])})"
 
     def x(self, index=slice(None)) -> Tensor:
-        """Images float32 (N, C, H, W) in [0, 1], images[index] / 255; `index` is a slice or a tensor."""
+        """Return images[index] / 255: float32 (N, C, H, W) in [0, 1]; `index` is a slice or a tensor."""
         return self.images[index].float() / 255
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSubset:
-    """The images that the paper's tables rest on, with the targets of its targeted attacks.
+    """The images on which the paper's tables are measured, with the targets of its targeted attacks.
 
     Attributes:
         index: int64 (N,), positions in the test split.
@@ -88,15 +88,16 @@ class EvaluationSubset:
     _generator_state: tuple = field(repr=False)
 
     def to(self, device: str | torch.device) -> "EvaluationSubset":
-        """The same subset on another device."""
+        """Return the same subset on another device."""
         tensors = {name: getattr(self, name).to(device) for name in ("index", "x", "y", "target")}
         return replace(self, **tensors)
 
     def random_start(self, eps: float) -> Tensor:
-        """The draw that follows the targets: uniform in (-eps, eps), float32 (N, C, H, W).
+        """Draw the random start of an attack: uniform in (-eps, eps), float32 (N, C, H, W).
 
-        One underlying draw serves every eps, so that starts for two eps are multiples of each other. Drawn as
-        (N, H, W, C), the released code's order of axes. Neither clipped to the box nor added to x.
+        The draw follows that of the targets in the same random stream, as in the released code, and has its order of
+        axes, (N, H, W, C). Every eps uses the same draw, so that the starts for two eps are multiples of each other.
+        The result is neither clipped to the box nor added to x.
 
         Args:
             eps: perturbation size in [0, 1], the unit of the pixels.
@@ -106,6 +107,7 @@ class EvaluationSubset:
         """
         if not 0 <= eps <= 1:
             raise ValueError(f"eps must lie in [0, 1], the unit of the pixels; got {eps}. Write 8/255, not 8.")
+        # A fresh generator at the stored state: calling this method twice gives the same start.
         generator = np.random.RandomState()
         generator.set_state(self._generator_state)
         n, c, h, w = self.x.shape
@@ -115,15 +117,15 @@ class EvaluationSubset:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three splits, and which copy of the dataset they come from.
+    """Three splits of a dataset, and the copy of the dataset from which they were read.
 
     Attributes:
         name: "digits", "mnist", "cifar10" or "restricted_imagenet".
-        title: what pages and records print; names the copy unless it is the original.
+        title: the name that pages and records print; it includes the copy unless that is the original.
         copy: "original", "JPEG copy", "unverified copy" or "sample".
         fingerprint: sha256 over the shape, the bytes and the labels of the test images.
         classes: names of the classes, in the order of the labels.
-        train, validation, test: the splits; the first two are empty for restricted_imagenet.
+        train, validation, test: the splits; train and validation are empty for restricted_imagenet.
     """
 
     name: str
@@ -145,13 +147,14 @@ class Dataset:
         return len(self.classes)
 
     def evaluation_subset(self, n: int = 200, seed: int = 99) -> EvaluationSubset:
-        """The paper's evaluation subset: the first n of a permutation of the test images, then targets.
+        """Draw the paper's evaluation subset: the first n images of a permutation of the test set, then targets.
 
-        Follows the released code, draw by draw, from numpy's legacy generator; the global one is left alone.
+        The draws are those of the released code, in the same order, from numpy's legacy generator. The global generator
+        is not touched.
 
         Args:
             n: number of images, 1 .. len(test).
-            seed: of the legacy generator.
+            seed: seed of the legacy generator.
 
         Raises:
             DataError: n is not in 1 .. len(test).
@@ -162,6 +165,7 @@ class Dataset:
         index = torch.from_numpy(generator.permutation(len(self.test))[:n]).to(self.test.labels)
         y = self.test.labels[index]
         offset = torch.from_numpy(generator.randint(self.num_classes - 1, size=n)).to(y)
+        # The offset is at most C - 2, so that the target is never the true class.
         target = (y + 1 + offset) % self.num_classes
         return EvaluationSubset(index, self.test.x(index), y, target, generator.get_state())
 
@@ -175,20 +179,20 @@ def load(
 ) -> Dataset:
     """Load a dataset.
 
-    mnist and cifar10 are looked for in torchvision's layout, then as Keras-style `<name>.npz`, then
-    downloaded; their first 5,000 training images are the validation split. digits is scikit-learn's: 1,797
-    images, 400 to test, 200 to validate, the rest to train. restricted_imagenet has test images only: the one
-    network used on it is the authors' released one, and nothing is trained.
+    For mnist and cifar10, search the folder for torchvision's layout, then for a Keras-style `<name>.npz`, then
+    download; the first 5,000 training images are the validation split. digits is scikit-learn's dataset of 1,797
+    images: 400 for testing, 200 for validation, the rest for training. restricted_imagenet has test images only: the
+    only network used on it is the one that the authors released, and nothing is trained.
 
     Args:
         name: "digits", "mnist", "cifar10" or "restricted_imagenet".
-        data_dir: folder with the data; None means the environment variable INTERP_DATA, else data/ of the
-            clone, or ./data without one.
+        data_dir: folder with the data. Default: the environment variable INTERP_DATA; without it, data/ of the clone;
+            without a clone, ./data.
         download: whether mnist and cifar10 may be downloaded into that folder with torchvision.
-        device: where the tensors are put.
+        device: device of the tensors.
 
     Raises:
-        DataError: no data, or data that is not what its name says.
+        DataError: the data are missing, or are not the dataset that their name promises.
     """
     if name not in TITLES:
         raise DataError(f"unknown dataset {name!r}; known are {', '.join(TITLES)}.")
@@ -199,7 +203,7 @@ def load(
             train, test, copy = read_restricted_imagenet(data_folder(data_dir))
         else:
             train, test, copy = read_files(name, data_folder(data_dir), download)
-    except OSError as error:  # a disk, or permissions
+    except OSError as error:  # a disk error, or missing permissions
         raise DataError(f"{error.filename}: expected a readable file; got {error.strerror}.") from None
     train, test = Split(*train), Split(*test)
     mark = fingerprint(test)
@@ -213,7 +217,7 @@ def load(
 
 
 def fingerprint(split: Split) -> str:
-    """sha256 over the shape as "(N, C, H, W)", the images' bytes and the labels as little-endian int64."""
+    """Return the sha256 of the shape as "(N, C, H, W)", the images' bytes and the labels as little-endian int64."""
     digest = hashlib.sha256(str(tuple(split.images.shape)).encode())
     digest.update(split.images.cpu().contiguous().numpy())
     digest.update(split.labels.cpu().numpy().astype("<i8"))

@@ -1,7 +1,7 @@
-"""Dataset files -> tensors of bytes: the readers behind `data.load`, and what each of them refuses.
+"""Read dataset files into tensors of bytes: the readers behind `data.load`, and the files that they refuse.
 
-A reader gives pairs (images uint8 (N, C, H, W), labels int64 (N,)) or raises a DataError that names the file,
-what was expected, what came and what to do. No pickle is opened before its checksum proves it the original.
+A reader returns pairs (images uint8 (N, C, H, W), labels int64 (N,)), or raises a DataError that names the file, what
+was expected, what was found and what to do. A pickle is opened only after its checksum proves that it is the original.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ CLASSES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "restricted_imagenet": ("dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect"),
 }
-# First and last ImageNet index of every class of Restricted ImageNet, in the order of its classes.
+# First and last ImageNet class index of every class of Restricted ImageNet, in the order of CLASSES.
 IMAGENET_RANGES = (
     *((151, 268), (281, 285), (30, 32), (33, 37), (80, 100)),
     *((365, 382), (389, 397), (118, 121), (300, 319)),
 )
-VALIDATION = 5000
+VALIDATION = 5000  # the first training images of MNIST and CIFAR-10, as in the released code
 DIGITS_VALIDATION, DIGITS_TEST = 200, 400
 
 _IMAGE_SHAPES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
@@ -44,7 +44,7 @@ _MNIST_PARTS = {"training": "train", "test": "t10k"}
 _MNIST_FILES = tuple(
     f"MNIST/raw/{part}-{kind}" for part in _MNIST_PARTS.values() for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
 )
-# File -> md5, as torchvision checks them: five training batches, then the test batch.
+# File -> the md5 that torchvision checks: five training batches, then the test batch.
 CIFAR10_FILES = {
     "cifar-10-batches-py/data_batch_1": "c99cafc152244af753f735de768cd75f",
     "cifar-10-batches-py/data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -57,13 +57,13 @@ CIFAR10_FILES = {
 Arrays = tuple[Tensor, Tensor]
 
 
-# Bounds of what is read: datasets have 70,000 images of their own size, photographs are decoded one by one.
+# Limits on input files, so that a wrong or malicious file cannot fill the memory. MNIST has 70,000 images.
 MOST_IMAGES = 100_000
-LARGEST_PHOTOGRAPH = 2**26  # bytes of the file, and pixels of the image
+LARGEST_PHOTOGRAPH = 2**26  # bytes of a file and pixels of its image; photographs are decoded one by one
 
 
 class DataError(FileError):
-    """Data that is missing, damaged or not what its name says; the message says what to do."""
+    """Data that are missing, damaged or not the dataset that their name promises; the message says what to do."""
 
 
 def _wrong(path: Path, expected: str, came: object, advice: str) -> DataError:
@@ -75,7 +75,7 @@ def _fetch_again(name: str) -> str:
 
 
 def _import(module: str, package: str, reason: str):
-    """A module that only some datasets need, or a DataError that says how to install it."""
+    """Import a module that only some datasets need; raise a DataError that says how to install it when that fails."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -83,7 +83,7 @@ def _import(module: str, package: str, reason: str):
 
 
 def data_folder(data_dir: str | os.PathLike | None) -> Path:
-    """The folder asked for, which must exist, or data/ of the clone (elsewhere ./data), which need not."""
+    """Return the requested folder, which must exist, or data/ of the clone, else ./data, which may be missing."""
     asked = data_dir if data_dir is not None else os.environ.get("INTERP_DATA") or None
     folder = home() / "data" if asked is None else Path(asked).expanduser()
     if not folder.is_dir() and (asked is not None or folder.exists()):
@@ -93,7 +93,10 @@ def data_folder(data_dir: str | os.PathLike | None) -> Path:
 
 
 def _checked(images: np.ndarray, labels: np.ndarray, name: str, path: Path, part: str) -> Arrays:
-    """What a file held as images and labels, or a DataError: (N, H, W) or (N, H, W, 3) -> (N, C, H, W)."""
+    """Check the arrays of a file and return them as images (N, C, H, W) and labels; raise a DataError if wrong.
+
+    Images come as (N, H, W) or (N, H, W, 3).
+    """
     n, shape, last = len(images) if images.ndim else 0, _IMAGE_SHAPES[name], len(CLASSES[name]) - 1
     if images.dtype != np.uint8:
         wrong = f"{part} images as uint8 in 0 .. 255", images.dtype
@@ -114,7 +117,7 @@ def _checked(images: np.ndarray, labels: np.ndarray, name: str, path: Path, part
 
 
 def read_files(name: str, folder: Path, download: bool) -> tuple[Arrays, Arrays, str | None]:
-    """MNIST or CIFAR-10 and which copy, where known: torchvision's layout, else an npz, else a download."""
+    """Read MNIST or CIFAR-10 from torchvision's layout, else an npz, else a download; name the copy if known."""
     read, files = {"mnist": (_read_mnist, _MNIST_FILES), "cifar10": (_read_cifar10, CIFAR10_FILES)}[name]
     npz, layout = folder / f"{name}.npz", Path(next(iter(files))).parent
 
@@ -132,18 +135,18 @@ def read_files(name: str, folder: Path, download: bool) -> tuple[Arrays, Arrays,
             f"torchvision's layout, with {layout}/ in it; or put a Keras-style {npz.name} there, with "
             "x_train, y_train, x_test, y_test as uint8."
         )
-    return *read(folder), "original" if name == "cifar10" else None  # CIFAR-10's files have passed their md5
+    return *read(folder), "original" if name == "cifar10" else None  # CIFAR-10's md5 were checked
 
 
 def _download(name: str, folder: Path) -> str:
-    """Download with torchvision; returns how it went."""
+    """Download with torchvision; return "done" or the reason of a failure."""
     timeout = socket.getdefaulttimeout()
     try:
         datasets = _import("torchvision.datasets", "torchvision", "a download")
-        # torchvision sets no limit, and would wait for minutes where a network swallows packets.
+        # torchvision sets no timeout, and would wait for minutes on a network that drops packets silently.
         socket.setdefaulttimeout(30)
         {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[name](str(folder), download=True)
-    except Exception as error:  # networks, mirrors and disks each fail in their own way
+    except Exception as error:  # networks, mirrors and disks raise many kinds of errors
         return f"failed, {type(error).__name__}: {' '.join(str(error).split())}"
     finally:
         socket.setdefaulttimeout(timeout)
@@ -155,19 +158,19 @@ def _read_npz(name: str, path: Path) -> tuple[Arrays, Arrays]:
     expected = f"an npz file of plain arrays {', '.join(keys)}"
     try:
         with opened(path, _largest(name)) as file:
-            with zipfile.ZipFile(file) as archive:  # a packed array may have a thousand times the size of its file
+            with zipfile.ZipFile(file) as archive:  # unpacked arrays may be 1,000 times the file's size
                 unpacked = sum(member.file_size for member in archive.infolist())
             if unpacked > _largest(name):
                 raise FileError(f"{unpacked / 1e6:,.0f} MB unpacked where at most {_largest(name) / 1e6:,.0f} are read")
             file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:  # a pickle can run any program while it is read
+            with np.load(file, allow_pickle=False) as archive:  # loading a pickle can run any program
                 found = archive.files
-                arrays = [np.asarray(archive[key]) for key in keys if key in found]  # bytes where no .npy
+                arrays = [np.asarray(archive[key]) for key in keys if key in found]  # plain bytes if it is no .npy
     except OSError as error:
-        if error.filename:  # the disk; else numpy, which means the content
+        if error.filename:  # an error of the disk; numpy's errors about the content name no file
             raise
         raise _wrong(path, expected, f"what cannot be read as one ({error})", _fetch_again(name)) from None
-    except Exception as error:  # numpy, zipfile and zlib each complain in their own way
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds of errors
         raise _wrong(path, expected, f"what cannot be read as one ({error})", _fetch_again(name)) from None
     if len(arrays) < len(keys):
         raise _wrong(path, expected, f"{', '.join(found) or 'none of them'}", _fetch_again(name))
@@ -175,12 +178,12 @@ def _read_npz(name: str, path: Path) -> tuple[Arrays, Arrays]:
 
 
 def _largest(name: str) -> int:
-    """Bytes that the files of a dataset may have: many more images than it has, with labels in int64."""
+    """Return the largest accepted size in bytes: MOST_IMAGES images of the dataset with int64 labels."""
     return MOST_IMAGES * (math.prod(_IMAGE_SHAPES[name]) + 8)
 
 
 def _content(path: Path, name: str, expected: str) -> bytes:
-    """What a file of a dataset holds, or a DataError: a pipe, a folder, or too large."""
+    """Read a file of a dataset; raise a DataError when it is a pipe, a folder or too large."""
     try:
         return read_bytes(path, _largest(name))
     except FileError as error:
@@ -197,8 +200,9 @@ def _read_mnist(folder: Path) -> tuple[Arrays, Arrays]:
 
 
 def _read_idx(path: Path, axes: int) -> np.ndarray:
-    """MNIST's own format: bytes 0, 0, 8 (for uint8), number of axes; sizes as big-endian int32; data."""
+    """Read MNIST's idx format: bytes 0, 0, 8 (for uint8), number of axes; sizes as big-endian int32; data."""
     expected = f"an idx file of uint8 with {axes} axes"
+    # bytearray, because torch.from_numpy warns about an array that cannot be written to.
     raw = np.frombuffer(bytearray(_content(path, "mnist", expected)), np.uint8)
     magic, header = [0, 0, 8, axes], 4 + 4 * axes
     shape = raw[4:header].view(">u4").tolist() if len(raw) >= header else ()
@@ -212,7 +216,7 @@ def _read_cifar10(folder: Path) -> tuple[Arrays, Arrays]:
     for file, md5 in CIFAR10_FILES.items():
         content = _content(folder / file, "cifar10", f"the original file, md5 {md5}")
         came = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if came != md5:  # checked before the pickle is opened: it can run any program while it is read
+        if came != md5:  # checked first, because loading a pickle can run any program
             came = f"{len(content)} bytes with md5 {came}"
             raise _wrong(folder / file, f"the original file, md5 {md5}", came, _fetch_again("cifar10"))
         batch = pickle.loads(content, encoding="latin1")
@@ -222,21 +226,22 @@ def _read_cifar10(folder: Path) -> tuple[Arrays, Arrays]:
 
 
 def read_digits() -> tuple[Arrays, Arrays, None]:
-    """scikit-learn's 8x8 digits at 28x28: validation then training, and test, every class in its share.
+    """Read scikit-learn's 8x8 digits, enlarged to 28x28: (validation then training images) and test images.
 
-    Bilinear with half-pixel centres, in whole numbers: value 8 stands for 127.5 exactly, which floats would
-    round up on one machine and down on another.
+    The splits are stratified: every class has its share of each. The interpolation is bilinear with half-pixel centres
+    and uses integers: value 8 stands for exactly 127.5, which floats would round up on one machine and down on another.
     """
     bunch = _import("sklearn.datasets", "scikit-learn", "the dataset digits").load_digits()
-    centre = np.clip(4 * np.arange(28) - 5, 0, 98)  # of a fine pixel, in fourteenths of a coarse one
+    centre = np.clip(4 * np.arange(28) - 5, 0, 98)  # centre of a fine pixel, in fourteenths of a coarse one
     weight = np.maximum(14 - np.abs(centre[:, None] - 14 * np.arange(8)), 0)
     images = weight @ bunch.images.astype(np.int64) @ weight.T  # white is 16 * 14 * 14 = 3136
+    # Adding 1568, half of 3136, rounds to the nearest integer, halves up.
     images = torch.from_numpy((255 * images + 1568) // 3136).to(torch.uint8)[:, None]
     labels = torch.from_numpy(bunch.target).long()
     order = np.random.RandomState(0).permutation(len(labels))
     order = order[np.argsort(bunch.target[order], kind="stable")]
     picks = []
-    for size in (DIGITS_TEST, DIGITS_VALIDATION):  # evenly spaced in an order by class
+    for size in (DIGITS_TEST, DIGITS_VALIDATION):  # evenly spaced positions in images sorted by class
         positions = np.arange(size) * len(order) // size
         picks.append(np.sort(order[positions]))
         order = np.delete(order, positions)
@@ -245,7 +250,7 @@ def read_digits() -> tuple[Arrays, Arrays, None]:
 
 
 def read_restricted_imagenet(folder: Path) -> tuple[Arrays, Arrays, str]:
-    """val/<k>_<class>/ (a sample) or ImageNet's val/<wnid>/, in sorted order, and which of the two it was."""
+    """Read val/<k>_<class>/ (a sample) or ImageNet's val/<wnid>/, in sorted order; name the copy that it was."""
     names = [f"{k}_{c}" for k, c in enumerate(CLASSES["restricted_imagenet"])]
     expected = f"the folders {names[0]} .. {names[-1]}, or ImageNet's 1000, n01440764 .. n15075141"
     advice = "Point --data-dir or INTERP_DATA to the validation images of ImageNet 2012 (image-net.org)."
@@ -274,17 +279,17 @@ def read_restricted_imagenet(folder: Path) -> tuple[Arrays, Arrays, str]:
 
 
 def _decode(paths: list[Path]) -> Tensor:
-    """Images as uint8 (N, 3, 224, 224), resized by PIL's bilinear filter, which averages where it shrinks."""
+    """Decode images to uint8 (N, 3, 224, 224), resized by PIL's bilinear filter, which averages when it shrinks."""
     from tqdm import tqdm
 
     pil = _import("PIL.Image", "pillow", "the dataset restricted_imagenet")
     images = np.empty((len(paths), 224, 224, 3), np.uint8)
     for i, path in enumerate(tqdm(paths, "decoding", unit=" images", leave=False, delay=1)):
         try:
-            # Of Pillow's formats the two of ImageNet: another one may start a program, as EPS starts Ghostscript.
+            # Only the two formats of ImageNet: Pillow may start a program for others, as Ghostscript for EPS.
             content = io.BytesIO(read_bytes(path, LARGEST_PHOTOGRAPH))
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", pil.DecompressionBombWarning)  # refused below
+                warnings.simplefilter("ignore", pil.DecompressionBombWarning)  # checked below
                 image = pil.open(content, formats=("JPEG", "PNG"))
             if math.prod(image.size) > LARGEST_PHOTOGRAPH:
                 raise FileError(f"{image.width} x {image.height} pixels; at most {LARGEST_PHOTOGRAPH:,} fit")
@@ -292,16 +297,16 @@ def _decode(paths: list[Path]) -> Tensor:
         except pil.UnidentifiedImageError:
             raise _wrong(path, "a JPEG or a PNG", "something else", "Replace the file.") from None
         except OSError as error:
-            if error.filename:  # the disk; else PIL, which means the content
+            if error.filename:  # an error of the disk; PIL's errors about the content name no file
                 raise
             raise _wrong(path, "an image", f"what cannot be read ({error})", "Replace the file.") from None
-        except Exception as error:  # PIL has a dozen kinds of errors for a damaged file
+        except Exception as error:  # PIL raises a dozen kinds of errors for a damaged file
             raise _wrong(path, "an image", f"what cannot be read ({error})", "Replace the file.") from None
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def _as_bytes(image, pil):
-    """An image as RGB of 8 bits: greys of 16 bits are divided by 257, where Pillow would cut them off at 255."""
+    """Convert an image to 8-bit RGB; divide 16-bit greys by 257, because Pillow would clip them at 255."""
     if image.mode.startswith("I"):
         image = pil.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):

@@ -1,11 +1,11 @@
-"""How far apart two interpretations are: eqs. (3), (4) and (8), NDS and NSL, rank correlation, and Proposition 1.
+"""Compare two interpretations: eqs. (3), (4) and (8), NDS and NSL, rank correlation, and Proposition 1.
 
-Every function takes maps (N, k, ...), k classes an image and any number of axes after them, as `interpreters` returns
-them, and gives one number an image. Nothing is detached. The l1 and l2 norms have the subgradient 0 where the maps
-agree.
+The discrepancies take maps (N, k, ...) as `interpreters` returns them, with k classes per image and any number of axes
+after these, and return one number per image. They detach nothing. The l1 and l2 norms have the subgradient 0 where the
+maps agree.
 
-A CAM in units of eq. (1) sums to the logit. The released code leaves its factor 1/u out, which multiplies every
-discrepancy by the number of pixels u (squared l2: by u^2): `scale=u` says so where its numbers are wanted.
+A CAM in units of eq. (1) sums to the logit. The released code omits its factor 1/u, which multiplies every discrepancy
+by the number of pixels u (squared l2: by u^2). Pass `scale=u` to obtain the released code's numbers.
 """
 
 import torch
@@ -16,28 +16,29 @@ from .values import check_choice, check_number, check_whole
 
 
 def check_maps(maps: Tensor, maps_adv: Tensor) -> None:
-    """Refuse two sets of maps of different shapes, or without an axis of classes and one of pixels.
+    """Refuse two sets of maps of different shapes, or without an axis for classes and an axis for pixels.
 
     Raises:
-        ValueError: with both shapes.
+        TypeError: they are not floating-point tensors.
+        ValueError: names both shapes.
     """
     check_pair(maps, maps_adv, "maps", 3)
 
 
 def distances(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False, *, scale: float = 1.0) -> Tensor:
-    """||L(x, i) - L(x', i)||_p of every class: the terms of eq. (3).
+    """Return ||L(x, i) - L(x', i)||_p for every class: the terms of eq. (3).
 
     Args:
         maps, maps_adv: L(x, .) and L(x', .), (N, k, ...), of the same k classes.
         p: 1 or 2.
-        squared: the square of the norm, as the released code trains its l2 attacks.
-        scale: multiplies both maps; u, the number of pixels, gives the released code's units of CAM.
+        squared: take the square of the norm, as the released code does in its l2 attacks.
+        scale: factor on both maps; u, the number of pixels, gives the released code's units of a CAM.
 
     Returns:
         (N, k).
 
     Raises:
-        ValueError: for other p, or maps of different shapes.
+        TypeError, ValueError: see `checks` and `values`; also another p, or maps of different shapes.
 
     Source: eq. (3).
     """
@@ -49,25 +50,25 @@ def distances(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False,
 
 
 def discrepancy(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False, *, scale: float = 1.0) -> Tensor:
-    """The interpretability discrepancy for any set of classes.
+    """Return the interpretability discrepancy for any set of classes.
 
         D(x, x') = 1/|C| sum_{i in C} ||L(x, i) - L(x', i)||_p                                        (eq. 3)
 
-    C is whatever classes the maps were made for: k = 1 the true class, 2 the pair (t, t'), all for all. For
-    `interpreters.representation` it is the mean over channels.
+    C is the set of classes that the maps belong to: k = 1 for the true class, 2 for the pair (t, t'), the number of
+    classes for all. For `interpreters.representation` the mean over C is a mean over channels.
 
     Args, Raises: as `distances`.
 
     Returns:
         (N,).
 
-    Source: eq. (3); section 3.1 has l2 "or its square".
+    Source: eq. (3); section 3.1 allows l2 "or its square".
     """
     return distances(maps, maps_adv, p, squared, scale=scale).mean(1)
 
 
 def two_class_discrepancy(maps: Tensor, maps_adv: Tensor, *, scale: float = 1.0) -> Tensor:
-    """The l1 2-class discrepancy, which Proposition 1 bounds from below.
+    """Return the l1 2-class discrepancy, which Proposition 1 bounds from below.
 
         D_{2,l1}(x, x') = 1/2 (||L(x, t) - L(x', t)||_1 + ||L(x, t') - L(x', t')||_1)                 (eq. 4)
 
@@ -79,7 +80,7 @@ def two_class_discrepancy(maps: Tensor, maps_adv: Tensor, *, scale: float = 1.0)
         (N,).
 
     Raises:
-        ValueError: for any other number of classes.
+        TypeError, ValueError: see `distances`; also any other number of classes.
 
     Source: eq. (4).
     """
@@ -92,29 +93,29 @@ def two_class_discrepancy(maps: Tensor, maps_adv: Tensor, *, scale: float = 1.0)
 def target_free_discrepancy(
     maps: Tensor, maps_adv: Tensor, y: Tensor, logits_adv: Tensor, *, renormalise: bool = True, scale: float = 1.0
 ) -> Tensor:
-    """The discrepancy that knows no target: all other classes, weighted by what the network makes of x'.
+    """Return the discrepancy without a target: all other classes, weighted by their probabilities at x'.
 
         D~(x, x') = 1/2 ||L(x, t) - L(x', t)||_1 + 1/2 sum_{i != t} p_i ||L(x, i) - L(x', i)||_1,
         p_i = e^{f(x')_i} / sum_{i'} e^{f(x')_i'}                                                     (eq. 8)
 
-    As printed, the sum in p goes over all classes, so that the weights add up to 1 - p_t. The released code takes the
-    softmax over the classes other than t, so that they add up to 1: this is the default. Neither detaches p: the
-    derivative with respect to x' and to the weights goes through it.
+    As printed, the sum in p goes over all classes, so that the p_i add up to 1 - p_t. The released code takes the
+    softmax over the classes other than t, so that they add up to 1; this is the default here. Neither detaches p: the
+    derivative with respect to x' and to the network's weights goes through it.
 
-    The released training code has no factor 1/2 and a CAM without 1/u: `scale=2 * u` gives its value.
+    The released training code omits the factor 1/2, and the factor 1/u of the CAM: `scale=2 * u` gives its value.
 
     Args:
         maps, maps_adv: maps of all classes, (N, classes, ...).
         y: the true labels t, int64 (N,).
         logits_adv: f(x'), (N, classes).
-        renormalise: p over the classes other than t (the release); else p as printed.
+        renormalise: take the softmax over the classes other than t (released code); otherwise p as printed.
         scale: see `distances`.
 
     Returns:
         (N,).
 
     Raises:
-        TypeError, ValueError: see `checks`; also maps of fewer classes than logits.
+        TypeError, ValueError: see `checks` and `values`; also if maps and logits differ in their number of classes.
 
     Source: eq. (8).
     """
@@ -128,32 +129,33 @@ def target_free_discrepancy(
         )
     true = torch.zeros_like(each, dtype=torch.bool).scatter_(1, y[:, None], True)
     if renormalise:
-        p = logits_adv.masked_fill(true, -torch.inf).softmax(1)
+        p = logits_adv.masked_fill(true, -torch.inf).softmax(1)  # -inf gives p_t = 0 and leaves t out of the sum
     else:
         p = logits_adv.softmax(1).masked_fill(true, 0)
     return (each.gather(1, y[:, None]).squeeze(1) + (p * each).sum(1)) / 2
 
 
 def normalised_discrepancy(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False) -> Tensor:
-    """The normalised discrepancy score (NDS) of every image: eq. (3) in units of the natural map's range.
+    """Return the normalised discrepancy score (NDS) of every image: eq. (3) in units of the natural map's range.
 
         D_norm = 1/|C| sum_{i in C} || (L(x, i) - L(x', i)) / (max_j L(x, i)_j - min_j L(x, i)_j) ||_p
 
     Args:
-        maps: L(x, .) of the natural images, (N, k, ...): the range is theirs alone, so that order matters.
-        maps_adv: L(x', .), same shape. A scale common to both drops out.
+        maps: L(x, .) of the natural images, (N, k, ...). The range is the range of these maps alone, so the order of
+            the two arguments matters.
+        maps_adv: L(x', .), same shape. A factor common to both maps cancels.
         p: 1 or 2.
-        squared: the square of each norm. The paper and the released code have the norm itself; only the two cells
-            `l2, 1-class` of CAM and GradCAM++ in Table 1 come out with the square.
+        squared: take the square of each norm. The paper and the released code take the norm itself; only the two cells
+            `l2, 1-class` of CAM and GradCAM++ in Table 1 are reproduced by the square.
 
     Returns:
         (N,); infinite or NaN where a natural map is constant.
 
     Raises:
-        ValueError: see `distances`.
+        TypeError, ValueError: see `distances`.
 
-    Source: Appendix D. For `interpreters.representation`, whose channels take the place of classes, it is the mean
-    over channels, as in the released code.
+    Source: Appendix D. For `interpreters.representation`, whose channels take the place of classes, the score is the
+    mean over channels, as in the released code.
     """
     each = distances(maps, maps_adv, p)
     low, high = maps.flatten(2).aminmax(dim=2)
@@ -162,13 +164,13 @@ def normalised_discrepancy(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: 
 
 
 def normalised_slope(scores: Tensor, eps: Tensor) -> Tensor:
-    """The normalised slope (NSL): the relative change of NDS over the relative change of the perturbation size.
+    """Return the normalised slope (NSL): the relative change of the NDS per relative change of the perturbation size.
 
         S_norm = ( |D(eps_last) - D(eps_first)| / D(eps_first) ) / ( (eps_last - eps_first) / eps_first )
 
     Args:
-        scores: D_norm of ISAs, (..., E), in the order of eps.
-        eps: perturbation sizes, same shape, first < last; Appendix D has eps* and 1.6 eps*.
+        scores: D_norm of E ISAs, (..., E), in the order of eps.
+        eps: perturbation sizes, same shape, first < last; eps* and 1.6 eps* in Appendix D.
 
     Returns:
         (...,); infinite or NaN where D(eps_first) is 0.
@@ -181,11 +183,11 @@ def normalised_slope(scores: Tensor, eps: Tensor) -> Tensor:
 
 
 def kendall_tau(map_a: Tensor, map_b: Tensor) -> Tensor:
-    """Kendall's rank correlation tau-b of two maps.
+    """Return Kendall's rank correlation tau-b of two maps.
 
         tau_b = (P - Q) / sqrt((P + Q + T_a) (P + Q + T_b)),
 
-    P concordant pairs of pixels, Q discordant ones, T those tied in one map only.
+    with P the number of concordant pairs of pixels, Q of discordant pairs, T_a and T_b of pairs tied in one map only.
 
     Args:
         map_a, map_b: (N, ...); everything after the first axis is one map. Write maps[:, i] for class i.
@@ -196,9 +198,9 @@ def kendall_tau(map_a: Tensor, map_b: Tensor) -> Tensor:
     Raises:
         ValueError: maps of different shapes.
 
-    Source: Figures 1 and 2, Tables 2, A4 and A5, of maps that are not up-sampled; `scipy.stats.kendalltau`.
+    Source: Figures 1 and 2, Tables 2, A4 and A5, for maps that are not up-sampled; `scipy.stats.kendalltau`.
     """
-    from scipy.stats import kendalltau  # a training run does not need it
+    from scipy.stats import kendalltau  # imported here, since a training run does not need it
 
     check_pair(map_a, map_b, "maps", 2)
     arrays = (m.detach().flatten(1).cpu().double().numpy() for m in (map_a, map_b))
@@ -207,11 +209,11 @@ def kendall_tau(map_a: Tensor, map_b: Tensor) -> Tensor:
 
 
 def topk_intersection(map_a: Tensor, map_b: Tensor, k: int) -> Tensor:
-    """The share of the k largest pixels of one map that are among the k largest of the other.
+    """Return the share of the k largest pixels of one map that are among the k largest pixels of the other.
 
     Args:
         map_a, map_b: (N, ...); everything after the first axis is one map.
-        k: 1 .. number of pixels; the tables of attacks against interpretability have 8.
+        k: 1 .. number of pixels; 8 in the tables of attacks against interpretability.
 
     Returns:
         (N,) in [0, 1].
@@ -222,7 +224,7 @@ def topk_intersection(map_a: Tensor, map_b: Tensor, k: int) -> Tensor:
     Source: section 3.2 (top-k pixel difference), after Ghorbani et al. (2019).
     """
     check_pair(map_a, map_b, "maps", 2)
-    check_whole(k, "k", -float("inf"))
+    check_whole(k, "k", -float("inf"))  # only that it is a whole number: the upper limit depends on the maps
     pixels = map_a.shape[1:].numel()
     if not 1 <= k <= pixels:
         raise ValueError(f"k must lie in 1 .. {pixels}, the number of pixels; got {k}.")
@@ -231,7 +233,7 @@ def topk_intersection(map_a: Tensor, map_b: Tensor, k: int) -> Tensor:
 
 
 def proposition1_bound(logits: Tensor, t: Tensor, t_prime: Tensor) -> Tensor:
-    """What the l1 2-class discrepancy of a successful attack cannot fall below, for an interpreter that is complete.
+    """Return the lower bound on the l1 2-class discrepancy of a successful attack, for a complete interpreter.
 
         D_{2,l1}(x, x') >= 1/2 (f_t(x) - f_t'(x))      wherever      f_t'(x') >= f_t(x')              (eq. 5)
 

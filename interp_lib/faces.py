@@ -1,4 +1,4 @@
-"""The face of a package: names that are loaded when they are asked for, so that an import stays light."""
+"""Lazy exports of a package: a name is imported when it is first used, so that importing the package stays fast."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -8,10 +8,13 @@ def lazy(package: str, names: Mapping[str, str], modules: str = "") -> tuple[Cal
     """Make `__getattr__`, `__dir__` and `__all__` of a package.
 
     Args:
-        package: its `__name__`.
-        names: module -> the names that it gives to the face, in one string. No name may be that of a module in the
-            package: importing that module would take its place.
-        modules: modules that are served whole, in one string.
+        package: the package's `__name__`.
+        names: module -> the names that the package exports from it, in one string separated by spaces. No name may be
+            the name of a module in the package: importing the module would replace the exported object.
+        modules: modules that are exported as a whole, in one string separated by spaces.
+
+    Raises:
+        AttributeError: raised by `__getattr__` for an unknown name; lists the known ones.
     """
     module_of = {name: module for module, those in names.items() for name in those.split()}
     everything = sorted([*module_of, *modules.split()])

@@ -1,4 +1,4 @@
-"""What is printed, as data without PyTorch: 743 values, names, gamma, statements, exchanged rows, the figures' taus."""
+"""The paper's printed numbers and claims as data, without PyTorch: 743 table values, names, gamma, statements, taus."""
 
 import csv
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from importlib import resources
 
 
 def paper_tables() -> list[dict]:
-    """The paper's 743 table values: table, dataset, model, method, metric, condition, level, value; all strings.
+    """Return the paper's 743 table values: table, dataset, model, method, metric, condition, level, value; all strings.
 
-    `value` is as printed, so that its number of decimals is the print's.
+    `value` is a string as printed, which keeps the number of decimals.
     """
     with resources.files(__package__).joinpath("paper_tables.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -20,15 +20,15 @@ TITLES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "restrict
 ARCHITECTURES = ("small", "pool", "wresnet")
 
 
-# The rows of its tables, in their order; and what the released code can train as well.
+# METHODS: the rows of the paper's tables, in their order. OTHER_METHODS: in none of the tables, see `training.methods`.
 METHODS = ("Normal", "Adv", "TRADES", "IG-Norm", "IG-Norm-Sum", "Int-1-class", "Int", "Int-Adv")
 
 OTHER_METHODS = ("Int2", "Int2-Adv", "Chen-IG-Norm", "Chen-IG-Sum-Norm")
 
-GAMMA = 0.01  # of Int and its variants, in the released code's units; see `training.methods`
+GAMMA = 0.01  # regularisation parameter of Int and its variants, in the released code's units; see `training.methods`
 
 
-# Kendall's tau of the maps of t and of t', as printed under the figures; both are of one image of R-ImageNet.
+# Kendall's tau for the maps of t and of t', as printed under the figures; both figures show one image of R-ImageNet.
 PRINTED_FIGURE1 = {"CAM": (0.4782, 0.5039), "GradCAM++": (0.5018, 0.5472), "IG": (0.4040, 0.3911)}
 
 PRINTED_FIGURE2 = {
@@ -36,8 +36,8 @@ PRINTED_FIGURE2 = {
 }  # fmt: skip
 
 
-# Tables A1 and A2, CIFAR-10: the name that is printed -> the network whose row it is. The chapter on Appendix E
-# derives it twice, from Table A3 and from the released networks; a test derives it again.
+# Tables A1 and A2, CIFAR-10, print rows under wrong names: printed name -> the network that the row belongs to. The
+# chapter on Appendix E derives this twice, from Table A3 and from the released networks; a test derives it again.
 EXCHANGED_ROWS = {
     "IG-Norm": "Int",
     "IG-Norm-Sum": "Int-Adv",
@@ -49,19 +49,19 @@ EXCHANGED_ROWS = {
 DATASETS = {"MNIST": "mnist", "CIFAR-10": "cifar10", "R-ImageNet": "restricted_imagenet"}
 
 
-# Cells of Table 1, MNIST and CIFAR-10, whose printed value is the mean of a squared norm, against Appendix D. Those
-# of R-ImageNet have the size of the norm itself.
+# Cells of Table 1 (MNIST and CIFAR-10) whose printed value is the mean of a squared norm, contrary to Appendix D.
+# The cells of R-ImageNet have the size of the norm itself.
 SQUARED = (("CAM", "l2:1-class"), ("GradCAM++", "l2:1-class"))
 
 
 def eps_of(level: str) -> float:
-    """A perturbation size as the paper writes it, '0.05' or '8/255', in the unit of the pixels."""
+    """Convert a perturbation size as the paper writes it, '0.05' or '8/255', to a number in the unit of the pixels."""
     return float(Fraction(level))
 
 
 @dataclass(frozen=True)
 class Statement:
-    """At every one of `levels`, `better` is more accurate under PGD than every one of `worse`."""
+    """The claim that at all `levels` of eps `better` is more accurate under PGD than every method in `worse`."""
 
     text: str
     better: str
@@ -74,7 +74,8 @@ ADVERSARIAL = ("Adv", "TRADES", "IG-Norm-Sum")
 OTHERS = ("Normal", *ADVERSARIAL, "IG-Norm", "Int-1-class", "Int")
 
 
-# Section 5, 'Robustness versus efficiency' and the discussion of Table 3. Training used 0.3 and 8/255.
+# Section 5, 'Robustness versus efficiency' and the discussion of Table 3. Training used eps 0.3 (MNIST) and 8/255
+# (CIFAR-10).
 STATEMENTS = {
     "MNIST Small": (
         Statement("Int is above Adv beyond the training ε", "Int", ("Adv",), ("0.35", "0.4")),
@@ -89,7 +90,7 @@ STATEMENTS = {
         Statement("Int-Adv is the best at large ε", "Int-Adv", OTHERS, ("9/255", "10/255")),
         Statement("Int-1-class fails where Int does not", "Int", ("Int-1-class",), ("8/255",)),
     ),
-    # The paper says nothing of these two in words: section 5's sentences again, at the sizes of Table A1.
+    # The paper makes no claims in words about the next two networks: these are section 5's, at the eps of Table A1.
     "MNIST Pool": (
         Statement("Int-Adv is the best at large ε", "Int-Adv", OTHERS, ("0.3",)),
         Statement("Int-1-class fails where Int does not", "Int", ("Int-1-class",), ("0.3",)),

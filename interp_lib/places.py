@@ -1,18 +1,18 @@
-"""Where things are: one root for data, records and networks, whichever folder a command is started in."""
+"""Paths: one root for data, records and networks, whichever folder a command is started in."""
 
 import os
 from pathlib import Path
 
 VARIABLES = ("INTERP_DATA", "INTERP_RELEASED")
-# The commands that run or build what only a clone of the project holds: chapters, profiles, the Snakefile.
+# The commands that need files which only a clone of the project has: chapters, profiles, the Snakefile.
 NEED_A_CLONE = "chapter, pages, book and train --profile"
 
 
 def project_root(start: str | os.PathLike = ".") -> Path:
-    """Find the clone that holds `start`, else the one that this package is run from.
+    """Find the clone of this project that contains `start`, else the clone that this package is run from.
 
     Raises:
-        FileNotFoundError: neither is a clone of this project.
+        FileNotFoundError: neither is in a clone of this project.
     """
     start = Path(start).resolve()
     for folder in (start, *start.parents, Path(__file__).resolve().parent.parent):
@@ -24,7 +24,7 @@ def project_root(start: str | os.PathLike = ".") -> Path:
 
 
 def home() -> Path:
-    """Give the folder that data/, results/ and networks/ stand in: the clone, or the current folder without one."""
+    """Return the folder that contains data/, results/ and networks/: the clone, or the current folder without one."""
     try:
         return project_root()
     except FileNotFoundError:
@@ -32,7 +32,7 @@ def home() -> Path:
 
 
 def cache() -> Path:
-    """Give the folder of what is compiled: _build/compiled of the clone, else one in the user's cache."""
+    """Return the folder for compiled code: _build/compiled in the clone, else a folder in the user's cache."""
     try:
         return project_root(Path(__file__).parent) / "_build/compiled"
     except FileNotFoundError:
@@ -40,20 +40,20 @@ def cache() -> Path:
 
 
 def settle() -> None:
-    """Make the folders that variables name absolute, `~` expanded: a chapter runs elsewhere than its command."""
+    """Make the paths in `VARIABLES` absolute, with `~` expanded: a chapter runs in another folder than its command."""
     for variable in VARIABLES:
         if folder := os.environ.get(variable):
             os.environ[variable] = str(Path(folder).expanduser().absolute())
 
 
 def writable_home(root: Path) -> None:
-    """Give Snakemake and Jupyter, which keep things at home, _build/home where the user's own is not writable."""
+    """Set HOME to _build/home if the user's home is not writable: Snakemake and Jupyter write files there."""
     if not os.access(os.path.expanduser("~"), os.W_OK):
         (root / "_build/home").mkdir(parents=True, exist_ok=True)
         os.environ["HOME"] = str(root / "_build/home")
 
 
 def shown(path: str | os.PathLike) -> str:
-    """Write a path as short as it can be from here: relative below the current folder, else absolute."""
+    """Return a path for display: relative if it is below the current folder, else absolute."""
     path = Path(path).absolute()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,6 +1,6 @@
-"""Files that others wrote: read within a limit, nothing in them believed, quoted in messages as far as fits.
+"""Read files that others wrote: up to a size limit, without trusting their content, with safe error messages.
 
-Every reader of the package goes through here and adds its own sentence of what to do.
+Every reader of the package uses these functions, and adds its own sentence on what to do.
 """
 
 import json
@@ -14,12 +14,12 @@ from typing import BinaryIO
 
 import yaml
 
-LARGEST_YAML = 2**16  # bytes; ours have less than 2,000
-_SHOWN = 1000  # characters of a message
+LARGEST_YAML = 2**16  # bytes; the project's own files have less than 2,000
+_SHOWN = 1000  # most characters of a message
 
 
 def printable(text: object, most: int = _SHOWN) -> str:
-    """A text for a message: what a terminal would obey is spelled out, and of a long text the middle is left out."""
+    """Return text that is safe to print: control characters are escaped, and the middle of a long text is left out."""
     text = str(text)
     if len(text) > most:
         text = f"{text[: 2 * most // 3]} ... {text[-most // 3 :]}"
@@ -27,7 +27,7 @@ def printable(text: object, most: int = _SHOWN) -> str:
 
 
 class FileError(ValueError):
-    """A file that is not what it should be. Its message is `printable`, whatever the file held or was called."""
+    """A file is not what it should be. The message is made `printable`, whatever the file's content or name."""
 
     def __init__(self, message: object = ""):
         super().__init__(printable(message))
@@ -35,12 +35,13 @@ class FileError(ValueError):
 
 @contextmanager
 def opened(path: str | os.PathLike, largest: int) -> Iterator[BinaryIO]:
-    """Opens a regular file of at most `largest` bytes for reading.
+    """Open a regular file of at most `largest` bytes for reading.
 
     Raises:
-        OSError: as of `open`.
+        OSError: see `open`.
         FileError: a folder, pipe, socket or device, on which a reader might wait for ever; or a larger file.
     """
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait. O_BINARY exists on Windows only.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(handle)
@@ -55,11 +56,11 @@ def opened(path: str | os.PathLike, largest: int) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: str | os.PathLike, largest: int) -> bytes:
-    """Reads a regular file of at most `largest` bytes; see `opened`."""
+    """Read a regular file of at most `largest` bytes; see `opened`."""
     with opened(path, largest) as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(size + 1)
-    if len(content) > size:  # it grows, or says 0 bytes of itself, as a file of /proc
+    if len(content) > size:  # it is growing, or reports a size of 0, as files in /proc do
         raise FileError("it has more bytes than it says")
     return content
 
@@ -69,13 +70,14 @@ def _size(count: int) -> str:
 
 
 def read_json(path: str | os.PathLike, largest: int):
-    """Reads a JSON file in UTF-8 whose numbers are finite; see `read_bytes`.
+    """Read a JSON file in UTF-8 whose numbers are finite; see `read_bytes`.
 
     Raises:
-        OSError: as of `open`.
-        ValueError: no JSON, a NaN or an infinity, or nested too deep.
+        OSError: see `open`.
+        ValueError: not JSON, a NaN or an infinity, or nested too deep.
     """
 
+    # Python's json accepts NaN and Infinity, which are not JSON, and turns 1e999 into infinity.
     def finite(text: str) -> float:
         if not math.isfinite(number := float(text)):
             raise FileError(f"it holds {printable(text, 30)}, which is no finite number")
@@ -88,7 +90,7 @@ def read_json(path: str | os.PathLike, largest: int):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """SafeLoader without aliases, a few lines of which stand for billions of entries, and without a key given twice."""
+    """A SafeLoader that refuses repeated keys, and aliases, a few lines of which can stand for billions of entries."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
@@ -96,18 +98,18 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        mapping = super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep)  # of a repeated key PyYAML silently keeps the last value
         if len(mapping) < len(node.value):
             raise FileError("it holds a key twice")
         return mapping
 
 
 def read_yaml(path: str | os.PathLike):
-    """Reads a YAML file of scalars, lists and dictionaries in UTF-8, without aliases; see `read_bytes`.
+    """Read a YAML file of scalars, lists and dictionaries in UTF-8, without aliases; see `read_bytes`.
 
     Raises:
-        OSError: as of `open`.
-        FileError: no such YAML; the message names the file.
+        OSError: see `open`.
+        FileError: not such a file; the message names it.
     """
     try:
         return yaml.load(read_bytes(path, LARGEST_YAML).decode("utf-8"), _PlainLoader)

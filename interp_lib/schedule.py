@@ -1,4 +1,4 @@
-"""How long and how hard a network is trained: one YAML file a schedule, read and checked without PyTorch."""
+"""Training schedules: epochs, learning rate, inner maximisation; one YAML file each, checked without PyTorch."""
 
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -6,19 +6,20 @@ from importlib import resources
 from .reading import FileError, read_yaml
 from .values import check_number, check_whole
 
-PRECISIONS = ("float32", "bfloat16")  # of the convolutions; weights, maps and logits are float32 in both
+PRECISIONS = ("float32", "bfloat16")  # of the convolutions; weights, maps and logits are always float32
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how hard: plain numbers, one YAML file `schedules/NAME.yml` with a section for every dataset.
+    """The numbers of a training schedule; `schedules/NAME.yml` has one section of them for each dataset.
 
     Attributes:
-        epochs, batch_size, learning_rate: of Adam; the last partial batch of an epoch is dropped.
+        epochs, batch_size, learning_rate: settings of Adam; the last partial batch of an epoch is dropped.
         eps: radius of the inner maximisation after the ramp, in the unit of the pixels.
-        ramp_start, ramp_end: training steps; the radius is 0 before, eps after, linear in between.
-        attack_steps, attack_alpha: of the inner maximisation, from a uniform random start.
-        decay: training steps at which the learning rate falls to a tenth.
+        ramp_start, ramp_end: training steps; the radius is 0 before ramp_start, eps after ramp_end, linear in between.
+        attack_steps, attack_alpha: number of steps and step size of the inner maximisation, which begins at a uniform
+            random start; attack_alpha in the unit of the pixels.
+        decay: training steps at which the learning rate is divided by 10.
     """
 
     epochs: int
@@ -32,7 +33,7 @@ class Schedule:
     decay: tuple[int, ...] = ()
 
     def __post_init__(self):
-        """Refuse what cannot be trained by, a ramp that ends before it starts among it."""
+        """Refuse values that no training can use, such as a ramp that ends before it starts."""
         for key in ("epochs", "batch_size"):
             check_whole(getattr(self, key), key, 1)
         for key in ("ramp_start", "ramp_end", "attack_steps"):
@@ -49,14 +50,15 @@ class Schedule:
 
     @classmethod
     def load(cls, name: str, dataset: str | None) -> "Schedule | None":
-        """A schedule of the library by name, for a dataset.
+        """Load a schedule of the library by name, for a dataset.
 
         Args:
-            dataset: where it is None, that there is such a schedule is all that is looked at.
+            name: name of a file in `schedules/`, without `.yml`.
+            dataset: name of a dataset; None only checks that the schedule exists, and returns None.
 
         Raises:
-            ValueError: an unknown name, a file that is no YAML of plain values, a dataset that it does not cover, an
-                unknown or a missing key, or a value that cannot be.
+            ValueError: an unknown name, a file that is not YAML of plain values, a dataset that the schedule does not
+                cover, an unknown or missing key, or an impossible value.
         """
         folder = resources.files("interp_lib") / "schedules"
         known = sorted(p.name.removesuffix(".yml") for p in folder.iterdir() if p.name.endswith(".yml"))
@@ -76,6 +78,7 @@ class Schedule:
             raise FileError(f"{where} must have the keys {', '.join(expected)}; see {', '.join(wrong)}.")
 
         def number(key: str, value, kind):
+            # float() also takes text: PyYAML reads 1e-3, which has no dot, as a string.
             try:
                 converted = kind(float(value))
                 if converted == float(value) and not isinstance(value, bool):
@@ -97,9 +100,10 @@ class Schedule:
             raise FileError(f"{where}: {error}") from None
 
     def radius(self, step: int) -> float:
-        """eps of the inner maximisation at a training step, counted from 0."""
+        """Return the radius of the inner maximisation at a training step, counted from 0."""
+        # max(..., 1): where the ramp has no length the radius jumps to eps one step after ramp_start.
         return self.eps * min(max((step - self.ramp_start) / max(self.ramp_end - self.ramp_start, 1), 0.0), 1.0)
 
     def rate(self, step: int) -> float:
-        """Learning rate at a training step, counted from 0: a tenth after every step of `decay`."""
+        """Return the learning rate at a training step, counted from 0: divided by 10 from each step in `decay` on."""
         return self.learning_rate * 0.1 ** sum(step >= at for at in self.decay)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and where a number comes from."""
+"""Atomic writing of files, and the provenance of measurements."""
 
 import errno
 import os
@@ -15,15 +15,15 @@ from filelock import FileLock, Timeout
 
 _TEMPORARY = ".part"
 
-_PATIENCE = 60  # seconds that a process waits for another one's writing, which takes a fraction of one
+_PATIENCE = 60  # seconds to wait for another process to write, which takes a fraction of a second
 
 
 @cache
 def commit() -> str | None:
-    """The checkout's commit when first asked, with `-dirty` where this package's files differ from it.
+    """Return the checkout's commit at the first call, with `-dirty` if this package's tracked files differ from it.
 
-    None without git, and where the package is in no checkout. Long runs ask before they begin: what is committed
-    meanwhile is not what they run.
+    Return None without git, or if the package is not in a checkout. The result is cached, and a long run calls this
+    before it begins: a commit made meanwhile is not the code that runs.
     """
 
     def git(*command: str) -> subprocess.CompletedProcess:
@@ -39,10 +39,13 @@ def commit() -> str | None:
 
 
 def provenance(seconds: float, device: str = "cpu", *, before: dict | None = None) -> dict:
-    """Commit, versions, processor, seconds and date of a measurement; see `commit`.
+    """Return commit, versions, device, seconds and date of a measurement; see `commit`.
 
     Args:
-        before: the provenance of a record that is gone on with; it is kept in the list `earlier`.
+        seconds: duration of the measurement.
+        device: device that it ran on, 'cpu' or 'cuda...'.
+        before: the provenance of the record that this measurement extends. It is kept in the list `earlier`, unless
+            it differs in `seconds` only.
     """
     import numpy
     import torch
@@ -67,10 +70,10 @@ def provenance(seconds: float, device: str = "cpu", *, before: dict | None = Non
 
 
 def ready_folder(folder: str | os.PathLike) -> Path:
-    """A folder that can be written to, made where it is missing; asked before a long run and not after it.
+    """Make a folder if it is missing and check that it is writable; called before a long run, not after it.
 
     Raises:
-        OSError: naming the folder, when it cannot be made or written to.
+        OSError: the folder cannot be made or written to; names the folder.
     """
     folder = Path(folder)
     try:
@@ -84,17 +87,17 @@ def ready_folder(folder: str | os.PathLike) -> Path:
 
 @contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps every other process from writing to a folder; what was read of it stays true until it is written again.
+    """Lock a folder against other processes, so that what was read in it stays true until it is written again.
 
-    The lock is the file `.lock` in it, which stays; a process that is killed gives it back.
+    The lock is the file `.lock` in the folder, which is not deleted; a process that is killed releases its lock.
 
     Raises:
-        OSError: naming the folder, when it cannot be written to, or when another process has held it for a minute.
+        OSError: the folder cannot be written to, or another process has held the lock for a minute; names the folder.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.resolve() / ".lock", timeout=_PATIENCE, is_singleton=True)  # one that may be nested
+        lock = FileLock(folder.resolve() / ".lock", timeout=_PATIENCE, is_singleton=True)  # may be nested
         lock.acquire(poll_interval=0.01)
     except Timeout:
         raise OSError(
@@ -107,17 +110,17 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a whole file or none: to a temporary file beside it, flushed to disk, then renamed over it.
+    """Write a file completely or not at all: to a temporary file beside it, flushed to disk and then renamed.
 
     Temporary files that killed processes have left in the folder are removed.
 
     Raises:
-        OSError: naming the file, when the disk is full or the folder read-only; what was there before stays.
+        OSError: the disk is full or the folder read-only; names the file. An earlier file stays as it was.
     """
     path, temporary = Path(path), None
     try:
         with locked(path.parent):
-            for left in path.parent.glob(f".*{_TEMPORARY}"):  # of processes that were killed: nobody else writes now
+            for left in path.parent.glob(f".*{_TEMPORARY}"):  # left by killed processes: the lock excludes live ones
                 with suppress(OSError):
                     left.unlink()
             handle, temporary = tempfile.mkstemp(_TEMPORARY, f".{path.name}.", path.parent)
@@ -125,7 +128,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
             os.replace(temporary, path)
     except BaseException as error:
         if temporary:

@@ -1,16 +1,17 @@
-"""Checks of single values: numbers, whole numbers, choices. Without PyTorch, so that a command refuses at once."""
+"""Checks of single values: numbers, whole numbers, choices. Without PyTorch, so that a command fails fast."""
 
 import math
 from collections.abc import Callable, Sequence
 from numbers import Real
 
 
+# By attributes, since this module does not import PyTorch.
 def _is_tensor(value: object) -> bool:
     return hasattr(value, "shape") and hasattr(value, "is_complex")
 
 
 def _plain(value: object) -> object:
-    """A tensor of one number as that number; everything else as it is."""
+    """Return the number in a 0-dimensional tensor; return any other value unchanged."""
     if _is_tensor(value) and value.dim() == 0 and not value.is_complex() and "bool" not in str(value.dtype):
         return value.item()
     return value
@@ -19,13 +20,14 @@ def _plain(value: object) -> object:
 def check_number(
     value: object, name: str, low: float = -math.inf, high: float = math.inf, *, above: bool = False
 ) -> None:
-    """Refuse anything but a finite number in [low, high], or in (low, high] where `above`.
+    """Refuse anything but a finite number in [low, high], or in (low, high] if `above`.
 
     Raises:
-        TypeError: no number.
-        ValueError: out of range, naming the argument.
+        TypeError: not a number.
+        ValueError: not finite or out of range; names the argument.
     """
     value = _plain(value)
+    # bool is a subclass of int, so True would pass as 1.
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number; got {came(value)}.")
     if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
@@ -33,7 +35,7 @@ def check_number(
 
 
 def check_radius(value: object, name: str = "eps", *, above: bool = False) -> None:
-    """Refuse anything but a perturbation size in [0, 1], the unit of the pixels; above 0 where `above`.
+    """Refuse anything but a perturbation size in [0, 1], in the unit of the pixels; above 0 if `above`.
 
     Raises:
         TypeError, ValueError: see `check_number`.
@@ -45,11 +47,11 @@ def check_radius(value: object, name: str = "eps", *, above: bool = False) -> No
 
 
 def check_whole(value: object, name: str, low: float = 0, high: float = math.inf) -> None:
-    """Refuse anything but a whole number in low .. high; 3.0 is one.
+    """Refuse anything but a whole number in low .. high; 3.0 counts as whole.
 
     Raises:
-        TypeError: no number.
-        ValueError: not whole or out of range, naming the argument.
+        TypeError: not a number.
+        ValueError: not whole or out of range; names the argument.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a whole number; got {came(value)}.")
@@ -61,17 +63,18 @@ def check_choice(value: object, name: str, known: Sequence[object]) -> None:
     """Refuse anything but one of the known values.
 
     Raises:
-        ValueError: with all of them.
+        ValueError: another value; lists the known ones.
     """
+    # Types are compared as well, since 1 == True == 1.0.
     if not any(type(value) is type(other) and value == other for other in known):
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r:.80}.")
 
 
 def check_each(values: object, name: str, check: Callable[..., None], *limits: object, **more: object) -> None:
-    """Refuse anything but a sequence of at least one value, each of which `check` lets pass.
+    """Refuse anything but a non-empty sequence whose values all pass `check`.
 
     Raises:
-        TypeError, ValueError: no sequence, none in it, or see `check`.
+        TypeError, ValueError: not a sequence, an empty sequence, or an error of `check`.
     """
     if isinstance(values, str) or not (isinstance(values, Sequence) or _is_tensor(values)):
         raise TypeError(f"{name} must be a sequence, such as a list; got {came(values)}.")
@@ -82,7 +85,7 @@ def check_each(values: object, name: str, check: Callable[..., None], *limits: o
 
 
 def came(value: object) -> str:
-    """What came, in a word or two."""
+    """Describe a rejected value in a few words, for an error message."""
     if _is_tensor(value):
         return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
     return f"{repr(value):.40} of type {type(value).__name__}"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_pgd import assert_same, state
+from test_projected_gradient_descent import assert_same, state
 from torch import nn
 
 from interp_lib.attacks.against_interpretability import aai

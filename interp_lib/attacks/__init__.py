@@ -1,4 +1,4 @@
-"""Attacks, one a file; each is a function attack(model, x, y, *, eps, alpha, steps, ...) -> x_adv."""
+"""Attacks, one per file; each is a function attack(model, x, y, *, eps, alpha, steps, ...) -> x_adv."""
 
 from ..faces import lazy
 

@@ -1,4 +1,4 @@
-"""Attack against interpretability (AAI): the same class for the network, another map for the interpreter."""
+"""Attack against interpretability (AAI): keep the predicted class and change the interpretability map."""
 
 import torch
 from torch import Tensor, nn
@@ -36,45 +36,45 @@ def aai(
     direction: Direction | None = None,
     norm: str = "linf",
 ) -> Tensor:
-    """Attack against interpretability: the last iterate of projected gradient steps on
+    """Run the attack against interpretability (AAI) with projected gradient steps and return the last iterate.
 
         minimize    lambda max{ max_{j != t} f_j(x') - f_t(x'), 0 } - D_1(x, x')
         subject to  ||x' - x||_inf <= eps                                                              (eq. 7)
 
-    D_1 is the 1-class discrepancy ||L(x, t) - L(x', t)||_p, or, with `top_k`, the fall of the map at the k pixels
-    that were largest on the clean image,
+    D_1 is the 1-class discrepancy ||L(x, t) - L(x', t)||_p, or, with `top_k`, the decrease of the map at the k pixels
+    that are largest on the clean image,
 
         D_1(x, x') = sum_{i in top_k(L(x, t))} ( L(x, t)_i - L(x', t)_i ),
 
     which for a folded network is one linear functional of the trunk's output for each image.
 
-    The tables' attack is `aai(..., alpha=0.01, steps=200, hinge=0, top_k=8, start=x + subset.random_start(eps))`: the
-    released code has no hinge, where eq. (7) has one, and drops the images whose prediction has changed afterwards.
+    The attack of the tables is `aai(..., alpha=0.01, steps=200, hinge=0, top_k=8, start=x + subset.random_start(eps))`.
+    The released code omits the hinge term of eq. (7), and afterwards drops the images whose prediction has changed.
 
     Args:
-        model: images -> logits (N, C), with what `interpreter` needs.
+        model: images -> logits (N, C), with the parts that `interpreter` needs.
         x: images (N, C, H, W) in [0, 1].
-        y: the label t whose map is attacked and whose prediction the hinge holds, int64 (N,).
+        y: the label t whose map is attacked and which the hinge term keeps as the prediction, int64 (N,).
         eps: radius, in the unit of the pixels, a number or (N,).
         alpha: step size, same unit, a number or (N,).
         steps: number of steps.
-        hinge: lambda of eq. (7), >= 0; 0 leaves the prediction free.
+        hinge: lambda of eq. (7), >= 0; with 0 the prediction may change.
         top_k: k; None for the norm.
         interpreter: L.
-        p: 1 or 2; of the norm.
+        p: 1 or 2, the order of the norm.
         random_start: start from a uniform point of the ball; needs `generator`.
         start: start from these images instead.
-        generator: source of the random start; the global generator is left alone.
-        direction, norm: see `projected_ascent`.
+        generator: source of the random start; the global generator is not used.
+        direction, norm: see `ascent.projected_ascent`.
 
     Returns:
-        x_adv (N, C, H, W), inside ball and box.
+        x_adv (N, C, H, W), inside the ball and the box [0, 1].
 
     Raises:
-        TypeError, ValueError: see `checks`; also a random start without a generator, top_k out of range, and the
-            norm without a start other than x, where its gradient is 0 and nothing would move.
+        TypeError, ValueError: see `checks` and `values`; also a random start without a generator, top_k out of range,
+            and the norm without a start: at x its gradient is 0 and nothing would move.
 
-    Source: eq. (7), section 3.2; the top-k form after Ghorbani et al. (2019), as in Tables 2, A4 and A5.
+    Source: eq. (7), section 3.2; the top-k form of Ghorbani et al. (2019), as in Tables 2, A4 and A5.
     """
     check_images(x)
     if hasattr(model, "check_input"):
@@ -85,7 +85,7 @@ def aai(
     check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
     check_start(start, x)
     if top_k is not None:
-        check_whole(top_k, "top_k", -float("inf"))  # how many there may be, the map says
+        check_whole(top_k, "top_k", -float("inf"))  # `aai_objective` checks the range, which depends on the map
     if random_start:
         if not isinstance(generator, torch.Generator) or start is not None:
             raise ValueError("random_start needs generator, a torch.Generator, and excludes start.")
@@ -109,9 +109,12 @@ def aai_objective(
     interpreter: Interpreter = cam,
     p: int = 1,
 ) -> Objective:
-    """What `aai` climbs, the negative of eq. (7): images (N, C, H, W) -> (N,). Arguments as there.
+    """Return the objective that `aai` maximises, the negative of eq. (7): images (N, C, H, W) -> (N,).
 
-    With `top_k` and without hinge a constant is left out: the term L(x, t) that does not depend on x'.
+    With `top_k`, hinge 0, a foldable network and a CAM as interpreter, the term L(x, t) is omitted, since it does not
+    depend on x'.
+
+    Arguments: as `aai`.
     """
     both, classes = explain(model, interpreter), y[:, None]
     with torch.no_grad():
@@ -129,15 +132,17 @@ def aai_objective(
             apart = discrepancy(clean, maps, p)
         else:
             apart = (clean - maps).flatten(1).gather(1, largest).sum(1)
+        # attack_loss(logits, y, y) is the margin of eq. (6) with t in the place of the target: the hinge of eq. (7).
         return apart - hinge * attack_loss(logits, y, y).clamp(min=0)
 
     return objective
 
 
 def _linear_fall(model: GlobalPoolNetwork, x: Tensor, classes: Tensor, largest: Tensor, interpreter: Interpreter):
-    """x' -> -<G_n, trunk(x'_n)>: the sum of chosen pixels of a map is linear in the trunk's output, up to a constant.
+    """Return the objective x' -> -<G_n, trunk(x'_n)>, the decrease of a map at its `largest` pixels up to a constant.
 
-    G_n is its gradient there, one pass back for all images.
+    The sum of chosen pixels of a map is linear in the trunk's output, up to a constant. G_n is the gradient of this sum
+    with respect to the trunk's output, from one backward pass for all images.
     """
     weight = model.classifier.weight.detach()
     weight = (weight if interpreter is cam else weight.clamp(min=0))[classes[:, 0]]
@@ -148,4 +153,5 @@ def _linear_fall(model: GlobalPoolNetwork, x: Tensor, classes: Tensor, largest: 
         maps = torch.einsum("nk,nkhw->nhw", weight, features) / features.shape[2:].numel()
         (gradient,) = torch.autograd.grad(maps.flatten(1).gather(1, largest).sum(), z)
     plain = lambda x_adv: -(gradient * trunk(x_adv)).sum((1, 2, 3))
+    # The compiled form reads G with its channels last, (N, h, w, c).
     return climbing(plain, Head.of(model, trunk), "probe", reference=-gradient.permute(0, 2, 3, 1))

@@ -16,9 +16,9 @@ Direction = Callable[[Tensor], Tensor]
 
 
 def input_gradient(objective: Objective, x: Tensor) -> Tensor:
-    """The derivative of sum_n objective(x)_n with respect to x, (N, C, H, W), to be written to.
+    """Return the derivative of sum_n objective(x)_n with respect to x, (N, C, H, W), safe to modify in place.
 
-    Only x is differentiated: weights get no gradient, computed or stored, whatever their flags say.
+    Only x is differentiated: no gradient of the weights is computed or stored, whatever their `requires_grad`.
     """
     return _value_and_gradient(objective, x)[1]
 
@@ -30,54 +30,55 @@ def _value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor
         x = x.detach().requires_grad_()
         value = objective(x)
         gradient = torch.autograd.grad(value.sum(), x)[0]
-    # That of a mean is one number, seen many times.
+    # The gradient of a mean is one number expanded with stride 0; copy it, since steps are taken in place.
     return value.detach(), gradient.clone() if 0 in gradient.stride() else gradient
 
 
 def uniform_start(x: Tensor, eps: float | Tensor, generator: torch.Generator) -> Tensor:
-    """x + u clipped to [0, 1], u uniform in [-eps, eps], drawn on the generator's device: (N, C, H, W)."""
+    """Return x + u clipped to [0, 1], u uniform in [-eps, eps], drawn on the generator's device: (N, C, H, W)."""
     return shifted(
         x, eps, torch.rand(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
     )
 
 
 def shifted(x: Tensor, eps: float | Tensor, noise: Tensor) -> Tensor:
-    """x + (2 noise - 1) eps clipped to [0, 1]: `uniform_start` from noise in [0, 1] that is there already."""
+    """Return x + (2 noise - 1) eps clipped to [0, 1]: `uniform_start` with given noise in [0, 1]."""
     return (x + (2 * noise - 1) * per_example(eps, x)).clamp_(0, 1)
 
 
 def ball(x: Tensor, eps: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The l-infinity ball around x, cut by the box: its lowest and its highest corner, each (N, C, H, W)."""
+    """Return the lower and the upper corner, each (N, C, H, W), of the l-infinity ball around x within the box."""
     eps = per_example(eps, x)
     return (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
 
 
 def check_start(start: Tensor | None, x: Tensor) -> None:
-    """Refuse a start that is not of the shape and dtype of x, or not finite.
+    """Refuse a start that does not have the shape and dtype of x, or is not finite.
 
     Raises:
-        ValueError: with both shapes and dtypes.
+        ValueError: names both shapes and dtypes.
     """
     if start is None:
         return
     if not isinstance(start, Tensor) or (start.shape, start.dtype) != (x.shape, x.dtype):
         came = f"{tuple(start.shape)} of {start.dtype}" if isinstance(start, Tensor) else type(start).__name__
         raise ValueError(f"start must be like x, {tuple(x.shape)} of {x.dtype}; got {came}.")
+    # The values cannot be read during the capture of a CUDA graph.
     if not capturing() and not start.isfinite().all():
         raise ValueError("start must be finite; it holds NaN or infinity.")
 
 
 def unit_length(gradient: Tensor) -> Tensor:
-    """g / ||g||_2, image by image; 0 where g is 0."""
+    """Return g / ||g||_2, image by image; 0 where g is 0."""
     length = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
     return gradient / torch.where(length > 0, length, 1)
 
 
 def clipped(scale: float) -> Direction:
-    """g -> clip(scale * g, -1, 1): between the sign, for a large scale, and the gradient itself.
+    """Return g -> clip(scale * g, -1, 1): near the sign for a large scale, proportional to g for a small one.
 
-    The released ISA has 1000 times the gradient of a batch mean: for N images in its batch, scale = 1000 / N. Given
-    as a number, it does not depend on who shares the batch.
+    The released ISA takes 1000 times the gradient of a batch mean: scale = 1000 / N for N images in its batch. Since
+    `scale` is a number here, the step does not depend on the other images in the batch.
 
     Source: the released code of Table 1.
     """
@@ -97,28 +98,28 @@ def projected_ascent(
     watched: bool = True,
     every: bool = True,
 ) -> Iterator[Tensor]:
-    """Climbs an objective inside the ball and the box, and yields every iterate.
+    """Maximise an objective inside the ball and the box, and yield every iterate.
 
         x^{k+1} = P( x^k + alpha * s(grad objective(x^k)) )
 
-    P is the projection on ball and box. In l-infinity s is the sign and P = clip(., max(x - eps, 0), min(x + eps, 1));
-    in l2 and l1 s is the gradient at unit Euclidean length, see `balls.project` for P.
+    P is the projection onto ball and box. In l-infinity, s is the sign and
+    P = clip(., max(x - eps, 0), min(x + eps, 1)). In l2 and l1, s scales the gradient to unit Euclidean length, and P
+    is `balls.project`.
 
-    Each image is its own problem: the objectives are summed, so no image sees another's gradient.
+    Each image is its own problem: the objectives are summed, so that no image influences the gradient of another.
 
     Args:
-        objective: images (N, C, H, W) -> what to climb, (N,).
+        objective: images (N, C, H, W) -> values to maximise, (N,).
         x: the centre of the ball, (N, C, H, W) in [0, 1].
         eps: radius in the unit of the pixels, a number or (N,).
         alpha: step size, same unit, a number or (N,).
         steps: number of steps.
-        start: the first iterate, of the shape and dtype of x, projected to ball and box; x itself where none is
-            given.
-        direction: another s: gradients (N, C, H, W) -> steps of the same shape; may work in place.
+        start: the first iterate, of the shape and dtype of x, which is projected onto ball and box; None for x itself.
+        direction: replaces s: gradients (N, C, H, W) -> steps of the same shape; may work in place.
         norm: 'linf', 'l2' or 'l1'.
-        watched: look for NaN at every step. Runs that are trained together find it in their losses: one that diverges
-            must not end the others.
-        every: yield all iterates; else the last alone, which takes less time where the objective is compiled.
+        watched: check for NaN at every step, on CUDA after the last one. False for runs that are trained together:
+            these find NaN in their losses, since one run that diverges must not end the others.
+        every: yield all iterates; otherwise only the last one, which is faster if the objective is compiled.
 
     Yields:
         x^1, ..., x^steps, each (N, C, H, W), detached.
@@ -145,7 +146,7 @@ def projected_ascent(
         and isinstance(objective, Climbing)
         and objective.takes(x_adv)
     ):
-        for _ in range(steps if every else min(steps, 1)):
+        for _ in range(steps if every else min(steps, 1)):  # without `every`, one call takes all steps
             x_adv, sound = objective.climb(x_adv, low, high, alpha, 1 if every else steps)
             if watched:
                 check_numbers(torch.where(sound, 0.0, torch.nan), "the objective of the attack, or its gradient,")
@@ -155,12 +156,12 @@ def projected_ascent(
     for step_number in range(1, steps + 1):
         value, gradient = _value_and_gradient(objective, x_adv)
         if watched:
-            # 0 an image as long as all is finite, NaN from then on: a sign step would take NaN for "do not move".
+            # 0 while everything is finite, and NaN ever after. The iterates hide a NaN: its sign step moves nothing.
             numbers = numbers + 0 * value + 0 * gradient.flatten(1).sum(1)
-        if watched and not x.is_cuda:  # there a look costs a wait: only at the end
+        if watched and not x.is_cuda:  # on CUDA reading a value waits for the GPU: there the check comes at the end
             check_numbers(numbers, "the objective of the attack, or its gradient,")
         step = direction(gradient)
-        if signs and not isinstance(alpha, Tensor):  # times a number it is exact, so that one pass does for two
+        if signs and not isinstance(alpha, Tensor):  # sign times a number is exact: fuse both passes
             x_adv = onto(torch.add(x_adv, step, alpha=alpha))
         else:
             x_adv = onto(step.mul_(alpha).add_(x_adv))
@@ -171,15 +172,18 @@ def projected_ascent(
 
 
 def ascend(objective: Objective, x: Tensor, *, alpha: float | Tensor, steps: int, **ascent) -> Tensor:
-    """The last iterate of `projected_ascent`, (N, C, H, W); without steps the start, projected. Arguments as there."""
-    if steps == 0:  # a step that moves nothing
+    """Return the last iterate of `projected_ascent`, (N, C, H, W); with steps = 0 the projected start.
+
+    Arguments, Raises: as `projected_ascent`.
+    """
+    if steps == 0:  # one step of length 0 checks and projects the start
         alpha, steps = 0.0, 1
     (x_adv,) = projected_ascent(objective, x, alpha=alpha, steps=steps, every=False, **ascent)
     return x_adv
 
 
 def cross_entropy(logits: Callable[[Tensor], Tensor], y: Tensor, *, targeted: bool = False) -> Objective:
-    """The objective of PGD: -log softmax(f(x))_y, or its negative when y is a target to reach. (N,)."""
+    """Return the objective of PGD, images -> (N,): -log softmax(f(x))_y, or its negative when y is a target."""
     sign = -1.0 if targeted else 1.0
     plain = lambda x: sign * F.cross_entropy(logits(x), y, reduction="none")
     return climbing(plain, getattr(logits, "head", None), "cross-entropy", y=y, cross_entropy=sign)

@@ -1,4 +1,4 @@
-"""The l-infinity, l2 and l1 balls around an image, cut by the box [0, 1]; and bisection, image by image."""
+"""The l-infinity, l2 and l1 balls around an image, within the box [0, 1]; and bisection, image by image."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ NORMS = {"linf": float("inf"), "l2": 2, "l1": 1}
 
 
 def per_example(value: float | Tensor, x: Tensor, name: str = "eps") -> float | Tensor:
-    """A perturbation or step size for every image as (N, 1, 1, 1); a number stays a number.
+    """Return a perturbation or step size per image as (N, 1, 1, 1); a number stays a number.
 
     Raises:
-        ValueError: a tensor of any shape but () or (N,).
+        ValueError: a tensor of another shape than () or (N,).
     """
     if not isinstance(value, Tensor) or value.dim() == 0:
         return float(value)
@@ -22,7 +22,7 @@ def per_example(value: float | Tensor, x: Tensor, name: str = "eps") -> float | 
 
 
 def largest_radius(x: Tensor, norm: str) -> float:
-    """The radius of a ball that holds the whole box: 1 in l-infinity, d^(1/p) for d numbers an image.
+    """Return the radius of a ball that contains the whole box: 1 in l-infinity, d^(1/p) for d numbers per image.
 
     Raises:
         ValueError: a norm other than 'linf', 'l2' and 'l1'.
@@ -33,29 +33,30 @@ def largest_radius(x: Tensor, norm: str) -> float:
 
 
 def perturbation_size(x_adv: Tensor, x: Tensor, norm: str = "linf") -> Tensor:
-    """||x' - x||_p of every image: (N,)."""
-    largest_radius(x, norm)
+    """Return ||x' - x||_p for every image: (N,)."""
+    largest_radius(x, norm)  # refuses an unknown norm
     return torch.linalg.vector_norm((x_adv - x).flatten(1), NORMS[norm], dim=1)
 
 
 def bisect(
     rises: Callable[[Tensor], Tensor], first: Tensor, low: Tensor, high: Tensor, rounds: int
 ) -> tuple[Tensor, Tensor]:
-    """Where a monotone yes-or-no question turns, for many examples at a time.
+    """Find where the answer to a monotone yes-or-no question changes, for many examples in one batch.
 
-    The answer is yes below some value and no above it, one for each example. Starting at `first`, a yes doubles the
-    value, up to the middle of what is left; a no takes the middle. Where `first` is the middle, it is plain bisection.
+    For each example the answer is yes below some value and no above it. The search starts at `first`. After a yes it
+    doubles the value, but does not go beyond the middle of the remaining interval; after a no it takes the middle. If
+    `first` is the middle, this is plain bisection.
 
     Args:
-        rises: values (N,) -> bool (N,), whether the answer is yes, so that the search rises.
-        first: the first value asked for, (N,), low <= first <= high.
-        low, high: where it searches, (N,); neither end is asked for.
+        rises: values (N,) -> bool (N,), whether the answer is yes, so that the search goes up.
+        first: the first value that is tried, (N,), low <= first <= high.
+        low, high: the ends of the interval that is searched, (N,); neither end is tried.
         rounds: number of questions.
 
     Returns:
-        The largest value with a yes and the smallest with a no, (N,) each; `low` or `high` where there was none.
+        The largest value with a yes and the smallest value with a no, (N,) each; `low` or `high` if there was none.
 
-    Source: the released code searches eps and gamma like this.
+    Source: the released code searches eps and gamma in this way.
     """
     value, low, high = first.clone(), low.clone(), high.clone()
     for _ in range(rounds):
@@ -67,15 +68,16 @@ def bisect(
 
 
 def project(moved: Tensor, x: Tensor, eps: float | Tensor, norm: str) -> Tensor:
-    """The point of ball and box that is nearest, in Euclidean distance, to `moved`: (N, C, H, W).
+    """Return the point of ball and box that is nearest to `moved` in Euclidean distance: (N, C, H, W).
 
-    With v = moved - x the nearest point is clip(x + shrink(v), 0, 1), where the Lagrange multiplier of the ball is
-    the one unknown number an image: shrink(v) = s v with 0 <= s <= 1 in l2, and sign(v) max(|v| - s, 0) with s >= 0 in
-    l1. The size of the result is monotone in s, so bisection finds it. In l-infinity both are a clip.
+    With v = moved - x the nearest point is clip(x + shrink(v), 0, 1). The only unknown is one number s per image, which
+    stands for the Lagrange multiplier of the ball: shrink(v) = s v with 0 <= s <= 1 in l2, and
+    sign(v) max(|v| - s, 0) with s >= 0 in l1. The norm of the perturbation is monotone in s, so bisection finds s. In
+    l-infinity the projections onto ball and box are both a clip.
 
     Args:
-        moved: images anywhere, (N, C, H, W).
-        x: the centre, in the box.
+        moved: images of any values, (N, C, H, W).
+        x: the centre of the ball, inside the box.
         eps: radius, a number or (N,).
         norm: 'linf', 'l2' or 'l1'.
 
@@ -98,11 +100,12 @@ def project(moved: Tensor, x: Tensor, eps: float | Tensor, norm: str) -> Tensor:
     def inside(s: Tensor) -> Tensor:
         return perturbation_size(shrunk(s), x, norm) <= eps
 
-    if norm == "l2":  # larger s, larger step: the largest that is inside
+    # 50 halvings leave an interval far below float32 resolution.
+    if norm == "l2":  # a larger s leaves more of the step: take the largest s inside the ball
         free = torch.ones_like(eps)
         s, _ = bisect(inside, free / 2, zero, free, 50)
-    else:  # larger s, smaller step: the smallest that is inside
+    else:  # a larger s removes more of the step: take the smallest s inside the ball
         free = zero
         top = v.abs().flatten(1).amax(1) if v[:1].numel() else zero
         _, s = bisect(lambda s: ~inside(s), top / 2, zero, top, 50)
-    return shrunk(torch.where(inside(free), free, s))
+    return shrunk(torch.where(inside(free), free, s))  # `free` leaves v as it is; bisection does not try its ends

@@ -1,4 +1,4 @@
-"""Interpretability sneaking attack (ISA): another class for the network, the same map for the interpreter."""
+"""Interpretability sneaking attack (ISA): change the predicted class and keep the interpretability map."""
 
 from typing import NamedTuple
 
@@ -20,12 +20,12 @@ CLASS_SETS = ("1-class", "2-class", "all-class")
 
 
 class SneakingAttack(NamedTuple):
-    """What `search_isa` found.
+    """The result of `search_isa`.
 
     Attributes:
-        x_adv: (N, C, H, W), the attack with the largest weight of the discrepancy that still succeeds; without any,
-            the attack that leaves the discrepancy out.
-        gamma: (N,), that weight, 1 / lambda of eq. (6); 0 where none succeeded.
+        x_adv: (N, C, H, W), the successful attack with the largest weight on the discrepancy; if no attack with such a
+            weight succeeds, the plain attack, which omits the discrepancy.
+        gamma: (N,), this weight, 1 / lambda of eq. (6); 0 if no attack with a weight succeeds.
         success: bool (N,), whether x_adv is classified as the target (without a target: not as y).
     """
 
@@ -35,13 +35,13 @@ class SneakingAttack(NamedTuple):
 
 
 def margin(logits: Tensor, target: Tensor) -> Tensor:
-    """max_{j != t'} f_j - f_{t'}, (N,): negative where t' is the prediction; the attack loss of eq. (6)."""
+    """Return max_{j != t'} f_j - f_{t'}, (N,), the attack loss of eq. (6): negative where t' is the prediction."""
     others = logits.scatter(1, target[:, None], -torch.inf).amax(1)
     return others - logits.gather(1, target[:, None]).squeeze(1)
 
 
 def attack_loss(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
-    """The margin of eq. (6), negative after a success; without a target that of leaving y, f_y - max_{j != y} f_j."""
+    """Return the margin of eq. (6), or without a target f_y - max_{j != y} f_j; negative after a success."""
     return -margin(logits, y) if target is None else margin(logits, target)
 
 
@@ -58,7 +58,7 @@ def margin_attack(
     direction: Direction | None = None,
     norm: str = "linf",
 ) -> Tensor:
-    """The first term of eq. (6) alone, lambda -> infinity: a C&W-type attack with no regard for the interpreter.
+    """Run the plain attack, eq. (6) for lambda -> infinity: a C&W-type attack that ignores the interpreter.
 
         minimize  max{ max_{j != t'} f_j(x') - f_{t'}(x'), -tau }
 
@@ -67,7 +67,7 @@ def margin_attack(
     Returns:
         The last iterate, (N, C, H, W).
 
-    Source: eq. (6); the "plain attack" that the sequences of Table 1 start with.
+    Source: the first term of eq. (6); the sequences of Table 1 start with this attack.
     """
     _check(model, x, y, target)
     check_number(tau, "tau", 0)
@@ -99,17 +99,17 @@ def search_isa(
     direction: Direction | None = None,
     norm: str = "linf",
 ) -> SneakingAttack:
-    """ISA with the largest weight on the discrepancy at which it still succeeds, found image by image.
+    """Run ISA with the largest weight on the discrepancy at which it still succeeds, image by image.
 
         minimize    lambda max{ max_{j != t'} f_j(x') - f_{t'}(x'), -tau } + D(x, x')
         subject to  ||x' - x||_inf <= eps                                                              (eq. 6)
 
     The paper bisects on lambda "until there exists no successful attack that can be found when lambda further
-    decreases". Divided by lambda, the loss is margin + gamma D with gamma = 1 / lambda; a success raises gamma, a
-    failure lowers it, and gamma = 0 is the plain attack. Under sign steps the two are the same iterates.
+    decreases". Divided by lambda, the loss is margin + gamma D with gamma = 1 / lambda. A success raises gamma, a
+    failure lowers it, and gamma = 0 is the plain attack. With sign steps both forms of the loss give the same iterates.
 
-    Without a target, the margin is that of leaving y, max{f_y - max_{j != y} f_j, -tau}, and D the target-free
-    discrepancy of eq. (8), as printed.
+    Without a target, the first term is max{f_y - max_{j != y} f_j, -tau}, and D is the target-free discrepancy of
+    eq. (8), as printed.
 
     Args:
         model: images -> logits (N, C), in any mode; evaluated in evaluation mode.
@@ -120,23 +120,25 @@ def search_isa(
         alpha: step size, same unit, a number or (N,).
         steps: number of steps of each attack; no random start.
         interpreter: L of the discrepancy, a function of `interpreters`.
-        classes: C of eq. (3), int64 (N, k); None for (t, t'), eq. (4). See `class_set`.
-        p, squared, scale: of the discrepancy, see `discrepancies.distances`.
-        tau: tolerance on the margin of a success, >= 0.
+        classes: C of eq. (3), int64 (N, k); None for (t, t') as in eq. (4). See `class_set`.
+        p, squared, scale: parameters of the discrepancy, see `discrepancies.distances`.
+        tau: bound on the margin, >= 0: a success by more than tau lowers the loss no further.
         gamma_first: the first weight that is tried.
-        gamma_high: where the search ends.
-        rounds: number of attacks, each of all images at once; 0 is the plain attack.
-        direction: steps other than signs, see `projected_ascent`.
+        gamma_high: the upper end of the search.
+        rounds: number of attacks, each on all images in one batch; 0 for the plain attack alone.
+        direction: steps other than signs, see `ascent.projected_ascent`.
         norm: 'linf', 'l2' or 'l1'.
 
     Returns:
         Images, weights and success.
 
     Raises:
-        TypeError, ValueError: see `checks`; also a target equal to y, and classes without a target.
+        TypeError, ValueError: see `checks` and `values`; also a target equal to y, and classes, l2 or a squared norm
+            without a target.
 
-    Source: eq. (6). The paper gives neither steps nor the range of lambda; `released_settings` has those of the
-    released code, which reproduce Table 1. There a CAM is a plain sum, scale = u, and so are its weights gamma.
+    Source: eq. (6). The paper gives neither the number of steps nor the range of lambda; `released_settings` has the
+    values of the released code, which reproduce Table 1. There a CAM is a plain sum (scale = u), and the weights gamma
+    refer to this unit.
     """
     _check(model, x, y, target)
     check_number(tau, "tau", 0)
@@ -172,7 +174,7 @@ def search_isa(
             return attack_loss(logits, y, target).clamp(min=-tau) + gamma * apart
 
         first, low, high = (x.new_full((len(x),), value) for value in (gamma_first, 0.0, gamma_high))
-        # At x the maps agree and D has the subgradient 0: the first step of all rounds is the same.
+        # At x the maps agree and D has the subgradient 0, whatever gamma is: all rounds share their first step.
         second = ascend(lambda x_adv: -loss(x_adv, low), x, **ascent | {"steps": min(steps, 1)}) if rounds else x
         ascent["steps"] = max(steps - 1, 0)
 
@@ -189,18 +191,19 @@ def search_isa(
 
 
 def isa(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, **settings) -> Tensor:
-    """The images of `search_isa`, (N, C, H, W); arguments as there."""
+    """Return the images of `search_isa`, (N, C, H, W). Arguments, Raises: as `search_isa`."""
     return search_isa(model, x, y, target, **settings).x_adv
 
 
 def isa_over_eps(
     model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, *, eps: Tensor, alpha: Tensor, **settings
 ) -> SneakingAttack:
-    """`search_isa` for several perturbation sizes in one batch, which is E times as large.
+    """Run `search_isa` for E perturbation sizes in one batch of E * N images.
 
     Args:
+        model, x, y, target: as `search_isa`.
         eps, alpha: (E, N), E perturbation and step sizes for each of N images.
-        settings: as of `search_isa`; `classes` (N, k).
+        settings: further arguments of `search_isa`; `classes` has shape (N, k).
 
     Returns:
         x_adv (E, N, C, H, W), gamma and success (E, N).
@@ -226,7 +229,7 @@ def isa_over_eps(
 
 
 def class_set(name: str, y: Tensor, target: Tensor, num_classes: int = 10) -> Tensor:
-    """The classes C of eq. (3) as (N, k): '1-class' t, '2-class' (t, t'), 'all-class' all.
+    """Return the classes C of eq. (3) as (N, k): '1-class' for t, '2-class' for (t, t'), 'all-class' for all.
 
     Raises:
         ValueError: another name.
@@ -238,17 +241,17 @@ def class_set(name: str, y: Tensor, target: Tensor, num_classes: int = 10) -> Te
 
 
 def released_settings(eps: Tensor, *, p: int, batch: int, scale: float) -> dict:
-    """The settings of the released code that reproduce Table 1, for `search_isa`.
+    """Return the settings of the released code for `search_isa`, which reproduce Table 1.
 
-    Ten steps of 0.2 * eps * clip(1000 * gradient of the batch mean, -1, 1); squared l2; gamma by doubling from
-    5e-5 in [0, 1], ten rounds, so that it never passes 0.0256.
+    Ten steps of 0.2 * eps * clip(1000 * gradient of the batch mean, -1, 1); l2 is squared; gamma is doubled from 5e-5
+    within [0, 1] for ten rounds, so that it never exceeds 0.0256.
 
     Args:
         eps: (N,) or (E, N).
         p: 1 or 2.
-        batch: images in the released code's batch, which its step depends on.
-        scale: u for a CAM, which there is a plain sum; for Repr, which there is summed over its K channels, K with
-            l1 and sqrt(K) with squared l2.
+        batch: number of images in a batch of the released code, on which its step depends.
+        scale: u for a CAM, which is a plain sum in the released code. For Repr, which is summed over its K channels
+            there, K with l1 and sqrt(K) with squared l2.
     """
     return {
         "eps": eps, "alpha": 0.2 * eps, "steps": 10, "direction": clipped(1000 / batch), "p": p, "squared": p == 2,

@@ -1,4 +1,4 @@
-"""Logits and maps of one image from one pass, for attacks that look at both."""
+"""Logits and maps from one forward pass, for attacks whose objective needs both."""
 
 from collections.abc import Callable
 
@@ -18,30 +18,32 @@ Interpreter = Callable[..., Tensor]
 Explained = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-# Points of the path in the place of the 100 of the released code's IG, which is smooth: the same to float32.
+# Points of the path that replace the 100 points of the released code's IG. It is smooth, so both agree to float32.
 NODES = 8
 
 
 def explain(model: nn.Module, interpreter: Interpreter) -> Explained:
-    """A function (x, classes) -> logits (N, C) and maps L(x, classes) (N, k, ...), with the weights of this moment.
+    """Return a function (x, classes) -> logits (N, C) and maps L(x, classes) (N, k, ...), with the present weights.
 
-    Equal to (model(x), interpreter(model, x, classes)), with their derivatives with respect to x; weights get none.
-    What the two share is computed once: the logits are the sum of the CAM, plus the linear layer's bias where it has
-    one, and those of Repr come from its features.
+    It equals (model(x), interpreter(model, x, classes)), with the derivatives with respect to x, but not those with
+    respect to the weights. Logits and maps share their computation: the logits are the sum of the CAM, plus the linear
+    layer's bias if it has one, or come from the features of Repr.
+
     The released code's IG is folded once for all calls, and takes 8 points of its path that give the same sum as all
-    100. Any other interpreter of the contract is called as it is, beside the folded logits.
+    100. Any other interpreter of the contract is called unchanged, next to the folded logits.
 
     Args:
         model: a classifier in evaluation mode.
         interpreter: L(model, x, classes, create_graph=True).
 
     Raises:
-        TypeError, ValueError: a network without what the interpreter needs, see `models.contract.check_contract`.
+        TypeError, ValueError: the network lacks what the interpreter needs, see `models.contract.check_contract`.
     """
     whole, model = model, unwrapped(model)
     if isinstance(model, GlobalPoolNetwork) and interpreter in (cam, gradcam_pp_release):
         check_contract(model)
         weight, bias = (None if part is None else part.detach() for part in linear_parts(model))
+        # The maps of the unchanged weights come first, since only they sum to the logits; the clamped rows follow.
         rows = weight if interpreter is cam else torch.cat([weight, weight.clamp(min=0)])
         all_maps, first = fold_cam(model, rows), len(rows) - len(weight)
 

@@ -24,16 +24,20 @@ def pgd_iterates(
     start: Tensor | None = None,
     every: bool = True,
 ) -> Iterator[Tensor]:
-    """Every iterate of `pgd`: one run serves all numbers of steps. Arguments as there, and as `projected_ascent`."""
+    """Yield every iterate of `pgd`, so that one run gives the results for all numbers of steps.
+
+    Arguments: as `pgd`; `every` as `ascent.projected_ascent`.
+    """
     check_images(x)
     check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
     if hasattr(model, "check_input"):
         model.check_input(x)
     check_step_sizes(eps=eps, alpha=alpha, steps=steps)
     check_start(start, x)
-    with evaluating(model):  # what is folded keeps the mode of this moment
+    with evaluating(model):  # a folded network keeps the mode in which it was folded
         objective = cross_entropy(fold_logits(model), y, targeted=targeted)
     ascent = projected_ascent(objective, x, eps=eps, alpha=alpha, steps=steps, start=start, every=every)
+    # Evaluation mode around each step alone: between two iterates the caller has the model in its own mode.
     while True:
         with evaluating(model):
             x_adv = next(ascent, None)
@@ -55,10 +59,10 @@ def pgd(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """PGD of Madry et al. (2018): the last iterate of sign-gradient ascent on the cross-entropy.
+    """Run PGD of Madry et al. (2018) and return the last iterate of sign-gradient ascent on the cross-entropy.
 
-    The paper's evaluation attack is `pgd(model, x, y, eps=eps, alpha=0.01, steps=200)`: untargeted, no random
-    start, and a step of 0.01 on CIFAR-10 as well (its text gives no step size; this one reproduces its tables).
+    The paper's evaluation attack is `pgd(model, x, y, eps=eps, alpha=0.01, steps=200)`: untargeted, no random start,
+    and a step of 0.01 on CIFAR-10 as well. The paper's text gives no step size; this one reproduces its tables.
 
     Args:
         model: images -> logits (N, classes).
@@ -67,13 +71,13 @@ def pgd(
         eps: radius of the l-infinity ball, in the unit of the pixels; a number or (N,).
         alpha: step size, same unit; a number or (N,).
         steps: number of steps.
-        targeted: descend the cross-entropy of y in place of climbing it.
+        targeted: minimise the cross-entropy of y instead of maximising it.
         random_start: start from a uniform point of the ball; needs `generator`.
         start: start from these images instead.
-        generator: source of the random start; the global generator is left alone.
+        generator: source of the random start; the global generator is not used.
 
     Returns:
-        x_adv (N, C, H, W), inside ball and box.
+        x_adv (N, C, H, W), inside the ball and the box [0, 1].
 
     Raises:
         TypeError, ValueError: see `checks`; also a random start without a generator.

@@ -12,11 +12,11 @@ from .balls import bisect
 
 
 class MinimalAttack(NamedTuple):
-    """What `minimal_eps` found.
+    """The result of `minimal_eps`.
 
     Attributes:
-        eps: (N,), the smallest perturbation size with a success; `high` where there was none.
-        x_adv: (N, C, H, W), the attack's images at that eps.
+        eps: (N,), the smallest perturbation size with a success; `high` if there was none.
+        x_adv: (N, C, H, W), the images of the attack at this eps.
         success: bool (N,), whether the attack succeeds on them.
     """
 
@@ -34,32 +34,32 @@ def minimal_eps(
     high: float = 1.0,
     rounds: int = 10,
 ) -> MinimalAttack:
-    """The smallest eps at which an attack succeeds, for every image, by bisection.
+    """Find the smallest eps at which an attack succeeds, for every image, by bisection.
 
         eps* = min { eps : the attack of size eps succeeds on x }                              (Appendix D)
 
-    All images are attacked together, each with its own eps. A success halves what is left below, a failure doubles
-    eps, up to the middle of what is left above. Where a larger eps can fail after a smaller one has succeeded, the
-    result is a success next to a failure, and not always the smallest success.
+    All images are attacked in one batch, each with its own eps. After a success eps moves down to the middle of the
+    remaining interval; after a failure it doubles, but does not go beyond the middle. If a larger eps can fail where a
+    smaller one succeeds, the result is a success next to a failure, but not always the smallest success.
 
-    With PGD of the authors' kind, ten steps of a quarter of eps:
+    With the authors' PGD, ten steps of a quarter of eps:
 
         attack = lambda eps: pgd(model, x, y, eps=eps, alpha=eps / 4, steps=10)
         minimal_eps(attack, lambda x_adv: model(x_adv).argmax(1) != y, x)
 
     Args:
         attack: perturbation sizes (N,) -> images (N, C, H, W).
-        succeeds: images -> bool (N,), whether the attack has reached its aim.
+        succeeds: images -> bool (N,), whether the attack succeeds.
         x: the natural images, (N, C, H, W) in [0, 1].
         first: the first eps that is tried.
-        high: where the search ends; an image without success below it is tried once at `high` itself.
+        high: the upper end of the search; an image without a success below it is tried once at `high` itself.
         rounds: number of attacks; the last one leaves an interval of at most high / 2^(rounds - doublings).
 
     Returns:
-        eps, images and success of every image.
+        eps, adversarial image and success for every image.
 
     Raises:
-        TypeError, ValueError: see `checks`; also 0 < first <= high and rounds >= 0 violated.
+        TypeError, ValueError: see `checks` and `values`; also unless 0 < first <= high and rounds >= 0.
 
     Source: Appendix D, which says "binary search"; first, high and rounds as in the released code.
     """
@@ -80,8 +80,9 @@ def minimal_eps(
         return ~success
 
     first, low, high = (torch.full((len(x),), value, dtype=x.dtype, device=x.device) for value in (first, 0.0, high))
+    # `bisect` goes up after a yes, and here a failure calls for a larger eps: the question is whether the attack fails.
     _, eps = bisect(fails, first, low, high, rounds)
-    if not found.all():
+    if not found.all():  # eps is `high` where nothing was found, and `bisect` does not try its ends
         x_adv = attack(eps)
         best = torch.where(found[:, None, None, None], best, x_adv)
         found = found | succeeds(x_adv)

@@ -1,6 +1,6 @@
-"""What makes it fast and changes no number: folding, convolutions, stacks, compiled layers.
+"""Compute the same functions faster, equal up to rounding: folding, convolutions, stacks, compiled layers.
 
-`fold` holds what others call; `parts`, `training_step` and `convolution` what it is made of; `proof` and `contract`
-hold every fold to the network itself; `trunk` and `compiled` are the layers in C++, `objective` whole attacks;
-`stack` computes several networks as one.
+`fold` holds the functions that other packages call; `parts`, `training_step` and `convolution` hold their building
+blocks; `models.proof` and `models.contract` check every fold against the network itself; `trunk` and `compiled` give
+Small's layers in C++, and `objective` whole attacks on Small in C++; `stack` computes several networks as one function.
 """

@@ -1,7 +1,7 @@
-"""Compiles `ascent.cpp`, and with it `trunk.cpp`, at first use; keeps the result, and says why where it cannot.
+"""Compile `ascent.cpp`, which includes `trunk.cpp`, at first use; cache the library, or say why there is none.
 
-Nothing needs it: without a compiler the same functions are computed by PyTorch, with the same result to rounding and
-in 1.2 to 1.8 times the time. `status` says which of the two it is.
+Compiling is optional: without a compiler PyTorch computes the same functions, with the same result up to rounding, in
+1.2 to 1.8 times the time. `status` says which of the two is in use.
 """
 
 import ctypes
@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 from ..places import cache
 
 SWITCH = "INTERP_COMPILED"  # 0: compute everything with PyTorch
-PATIENCE = 120  # seconds for the compiler, and for another process that compiles the same
-# Levels of the x86-64 instruction set, by what PyTorch itself uses: a switch of PyTorch's is one of ours as well.
+PATIENCE = 120  # seconds to wait for the compiler, or for another process that compiles the same library
 SOURCES = ("ascent.cpp", "trunk.cpp")  # the first includes the second
+# PyTorch's CPU capability -> level of the x86-64 instruction set, so that ATEN_CPU_CAPABILITY limits this code as well.
 LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3", "DEFAULT": "x86-64-v2"}
 
 
@@ -59,14 +59,14 @@ class _Objective(ctypes.Structure):  # must agree with Objective in ascent.cpp
 
 
 class CannotCompile(RuntimeError):
-    """There is no compiler, or it failed; the text says which."""
+    """There is no compiler, or it failed; the message says which."""
 
 
 def compiler() -> list[str]:
-    """Find the C++ compiler as words of a command line: CXX, else c++, g++ or clang++.
+    """Return the command of the C++ compiler as a list of words: the variable CXX, else c++, g++ or clang++.
 
     Raises:
-        CannotCompile: none of them is there.
+        CannotCompile: none of them is installed.
     """
     for words in (shlex.split(os.environ.get("CXX", "")), ["c++"], ["g++"], ["clang++"]):
         if words and shutil.which(words[0]):
@@ -75,14 +75,14 @@ def compiler() -> list[str]:
 
 
 def flags() -> list[str]:
-    """Choose the compiler's options for this processor, or for the lesser one that ATEN_CPU_CAPABILITY asks for."""
+    """Choose the compiler's options for this CPU, or for the smaller instruction set in ATEN_CPU_CAPABILITY."""
     level = LEVELS.get(torch.backends.cpu.get_cpu_capability())
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     return ["-O3", "-std=c++17", "-shared", "-fPIC", *([f"-march={level}"] if is_x86 and level else [])]
 
 
 def _run(command: list[str]) -> str:
-    """Run a compiler and return what it prints; its first error becomes the reason of a failure."""
+    """Run a compiler and return its output; when it fails, raise CannotCompile with its first error message."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -94,13 +94,13 @@ def _run(command: list[str]) -> str:
 
 
 def build() -> Path:
-    """Compile `ascent.cpp`, unless that has been done before, and return the library.
+    """Compile `ascent.cpp`, unless the cache has the library already, and return the library's path.
 
-    The name of the file says what it was made from: source, options, compiler. Processes that want the same one at
-    once wait for the first. In a folder that cannot be written to, it is made anew by every process.
+    The file name contains a hash of the sources, the options and the compiler. Processes that need the same library at
+    the same time wait for the first to compile it. If the cache folder is not writable, every process compiles its own.
 
     Raises:
-        CannotCompile: no compiler, one that fails, or one that takes longer than `PATIENCE` seconds.
+        CannotCompile: there is no compiler, it fails, or it takes longer than `PATIENCE` seconds.
     """
     command, options = compiler(), flags()
     folder = resources.files(__package__)
@@ -112,6 +112,7 @@ def build() -> Path:
     if (folder / name).is_file():
         return folder / name
     try:
+        # 0o700, because the library is loaded as code: other users must not be able to replace it.
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(folder / ".lock", timeout=PATIENCE):
             if not (folder / name).is_file():
@@ -126,26 +127,27 @@ def build() -> Path:
         return own / name
 
 
-_dispose: list[Path] = []  # folders that can go once the library is loaded
+_dispose: list[Path] = []  # temporary folders to delete once the library is loaded
 
 
 def _compile(command: list[str], options: list[str], sources: dict[str, bytes], library: Path) -> None:
     if sys.stderr.isatty():
         print("compiling the attacks for this processor, once: some ten seconds", file=sys.stderr, flush=True)
+    # A folder beside the library is on the same file system, so that os.replace is atomic.
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=".compiling-") as place:
         path, out = Path(place, SOURCES[0]), Path(place, library.name)
         for name, source in sources.items():
             Path(place, name).write_bytes(source)
         try:
             _run([*command, *options, "-fopenmp", str(path), "-o", str(out)])
-        except CannotCompile:  # a compiler without OpenMP: one thread then
+        except CannotCompile:  # without OpenMP the library runs in one thread
             _run([*command, *options, str(path), "-o", str(out)])
         os.replace(out, library)
 
 
 @functools.cache
 def _load() -> ctypes.CDLL | str:
-    """The library, or why there is none."""
+    """Return the loaded library, or the reason why there is none."""
     if os.environ.get(SWITCH) == "0":
         return f"{SWITCH}=0"
     try:
@@ -159,13 +161,13 @@ def _load() -> ctypes.CDLL | str:
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled functions, or None where PyTorch has to do."""
+    """Return the compiled functions, or None where PyTorch computes everything."""
     loaded = _load()
     return None if isinstance(loaded, str) else loaded
 
 
 def status() -> str:
-    """Say how Small is computed on this processor: compiled, with how wide registers, or by PyTorch and why."""
+    """Say how Small is computed on this CPU: compiled, with the register width, or by PyTorch, with the reason."""
     loaded = _load()
     if isinstance(loaded, str):
         return f"PyTorch ({loaded})"

@@ -1,6 +1,6 @@
-"""Convolutions of fixed weights whose input gradients are convolutions as well.
+"""Convolutions with fixed weights whose input gradients are computed as forward convolutions.
 
-On a processor PyTorch's forward convolutions are faster than its input gradients; see `FixedConv2d`.
+On a CPU PyTorch's forward convolutions are faster than its input gradients; see `FixedConv2d`.
 """
 
 import copy
@@ -13,9 +13,9 @@ from ..models.architectures import SameConv2d, same_conv2d, same_padding
 
 
 def block_factor(conv: SameConv2d) -> int:
-    """How many strides a block of `FixedConv2d` has along an axis: 1, and more where there are few input channels.
+    """Return how many strides a block of `FixedConv2d` spans along an axis: 1, or more for few input channels.
 
-    A vector register holds 16 numbers; where a block has fewer, a larger one costs less.
+    A vector register holds 16 numbers; a block with fewer numbers wastes part of it, so that a larger block is faster.
     """
     factor = 1
     while factor**2 * conv.in_channels * conv.stride[0] * conv.stride[1] < 16:
@@ -24,25 +24,25 @@ def block_factor(conv: SameConv2d) -> int:
 
 
 class FixedConv2d(nn.Module):
-    """A `SameConv2d` with the weights of this moment, whose input gradient is a convolution of its own.
+    """A `SameConv2d` with a copy of the current weights, whose input gradient is a forward convolution.
 
-    Along one axis, with stride s, kernel size k and p pixels of padding before,
+    Along one axis, with stride s, kernel size k and p pixels of padding before the first pixel,
 
         y[o] = sum_t w[t] x[s o + t - p]        has        dx[i] = sum_o w[i + p - s o] dy[o].
 
-    Take the pixels in blocks of b, a multiple of s: i = b j + a - shift, 0 <= a < b. With o = (b / s) j + q
+    Group the pixels into blocks of b, a multiple of s: i = b j + a - shift, 0 <= a < b. With o = (b / s) j + q
     the weight no longer depends on the block j,
 
         dx[b j + a - shift] = sum_q v[a, q] dy[(b / s) j + q],        v[a, q] = w[a - shift + p - s q],
 
-    which is a convolution of dy, of stride b / s, with one output channel for every pixel of a block. On a
-    processor PyTorch's forward convolutions are the faster ones: for the two layers of Small this takes a
-    sixth and a half of the time of its own input gradients. Other devices keep theirs.
+    which is a convolution of dy with stride b / s and one output channel for every pixel of a block. On a CPU it takes
+    a sixth of the time of PyTorch's own input gradient for the first layer of Small, and a half for the second. Other
+    devices use PyTorch's own input gradient.
     """
 
     def __init__(self, conv: SameConv2d):
         super().__init__()
-        # With the channels as the fastest axis, neither a convolution nor a block needs a transposition.
+        # In channels_last neither a convolution nor the reassembly of the blocks needs a transposition.
         self.conv = copy.deepcopy(conv).requires_grad_(False).to(memory_format=torch.channels_last)
         self.factor = block_factor(conv)
         self.plans: dict[tuple, tuple] = {}
@@ -51,29 +51,30 @@ class FixedConv2d(nn.Module):
         return Convolution.apply(x, self) if x.device.type == "cpu" else self.conv(x)
 
     def axis(self, n: int, axis: int) -> tuple[int, int, int, int]:
-        """For an axis of n pixels: p, shift, and the first and the last q."""
+        """Return p, shift, and the first and the last q for an axis of n pixels."""
         k, s = self.conv.kernel_size[axis], self.conv.stride[axis]
         p = same_padding(n, k, s)[0]
-        shift = p if self.factor == 1 else 0  # a block that starts in the padding meets the fewest outputs
+        shift = p if self.factor == 1 else 0  # a block that starts in the padding overlaps the fewest outputs
         return p, shift, -((k - 1 + shift - p) // s), (self.factor * s - 1 - shift + p) // s
 
     def gradient_kernel(self, *axes: tuple[int, int, int, int]) -> Tensor:
-        """v of both axes, (b b' C, O, q, q'), the pixels of a block first and then the channels of x."""
+        """Return v for both axes, (b b' C, O, q, q'), ordered by the pixels of a block, then the channels of x."""
         v = self.conv.weight.permute(2, 3, 1, 0)  # (k, k', C, O)
         for axis, (p, shift, first, last) in enumerate(axes):
             k, s = self.conv.kernel_size[axis], self.conv.stride[axis]
             a, q = torch.arange(self.factor * s)[:, None], torch.arange(first, last + 1)
             t = a - shift + p - s * q
-            t = torch.where((0 <= t) & (t < k), t, -1)  # the -1st entry is a zero, put there for this
+            t = torch.where((0 <= t) & (t < k), t, -1)  # index -1 picks the zero that F.pad appends below
             v = F.pad(v.movedim(2 * axis, -1), (0, 1))[..., t].movedim((-2, -1), (2 * axis, 2 * axis + 1))
         v = v.permute(0, 2, 4, 5, 1, 3).flatten(0, 2)  # from (b, q, b', q', C, O)
         return v.contiguous(memory_format=torch.channels_last)
 
     def plan(self, size: tuple[int, int], outputs: tuple[int, int]) -> tuple:
-        """What `input_gradient` needs for x of a size and dy of another: made once.
+        """Prepare what `input_gradient` needs for one size of x and one size of dy; the caller caches it.
 
         Returns:
-            How dy is padded, None where conv2d's own padding, the next, will do; v; a block; and the first pixel of dx.
+            The padding of dy, or None if conv2d's own padding suffices; conv2d's own padding; v; the shape of a block;
+            the row and the column where dx starts in the reassembled blocks.
         """
         axes = self.axis(size[0], 0), self.axis(size[1], 1)
         block = [self.factor * s for s in self.conv.stride]
@@ -83,12 +84,12 @@ class FixedConv2d(nn.Module):
             for n, b, out, axis in zip(size, block, outputs, axes, strict=True)
         ]
         padding = None
-        if after[0] > before[0] or after[1] > before[1]:  # conv2d itself pads both ends alike
+        if after[0] > before[0] or after[1] > before[1]:  # conv2d itself pads both ends by the same amount
             padding, before = (before[1], after[1], before[0], after[0]), 0
         return padding, before, self.gradient_kernel(*axes), (*block, -1), axes[0][1], axes[1][1]
 
     def input_gradient(self, dy: Tensor, height: int, width: int) -> Tensor:
-        """dx (N, C, height, width) from dy (N, O, h, w)."""
+        """Compute dx (N, C, height, width) from dy (N, O, h, w)."""
         outputs = dy.shape[2:]
         if (key := (height, width, *outputs)) not in self.plans:
             self.plans[key] = self.plan((height, width), outputs)
@@ -102,7 +103,7 @@ class FixedConv2d(nn.Module):
 
 
 class Convolution(torch.autograd.Function):
-    """`FixedConv2d` for autograd: y = W x + b, or W x alone."""
+    """The autograd function of `FixedConv2d`: y = W x + b, or W x without the bias."""
 
     @staticmethod
     def forward(ctx, x: Tensor, layer: FixedConv2d, bias: bool = True) -> Tensor:
@@ -117,7 +118,7 @@ class Convolution(torch.autograd.Function):
 
 
 class InputGradient(torch.autograd.Function):
-    """dy -> W^T dy. It is linear and its own derivative is W, so that all orders are right, and fast."""
+    """dy -> W^T dy, a linear map whose derivative is W again: derivatives of all orders are right, and fast."""
 
     @staticmethod
     def forward(ctx, dy: Tensor, layer: FixedConv2d, size: torch.Size) -> Tensor:

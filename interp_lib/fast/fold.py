@@ -1,19 +1,19 @@
-"""The logits as a function of x alone, for fixed weights: what does not depend on x is computed once.
+"""Fold a network with fixed weights into functions of x alone: compute once what does not depend on x.
 
-Everything that calls a network many times with the same weights uses it: attacks `fold_logits` and `fold_cam`, a
-training step `fold_for_training`. Two steps, both exact up to rounding:
+All code that calls a network many times with the same weights uses a fold: attacks call `fold_logits` and `fold_cam`,
+a training step calls `fold_for_training`. A fold has two steps, both exact up to rounding:
 
-1. The tail becomes a matrix. In Small nothing nonlinear follows the last convolution and the pool is a mean.
+1. The tail becomes a matrix. In Small nothing nonlinear follows the last convolution, and the pool is a mean.
    With z = trunk(x) the logits are
 
        f(x) = M vec(z) + m,        M (classes, numel of z),  m (classes,).
 
-   M has 10 rows of 1,568 numbers on MNIST, where the convolution that it replaces costs 7.7 million
-   multiplications an image.
-2. The trunk keeps its convolutions; their input gradients become convolutions as well. See `FixedConv2d`.
+   M has 10 rows of 1,568 numbers on MNIST; the convolution that it replaces costs 7.7 million multiplications per
+   image.
+2. The trunk keeps its convolutions; their input gradients become convolutions as well. See `convolution.FixedConv2d`.
 
-`benchmarks/pgd.py` measures what this is worth. What is folded proves itself, once for every structure of a network:
-see `proven`. Where it is not the network, the network is used as it is.
+`benchmarks/pgd.py` measures the speed-up. Every fold is compared with its network, once per network structure; see
+`models.proof.proven`. If the two differ, the network is used unchanged.
 """
 
 import functools
@@ -30,9 +30,8 @@ from .training_step import affine_folds, mixed, plain_folds, tracked_once
 from .trunk import compiled_trunk
 
 
-# The tail as a matrix ---------------------------------------------------------------------------------------------
 def has_affine_tail(model: nn.Module) -> bool:
-    """Whether the network is Small's tail after some trunk, and what is folded of it has proven itself."""
+    """Return whether the network is some trunk followed by Small's tail, and its fold passes the comparison."""
     return (
         getattr(type(model), "tail", None) is Small.tail
         and not any(map(hooked, model.modules()))
@@ -41,7 +40,7 @@ def has_affine_tail(model: nn.Module) -> bool:
 
 
 def is_foldable(model: nn.Module) -> bool:
-    """Whether a network's convolutions can be replaced and its features arranged anew; proven as well."""
+    """Return whether `FixedConv2d` can replace a network's convolutions; the fold must pass the comparison."""
     return (
         isinstance(model, GlobalPoolNetwork)
         and any(isinstance(module, SameConv2d) for module in model.modules())
@@ -51,11 +50,11 @@ def is_foldable(model: nn.Module) -> bool:
 
 
 def _own_rows(model: GlobalPoolNetwork) -> Function:
-    """What `_rows` is held to: the network's own logits, CAM and features, with and without a graph to its weights."""
+    """Return the reference for `_rows`: the network's own logits, CAM and features, with and without weight graph."""
     fixed, (weight, _) = frozen(model), linear_parts(model)
     maps = lambda x: pool_share(F.conv2d(model.features(x), weight[:, :, None, None]))
 
-    def halved(x: Tensor) -> Tensor:  # images and their mirror images: an affine tail does not see which are mixed
+    def halved(x: Tensor) -> Tensor:  # mixes z with its mirror image: equals the mixed tails only for an affine tail
         z = fixed.trunk(x)
         return fixed.tail((z + z.flip(-1)) / 2)
 
@@ -67,7 +66,7 @@ def _own_rows(model: GlobalPoolNetwork) -> Function:
 
 
 def _rows(model: GlobalPoolNetwork, free: Folded, fixed: Folded, *, affine: bool) -> Function:
-    """All that is folded of a network, in one row an image."""
+    """Return a function that concatenates every folded output of a network into one row per image."""
     first, rest = after_first(model, affine)
     copied = fixed_copy(model)
 
@@ -75,6 +74,7 @@ def _rows(model: GlobalPoolNetwork, free: Folded, fixed: Folded, *, affine: bool
         z = copied.trunk(x)
         maps, halved = free.cam(x), (copied.tail(z) + copied.tail(z.flip(-1))) / 2
         free_parts = [free.logits(x), maps.flatten(1), free.logits_of(maps)]
+        # Two results that should both equal the logits are compared through their mean.
         fixed_parts = [(rest(first(x)) + fixed.logits(x)) / 2, halved.flatten(1), copied.features(x).flatten(1)]
         return torch.cat([*free_parts, *fixed_parts], 1)
 
@@ -90,22 +90,22 @@ def _plain_rows(model: GlobalPoolNetwork) -> Function:
 
 
 def fold_for_training(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]:
-    """A network for one training step, its tail folded once: with a graph to the weights, and without.
+    """Fold a network for one training step, its tail once: one fold with a graph to the weights, one without.
 
-    The loss is made of the first. The inner maximisation climbs the second, which has the weights of this moment:
-    their gradients are neither computed nor kept. Both equal the network, with all derivatives that they have.
+    The loss uses the first fold. The inner maximisation climbs the second, whose weights are detached copies: their
+    gradients are neither computed nor stored. Both folds equal the network, and so do the derivatives that they have.
 
-    A network with dropout or batch statistics is two functions. The first is the one of training mode, and takes one
-    update of its running statistics a step: from the images that it sees first, the natural ones wherever the loss
-    has them. The second is that of evaluation mode, as every attack is: it updates nothing, drops nothing, and every
-    image is its own problem.
+    For a network with dropout or batch statistics the two folds are different functions. The first runs in training
+    mode and updates its running statistics once per step, from the first images that it sees: the natural images
+    wherever the loss uses them. The second runs in evaluation mode, as every attack does: it updates no statistics,
+    drops nothing, and treats each image independently of the others.
 
     Args:
-        model: any classifier; one that keeps no contract (`check_contract`) has logits and no CAM.
-        dtype: where given, the precision in which everything before the affine tail, or before the pool, is computed,
-            forward and backward. Weights, maps and logits keep theirs. A number in bfloat16 has 8 significant bits;
-            products are added up in 24. A processor with units for that (AMX) takes a half to a quarter of the time
-            for large layers, other processors more than before.
+        model: any classifier; a network that does not keep the contract (`check_contract`) has logits but no CAM.
+        dtype: precision of everything before the affine tail, or before the pool, forward and backward. Weights, maps
+            and logits keep their own precision. Default: the precision of the network. A number in bfloat16 has 8
+            significant bits; sums of products are accumulated with 24. A CPU with matrix units for bfloat16 (AMX)
+            takes a half to a quarter of the time for large layers; other CPUs take longer than in single precision.
     """
     if not isinstance(model, nn.Module):  # several networks, see `stack.Stack`
         return model.fold(dtype)
@@ -120,7 +120,7 @@ def fold_for_training(model: nn.Module, dtype: torch.dtype | None = None) -> tup
 
 
 def _whole(network: nn.Module, dtype: torch.dtype | None, model: nn.Module) -> Folded:
-    """A network, or a frozen copy of it, as it is: its CAM where it has one, its logits in any case."""
+    """Return a network, or a frozen copy of it, unfolded: always its logits, and its CAM if it has one."""
     change = (lambda f: f) if dtype in (None, dtype_of(model)) else functools.partial(mixed, dtype=dtype)
     network = unwrapped(network)
     if not isinstance(network, GlobalPoolNetwork) or not keeps_contract(unwrapped(model)):
@@ -135,10 +135,10 @@ def _whole(network: nn.Module, dtype: torch.dtype | None, model: nn.Module) -> F
 
 
 def fold_logits(model: nn.Module) -> Function:
-    """A function x -> logits (N, classes) equal to `model`, with the weights of this moment, detached.
+    """Return a function x -> logits (N, classes) that equals `model` with its current weights, detached.
 
-    Its derivatives with respect to x, of any order, are those of `model`; weights get none. A module that is no
-    `GlobalPoolNetwork`, or has no affine tail, or a hook, or whose fold is not what it does, is returned as it is.
+    Its derivatives with respect to x, of any order, equal the derivatives of `model`; weights get no gradient. `model`
+    itself is returned if it is no `GlobalPoolNetwork`, has no affine tail, has a hook, or differs from its fold.
 
     Args:
         model: any classifier.
@@ -154,27 +154,27 @@ def fold_logits(model: nn.Module) -> Function:
 
 
 def fixed_trunk(model: GlobalPoolNetwork) -> Function:
-    """The trunk with the weights of this moment, detached: compiled, or on `FixedConv2d`."""
+    """Return the trunk with the current weights, detached: compiled, or with `FixedConv2d` layers."""
     return compiled_trunk(model, lambda: fixed_copy(model).trunk, fixed=True)
 
 
 def fold_cam(model: nn.Module, weight: Tensor | None = None) -> Function:
-    """A function x -> CAMs of all classes, in units of eq. (1), with the weights of this moment, detached.
+    """Return a function x -> CAMs of all classes, in units of eq. (1), with the current weights, detached.
 
-    It equals `interpreters.cam` for classes 0 .. C - 1; its sum over pixels is the logits, less the bias of the
-    linear layer where it has one, so that an attack on both needs no second pass. In Small the last convolution and
-    the linear layer become one, see `compose_tail`. Derivatives with respect to x, of any order, are the network's;
-    weights get none.
+    It equals `interpreters.cam` for classes 0 .. C - 1. A map sums over pixels to its logit, minus the bias of the
+    linear layer if there is one, so that an attack on maps and logits needs one pass. In Small the last convolution and
+    the linear layer become one convolution, see `parts.compose_tail`. Derivatives with respect to x, of any order,
+    equal the network's; weights get no gradient.
 
     Args:
         model: a network with `features` and `classifier`; see `models`.
-        weight: rows in the place of the linear layer's, (classes, K).
+        weight: rows to use in place of the linear layer's weight, (classes, K).
 
     Returns:
         A function from images (N, C, H, W) in [0, 1] to maps (N, classes, h, w).
 
     Raises:
-        TypeError, ValueError: see `check_contract`; of a network without `input_shape` when it sees images.
+        TypeError, ValueError: see `check_contract`; for a network without `input_shape` only once it sees images.
     """
     model = unwrapped(model)
     with torch.no_grad():
@@ -187,7 +187,7 @@ def fold_cam(model: nn.Module, weight: Tensor | None = None) -> Function:
 
     def cam(x: Tensor) -> Tensor:
         nonlocal maps
-        if maps is None:
+        if maps is None:  # without `input_shape` only the images tell the shape to check the contract with
             check_contract(model, tuple(x.shape[1:]))
             maps = assemble(fixed, fixed.features, weight=weight).cam
         return maps(x)
@@ -196,17 +196,17 @@ def fold_cam(model: nn.Module, weight: Tensor | None = None) -> Function:
 
 
 def fold_after_first(model: nn.Module) -> tuple[nn.Module, Function]:
-    """The logits in two steps, f(x) = rest(first(x)), `first` affine, with the weights of this moment.
+    """Split the logits into two steps, f(x) = rest(first(x)) with `first` affine, with the current weights.
 
-    Along a straight path from a to x the affine step is computed at the ends only, first(a + t (x - a)) =
-    first(a) + t (first(x) - first(a)), and gradients at many points of the path are summed before they are pulled
-    back through it. For the networks of `models`, `first` is their first convolution; for others the identity.
+    On a straight path from a to x the affine step is computed at the two ends only, first(a + t (x - a)) =
+    first(a) + t (first(x) - first(a)), and gradients at many points of the path are summed before one backward pass
+    through `first`. For the networks of `models`, `first` is the first convolution; for others it is the identity.
 
     Args:
         model: any classifier.
 
     Returns:
-        `first`, images -> (N, ...), and `rest`, that -> logits (N, classes).
+        `first`, images -> (N, ...), and `rest`, the output of `first` -> logits (N, classes).
     """
     if has_affine_tail(model) or is_foldable(model):
         return after_first(model, has_affine_tail(model))

@@ -1,7 +1,7 @@
 """Objectives of attacks on Small that one compiled function climbs, all steps of an image before the next image.
 
-`ascent.cpp` has the arithmetic. What an attack gets is the plain objective, and with it the compiled one where there is
-one: `climbing` decides, and holds the one to the other the first time that they meet.
+`ascent.cpp` does the arithmetic. `climbing` attaches the compiled form to the plain objective of an attack where one
+exists; `Climbing.takes` compares the two before the compiled form is first used.
 """
 
 import ctypes
@@ -18,22 +18,22 @@ from .trunk import Layers
 KINDS = "cross-entropy", "divergence", "probe", "target-free", "true class", "path"  # in the order of ascent.cpp
 OF_MAPS = "target-free", "true class"
 CLASSES, CHANNELS, WIDE = 10, 8, 8  # as in ascent.cpp
-AT_ONCE = 20_000  # images times steps of a call, half a second: between two calls an interrupt is seen
-AGREES = 0.02  # of the gradient's length, for ReLUs that rounding opens or shuts; a wrong formula misses by 1
+AT_ONCE = 20_000  # images times steps in one call, half a second: Python handles an interrupt only between calls
+AGREES = 0.02  # relative to the gradient's length: rounding may open or shut a ReLU; a wrong formula is off by about 1
 _verdicts: dict[tuple, bool] = {}
 Objective = Callable[[Tensor], Tensor]
 
 
 class Head:
-    """What follows the trunk, detached, in the orders that `ascent.cpp` reads it in.
+    """The weights after the trunk, detached, in the memory orders that `ascent.cpp` reads.
 
     Args:
-        layers: the compiled trunk's.
+        layers: the `Layers` of the compiled trunk.
         shape: (h, w) of the trunk's output.
         classes: number of logits.
         composed: w' and b' of `parts.compose_tail`, or None.
         tail: M and m of `parts.fold_tail`, or None.
-        bias: of the linear layer, (classes,) or None.
+        bias: the bias of the linear layer, (classes,) or None.
     """
 
     def __init__(self, layers: Layers, shape: tuple[int, int], classes: int, composed, tail, bias: Tensor | None):
@@ -43,12 +43,12 @@ class Head:
 
     @classmethod
     def of(cls, model: nn.Module, trunk: Callable, composed=None, tail=None) -> "Head | None":
-        """That of a folded Small, or None: its trunk is not compiled, or the weights have a graph."""
+        """Build the head of a folded Small; return None if its trunk is not compiled or its weights have a graph."""
         layers = getattr(trunk, "layers", None)
         tensors = [part for pair in (composed, tail) if pair for part in pair]
         if layers is None or any(part.requires_grad for part in tensors):
             return None
-        if composed and model.conv3.stride != (1, 1):
+        if composed and model.conv3.stride != (1, 1):  # ascent.cpp computes maps with stride 1 only
             composed = None
         rows, columns = model.input_shape[1:]
         for stride in layers.strides:
@@ -56,7 +56,7 @@ class Head:
         return cls(layers, (rows, columns), model.num_classes, composed, tail, model.classifier.bias)
 
     def can(self, kind: str) -> bool:
-        """Whether the parts that a kind of objective needs are here, and of a size that is compiled."""
+        """Return whether the head has the parts that a kind of objective needs, in a size that `ascent.cpp` handles."""
         if kind not in OF_MAPS:
             return self.tail is not None or kind == "probe"
         if self.composed is None or len(self.composed[0]) != self.classes:
@@ -65,7 +65,7 @@ class Head:
         return height == width and max(self.shape) <= WIDE
 
     def pack(self, maps: bool) -> _Head:
-        """The structure for objectives of maps, or of logits; made at the first use."""
+        """Return the C structure for objectives of maps, or of logits; it is built at first use."""
         if maps not in self.packed:
             parts: list[Tensor | None] = [None] * 6
             size = top = left = 1
@@ -80,6 +80,7 @@ class Head:
                 parts[2:] = blocks.permute(0, 3, 2, 4, 1), turned.permute(1, 3, 0, 4, 2), shift / pixels, bias
             elif self.tail is not None:
                 parts[:2] = self.tail
+            # The structure has bare pointers: the tensors are stored with it, so that their memory stays allocated.
             kept = [None if part is None else part.detach().contiguous() for part in parts]
             pointers = [0 if part is None else part.data_ptr() for part in kept]
             self.packed[maps] = _Head(self.classes, size, top, left, *pointers), kept
@@ -87,13 +88,15 @@ class Head:
 
 
 class Climbing:
-    """A plain objective, images (N, C, H, W) -> (N,), and its compiled form.
+    """A plain objective, images (N, C, H, W) -> (N,), together with its compiled form.
 
-    Called, it is the plain one, for autograd. `climb` and `value_and_gradient` are compiled. Args: see `climbing`.
+    Calling it evaluates the plain objective, for autograd. `climb` and `value_and_gradient` are compiled. For the
+    arguments see `climbing`.
     """
 
     def __init__(self, plain: Objective, head: Head, kind: str, y, reference, cross_entropy, weight, points):
         self.plain, self.head, self.kind = plain, head, kind
+        # `told` has bare pointers into y and reference: as attributes their memory stays allocated.
         self.y = None if y is None else y.detach().contiguous()
         self.reference = None if reference is None else reference.detach().contiguous()
         pointers = (0 if part is None else part.data_ptr() for part in (self.y, self.reference))
@@ -105,16 +108,17 @@ class Climbing:
         return self.plain(x)
 
     def takes(self, x: Tensor) -> bool:
-        """Whether the compiled form is this objective at images like x; tried once for every kind and shape."""
+        """Return whether the compiled form equals this objective at images like x; tried once per kind and shape."""
         n = len(self.y if self.y is not None else self.reference)
         known = x.dtype == torch.float32 and x.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
         if not known or x.dim() != 4 or (len(x), x.shape[1]) != (n, self.head.layers.colours) or n == 0:
             return False
         key = (*self.key, *x.shape[1:])
         if key not in _verdicts:
+            # Away from x, because there a discrepancy from the maps of x and its gradient are 0.
             noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
             verdict = self.agrees((x.detach() + noise) / 2)
-            if verdict is None:  # no numbers: the plain one will say so
+            if verdict is None:  # NaN or infinite: the plain objective reports it
                 return False
             _verdicts[key] = verdict
         return _verdicts[key]
@@ -142,18 +146,18 @@ class Climbing:
         return sound
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective (N,) and its derivative (N, C, H, W)."""
+        """Return the objective (N,) and its derivative with respect to x (N, C, H, W)."""
         x = x.detach().contiguous()
         values, gradients = x.new_empty(len(x)), torch.empty_like(x)
         self._call(x, None, None, None, 0, values, gradients)
         return values, gradients
 
     def climb(self, x: Tensor, low: Tensor, high: Tensor, alpha: float | Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """x after sign steps, and whether every number on the way was one, bool (N,).
+        """Return x after sign steps, and whether value and gradient were finite at every step, bool (N,).
 
         Args:
             x: the first iterate, (N, C, H, W); it is not changed.
-            low, high: the corners of ball and box, (N, C, H, W).
+            low, high: lower and upper bounds of the intersection of ball and box, (N, C, H, W).
             alpha: step size, a number or (N, 1, 1, 1).
             steps: number of steps, > 0.
         """
@@ -177,21 +181,22 @@ def climbing(
     weight: float = 1.0,
     points: int = 1,
 ) -> Objective:
-    """`plain`, to be climbed by a compiled function where there is one: otherwise `plain` itself.
+    """Return `plain` with a compiled form to climb it, or `plain` itself if there is no compiled form.
 
         objective = cross_entropy * -log softmax(f(x'))_y + weight * term
 
     Args:
         plain: images (N, C, H, W) -> (N,).
-        head: of the fold that `plain` is made of, `Folded.head`.
-        kind: the term. 'cross-entropy': none. 'divergence': KL(q || softmax f(x')). 'probe': <G, trunk(x')>.
-            'target-free': the discrepancy of the maps at x in eq. (8), without 1/2, renormalised, a sum over pixels;
-            'true class': its first norm alone. 'path': ||IG(x, x')||_1 of the cross-entropy.
-        y: labels (N,); of all kinds but 'divergence' and 'probe'.
-        reference: q (N, classes), G (N, h, w, 32), or x (N, C, H, W).
-        points: m of the path.
+        head: `Folded.head` of the fold that `plain` uses.
+        kind: the term. 'cross-entropy': no term. 'divergence': KL(q || softmax f(x')). 'probe': <G, trunk(x')>.
+            'target-free': the discrepancy of eq. (8) from the maps at x, without the factor 1/2, with renormalised
+            weights, summed over pixels. 'true class': only its first norm. 'path': ||IG(x, x')||_1 of the
+            cross-entropy.
+        y: labels (N,); for every kind except 'divergence' and 'probe'.
+        reference: q (N, classes) for 'divergence', G (N, h, w, 32) for 'probe', x (N, C, H, W) for maps and paths.
+        points: m, the number of points on the path.
     """
-    if not isinstance(head, Head) or not head.can(kind):  # a network may well have a `head` of its own
+    if not isinstance(head, Head) or not head.can(kind):  # a user's network may have another attribute `head`
         return plain
     if y is not None and not (y.dtype == torch.int64 and len(y) and 0 <= int(y.min()) <= int(y.max()) < head.classes):
         return plain

@@ -1,4 +1,4 @@
-"""The parts that a folded network is made of: the affine tail as one matrix, the trunk with fixed weights."""
+"""The building blocks of a folded network: the affine tail as one matrix, the trunk with fixed weights."""
 
 import copy
 import functools
@@ -30,8 +30,8 @@ class Folded(NamedTuple):
     Attributes:
         logits: images (N, C, H, W) -> (N, classes).
         cam: images -> CAMs of all classes in units of eq. (1), (N, classes, h, w).
-        bias: of the linear layer, (classes,) or None: a map sums to its logit less this.
-        differs: whether it is of evaluation mode, where dropout and batch statistics make that another function.
+        bias: the bias of the linear layer, (classes,) or None: a map sums to its logit minus this bias.
+        differs: whether dropout or batch statistics make the network another function in training mode.
     """
 
     logits: Callable[[Tensor], Tensor]
@@ -41,24 +41,25 @@ class Folded(NamedTuple):
 
     @property
     def head(self) -> Head | None:
-        """What follows a compiled trunk, for `objective.climbing`; None where nothing is compiled."""
+        """The weights after a compiled trunk, for `objective.climbing`; None if the trunk is not compiled."""
         return getattr(self.logits, "head", None)
 
     def logits_of(self, maps: Tensor) -> Tensor:
-        """The logits from the CAMs of all classes: (N, classes, h, w) -> (N, classes)."""
+        """Return the logits from the CAMs of all classes: (N, classes, h, w) -> (N, classes)."""
         total = maps.sum((2, 3))
         return total if self.bias is None else total + self.bias
 
 
 def compose_tail(model: Small, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The last convolution and the linear layer as one convolution with a channel a class in place of K.
+    """Compose the last convolution and the linear layer into one convolution, with one channel per class, not K.
 
         w_c'[j] = sum_k w_k^c v_k[j],        b_c' = sum_k w_k^c b_k
 
-    v_k and b_k are its filters and biases. The output is u times the CAM of eq. (1). The weights keep their graph.
+    v_k and b_k are the filters and biases of the last convolution. The output is u times the CAM of eq. (1). The
+    weights keep their graph.
 
     Args:
-        weight: rows in the place of the linear layer's.
+        weight: rows to use in place of the linear layer's weight.
 
     Returns:
         w' (classes, c, k, k) and b' (classes,).
@@ -70,22 +71,22 @@ def compose_tail(model: Small, weight: Tensor | None = None) -> tuple[Tensor, Te
 
 @functools.cache
 def pixel_shares(n: int, k: int, s: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """B[p, j] of `fold_tail` for an axis of n pixels, a kernel of k and stride s: (n, k)."""
+    """Return B[p, j] of `fold_tail` for an axis of n pixels, kernel size k and stride s: (n, k)."""
     p, j, q = torch.arange(n)[:, None, None], torch.arange(k)[:, None], torch.arange(-(-n // s))
     return (s * q + j - same_padding(n, k, s)[0] == p).to(device, dtype).mean(2)
 
 
 def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-    """M and m of f(x) = M vec(z) + m: the composed convolution, averaged over its output.
+    """Return M and m of f(x) = M vec(z) + m: the composed convolution, averaged over its output.
 
-    With B[p, j] the share of output pixels whose filter element j meets input pixel p, for each axis,
+    With B[p, j] the share of output pixels whose filter element j reads input pixel p, for each axis,
 
         M_c[p, p'] = sum_{j, j'} B[p, j] w_c'[j, j'] B'[p', j'],        m_c = b_c' + b_c,
 
-    b_c the linear layer's own bias, where it has one. The weights keep their graph.
+    b_c the linear layer's own bias, if it has one. The weights keep their graph.
 
     Args:
-        composed: what `compose_tail` returns, where the caller has it.
+        composed: the result of `compose_tail`, if the caller has it already.
 
     Returns:
         M with the channels last, (classes, h * w * c), and m (classes,).
@@ -103,15 +104,16 @@ def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tu
 
 
 def fixed_copy(model: GlobalPoolNetwork, *, gaining: bool = False, **replaced: nn.Module) -> GlobalPoolNetwork:
-    """The network with the weights of this moment, detached, on `FixedConv2d` in the place of its convolutions.
+    """Copy a network with its current weights, detached, and `FixedConv2d` in place of its convolutions.
 
     Args:
-        gaining: only those that are the faster for it with any width: few input channels, see `block_factor`, or a
-            kernel of more than 3 pixels. An inner step of IG-Norm takes 0.8 of its time in Pool by its 5x5 layer; one
-            of Adv would take 1.1 times as long in WResnet by the 3x3 layers, of stride 1 mostly.
-        replaced: modules that are replaced by another, by name.
+        gaining: replace only convolutions that get faster whatever their width: layers with few input channels, see
+            `block_factor`, or with a kernel larger than 3 pixels. Replacing the 5x5 layers makes an inner step of
+            IG-Norm take 0.8 of its time in Pool; replacing the 3x3 layers, mostly of stride 1, would make an inner
+            step of Adv take 1.1 times as long in WResnet.
+        replaced: other modules to replace, as name=new module.
     """
-    # The architecture is written once, in the model: a copy runs its own trunk.
+    # deepcopy's memo maps the id of an object to its copy: entries here put a replacement in the place of a copy.
     convolutions = (m for m in model.modules() if isinstance(m, SameConv2d) and not hooked(m))
     fixed = {
         id(m): FixedConv2d(m) for m in convolutions if not gaining or block_factor(m) > 1 or max(m.kernel_size) > 3
@@ -121,10 +123,10 @@ def fixed_copy(model: GlobalPoolNetwork, *, gaining: bool = False, **replaced: n
 
 
 def assemble(model: nn.Module, trunk: Function, composed=None, tail=None, weight: Tensor | None = None) -> Folded:
-    """`Folded` from a trunk, `compose_tail` and `fold_tail`; without these from `features` in the place of a trunk.
+    """Build `Folded` from a trunk, `compose_tail` and `fold_tail`; without the last two, `trunk` is `features`.
 
     Args:
-        weight: rows in the place of the linear layer's, for the maps.
+        weight: rows to use in place of the linear layer's weight, for the maps.
     """
     own, bias = linear_parts(model)
     if tail is None and composed is None:
@@ -141,15 +143,16 @@ def assemble(model: nn.Module, trunk: Function, composed=None, tail=None, weight
 
 
 def frozen(model: nn.Module) -> nn.Module:
-    """A copy with the weights of this moment, detached."""
+    """Copy a network with its current weights, detached."""
     return copy.deepcopy(model).requires_grad_(False)
 
 
 def keep_memory() -> None:
-    """Makes glibc keep the memory of a pass for the next one.
+    """Make glibc keep the memory of one pass for the next pass.
 
-    It hands freed memory back to the system once that is twice the largest block freed so far (of 32 MB at most),
-    and an attack would fault all its pages in again at every step. This block is never touched.
+    glibc returns freed memory to the system once it exceeds twice the largest block freed so far (32 MB at most), and
+    an attack would then fault all its pages in again at every step. Freeing the large block raises that limit; its
+    memory is never touched.
     """
     torch.empty(28 * 2**20, dtype=torch.uint8)
 
@@ -157,7 +160,7 @@ def keep_memory() -> None:
 def after_first(model: GlobalPoolNetwork, affine: bool) -> tuple[nn.Module, Function]:
     known = type(model).trunk in [m.trunk for m in ARCHITECTURES.values()] and isinstance(model.conv1, SameConv2d)
     first = FixedConv2d(model.conv1) if known else nn.Identity()
-    replaced = {"conv1": nn.Identity()} if known else {}
+    replaced = {"conv1": nn.Identity()} if known else {}  # `first` has applied the convolution already
     if affine:
         with torch.no_grad():
             return first, assemble(model, fixed_copy(model, **replaced).trunk, tail=fold_tail(model)).logits

@@ -1,11 +1,12 @@
-"""Several networks of one architecture as one function: a grouped convolution does the work of S convolutions.
+"""Compute several networks of one architecture as one function: one grouped convolution replaces S convolutions.
 
-Networks as small as these leave a GPU idle: a kernel takes about as long for one network's batch as for eight's. Image
-i of a batch belongs to network i mod S, so that the images of all, (N * S, C, H, W), are (N, S * C, H, W) without a
-copy. What `training.methods` makes of a network it makes of a stack: it works image by image.
+Networks as small as these leave a GPU idle: a kernel takes about as long for the batch of one network as for the
+batches of eight. Image i of a batch belongs to network i mod S, so that the images of all networks, (N * S, C, H, W),
+become (N, S * C, H, W) without a copy. `training.methods` treats a stack like one network, because it works image by
+image.
 
-Only the inner steps, with fixed weights, are computed like this. The one pass that the weights descend takes the
-networks one by one: gradients of grouped weights are slow.
+Only the inner steps, with fixed weights, are grouped. The pass that computes the weights' gradients takes the networks
+one after another: gradients of grouped weights are slow.
 """
 
 import copy
@@ -22,10 +23,10 @@ from .parts import Folded, compose_tail, fold_tail
 
 
 class GroupedConvolution(torch.autograd.Function):
-    """`same_conv2d` of fixed weights: only x is differentiated.
+    """`same_conv2d` with fixed weights: only x is differentiated.
 
-    The second derivative of PyTorch's own convolution computes that of the weights too, asked for or not, and one
-    group after another: fifteen times as long as what is needed, in an inner step of IG-Norm.
+    The second derivative of PyTorch's own convolution always computes the weights' derivative too, one group after
+    another. In an inner step of IG-Norm this takes fifteen times as long as the part that is needed.
     """
 
     @staticmethod
@@ -43,7 +44,7 @@ class GroupedConvolution(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         axes = list(zip(ctx.size, weight.shape[2:], ctx.stride, dy.shape[2:], strict=True))
         before = [same_padding(n, k, s)[0] for n, k, s, _ in axes]
-        # What is missing behind, in the padded image, is there as well: pixels that no filter reaches.
+        # Pixels at the end of the padded image that no filter reaches: conv_transpose2d must append them, as zeros.
         behind = [n + p - ((out - 1) * s + k) for (n, k, s, out), p in zip(axes, before, strict=True)]
         more = [max(b, 0) for b in behind]
         dx = F.conv_transpose2d(dy, weight, None, ctx.stride, 0, more, ctx.groups)
@@ -59,7 +60,7 @@ class GroupedConv2d(SameConv2d):
 
 
 class Trunk(nn.Module):
-    """A network's trunk as a module of its own, to be called with other weights."""
+    """A network's trunk as a module, so that `torch.func.functional_call` can run it with other weights."""
 
     def __init__(self, network: GlobalPoolNetwork):
         super().__init__()
@@ -73,11 +74,12 @@ class Stack:
     """S networks that are computed together.
 
     Args:
-        networks: of one architecture and shape, without hooks. Their own weights are used, and get the gradients.
+        networks: networks of one architecture and shape, without hooks. Their own weights, not copies, are used and
+            get the gradients.
 
     Raises:
-        ValueError: none, several architectures or shapes, hooks, or more than one WResnet: its shortcuts put zeros
-            before and after the channels of one network.
+        ValueError: no network; several architectures, shapes or devices; a linear layer with a bias; hooks; or more
+            than one WResnet, whose shortcuts pad the channels of each network with zeros on both sides.
     """
 
     def __init__(self, networks: Sequence[GlobalPoolNetwork]):
@@ -92,7 +94,8 @@ class Stack:
             raise ValueError("a WResnet cannot be stacked; train each by itself.")
         self.networks = tuple(networks)
         self.affine = has_affine_tail(networks[0])
-        # The trunk's program, for one network and for all with fixed weights; the weights come with every call.
+        # Templates of the trunk, for one network and for all networks with fixed weights. They are on the meta device,
+        # without memory, because every call brings its weights.
         self.one, self.all = (Trunk(copy.deepcopy(networks[0]).to("meta")) for _ in range(2))
         for module in self.all.modules():
             if isinstance(module, SameConv2d):
@@ -104,20 +107,20 @@ class Stack:
         return len(self.networks)
 
     def repeat(self, values: Tensor) -> Tensor:
-        """The same images, or labels, for every network: (N, ...) -> (N * S, ...)."""
+        """Repeat the same images, or labels, for every network: (N, ...) -> (N * S, ...)."""
         return values.repeat_interleave(len(self), 0)
 
     def each(self, values: Tensor) -> Tensor:
-        """The mean of (N * S,) over the images of each network: (S,)."""
+        """Average values (N * S,) over the images of each network: (S,)."""
         return values.unflatten(0, (-1, len(self))).mean(0)
 
     def trunk(self, dtype: torch.dtype | None, fixed: bool) -> Callable[[Tensor], Tensor]:
-        """Images (N * S, C, H, W) -> the networks' trunks at them, (N * S, c, h, w); `fixed` without their graph."""
+        """Return the trunks, images (N * S, C, H, W) -> (N * S, c, h, w); with `fixed`, no graph to the weights."""
         size = len(self)
         parameters = [[network.get_parameter(name) for name in self.names] for network in self.networks]
         if fixed:
             parameters = [[torch.cat([p.detach() for p in same]) for same in zip(*parameters, strict=True)]]
-        # Matrix units take the channels as the fastest axis.
+        # Matrix units want channels_last.
         layout = torch.contiguous_format if dtype is None or (fixed and size > 1) else torch.channels_last
 
         def convert(values: Tensor) -> Tensor:
@@ -130,7 +133,7 @@ class Stack:
 
         def through(template: Trunk, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
             z = torch.func.functional_call(template, weights, (convert(x),))
-            if z.requires_grad and layout is torch.channels_last:  # or all gradients before are in mixed layouts
+            if z.requires_grad and layout is torch.channels_last:  # else earlier gradients mix layouts
                 z.register_hook(lambda gradient: gradient.contiguous(memory_format=layout))
             return z.to(x.dtype)
 
@@ -144,7 +147,7 @@ class Stack:
         return trunk
 
     def fold(self, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]:
-        """What `fold.fold_for_training` returns, of all networks at once: images (N * S, C, H, W) -> (N * S, ...)."""
+        """Fold all networks together, as `fold.fold_for_training` does one: images (N * S, C, H, W) -> (N * S, ...)."""
         tail = self.tail()
         return (
             self._fold(self.trunk(dtype, fixed=False), *tail),
@@ -152,13 +155,13 @@ class Stack:
         )
 
     def tail(self) -> tuple[Tensor, ...]:
-        """What follows the trunks, with its graph: all networks' `compose_tail` and `fold_tail`, or linear layers."""
+        """Stack the weights after the trunks, with their graph: `compose_tail` and `fold_tail`, or linear layers."""
         if not self.affine:
             return (torch.stack([network.classifier.weight for network in self.networks]),)
         composed = [compose_tail(network) for network in self.networks]
         tails = [fold_tail(*pair) for pair in zip(self.networks, composed, strict=True)]
         matrix, bias = (torch.stack(parts) for parts in zip(*tails, strict=True))
-        # From (S, classes, h * w * c) to a trunk with the channels first.
+        # Reorder the columns from (h, w, c) to (c, h, w): here the trunk's output has the channels first.
         matrix = matrix.unflatten(2, (-1, self.networks[0].conv2.out_channels)).transpose(2, 3).flatten(2)
         return *(torch.cat(parts) for parts in zip(*composed, strict=True)), matrix, bias
 
@@ -166,8 +169,9 @@ class Stack:
         size = len(self)
 
         def rows(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-            """(N * S, d) times (S, classes, d), transposed, plus (S, classes): (N * S, classes)."""
-            # A sum over 1,568 numbers for ten classes keeps a few multiprocessors busy; eight parts of it, all.
+            """Apply each network's matrix: (N * S, d) times (S, classes, d) transposed, plus (S, classes)."""
+            # A sum over 1,568 numbers for ten classes occupies a few of the GPU's multiprocessors; eight partial sums
+            # occupy all.
             parts = 8 if features.shape[1] % 8 == 0 else 1
             batches = features.unflatten(1, (parts, -1)).unflatten(0, (-1, size)).permute(1, 2, 0, 3)
             product = (batches @ weight.unflatten(2, (parts, -1)).permute(0, 2, 3, 1)).sum(1)  # (S, N, classes)

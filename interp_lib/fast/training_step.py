@@ -1,4 +1,4 @@
-"""One training step's two folds of a network: with a graph to its weights, and without."""
+"""The two folds of a network that a training step uses: one with a graph to the weights, one without."""
 
 from collections.abc import Callable
 
@@ -12,28 +12,28 @@ from .trunk import compiled_trunk
 
 
 def rearranged(model: GlobalPoolNetwork, dtype: torch.dtype) -> Folded:
-    """A network of no affine tail with the weights of this moment, its features arranged for many input gradients.
+    """Fold a network without an affine tail, its current weights detached, for many input gradients.
 
-    On a processor a max-pool takes a sixteenth of its time where the channels are the fastest axis, and some
-    convolutions gain by `FixedConv2d`. Forward and backward pass together take 0.6 of their time in Pool and 0.85 in
-    WResnet; `benchmarks/training.py --model pool` measures whole training steps. The rounding is another than the
-    plain network's. The attacks of the tables keep that one: single images of Pool's tables depend on it.
+    On a CPU a max-pool in channels_last takes a sixteenth of its time, and some convolutions are faster as
+    `FixedConv2d`. Forward and backward pass together take 0.6 of their time in Pool and 0.85 in WResnet;
+    `benchmarks/training.py --model pool` measures whole training steps. The rounding differs from the plain network's.
+    The attacks of the tables keep the plain network, because single images of Pool's tables depend on its rounding.
     """
     if device_of(model).type == "cpu":
         copied = fixed_copy(model, gaining=True).to(memory_format=torch.channels_last)
     else:
         copied = frozen(model)
-    copied.to(dtype).classifier = frozen(model.classifier)  # in the precision of the weights
+    copied.to(dtype).classifier = frozen(model.classifier)  # keeps the precision of the weights
     return assemble(copied, in_dtype(copied.features, dtype))
 
 
 def in_dtype(function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A function with its argument in another precision and the channels as the fastest axis, its result as before."""
+    """Call a function in another precision and channels_last, and return its result in the precision of x."""
     return lambda x: function(x.contiguous(memory_format=torch.channels_last).to(dtype)).to(x.dtype)
 
 
 def mixed(function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A function of weights in single precision, its convolutions computed in another; see `torch.autocast`."""
+    """Call a function with single-precision weights under `torch.autocast`: its convolutions run in `dtype`."""
 
     def autocast(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, dtype):
@@ -64,7 +64,7 @@ def plain_folds(model: GlobalPoolNetwork, dtype: torch.dtype | None) -> tuple[Fo
 
 
 def tracked_once(model: nn.Module, function: Function) -> Function:
-    """A function that updates a network's running statistics at its first call alone; the others use the batch's."""
+    """Update a network's running statistics at the first call of a function only; later calls use the batch's own."""
     tracking = [module for module in model.modules() if getattr(module, "track_running_stats", False)]
     calls = 0
 

@@ -1,13 +1,13 @@
-"""The trunk of Small, h = relu(conv2(relu(conv1(x)))), compiled: for autograd, with right derivatives of all orders.
+"""The trunk of Small, h = relu(conv2(relu(conv1(x)))), compiled, with correct derivatives of all orders in x.
 
-Three functions of `trunk.cpp` do all the work. With m1 and m2 what the two ReLUs let through at x,
+Three functions of `trunk.cpp` do all the work. With m1 and m2 the 0/1 masks of the units that the two ReLUs pass at x,
 
-    push    v  -> m2 W2 m1 W1 v         (with biases, and the ReLUs of their own, it is the trunk itself)
-    pull    dh -> W1' m1 W2' m2 dh      its transpose, which is the gradient
-    weights     v, dh -> derivatives of <dh, push(v)> by W1, b1, W2, b2
+    push    v  -> m2 W2 m1 W1 v         (with biases, and ReLUs in place of the masks, it is the trunk itself)
+    pull    dh -> W1' m1 W2' m2 dh      its transpose, which computes the gradient
+    weights     v, dh -> derivatives of <dh, push(v)> with respect to W1, b1, W2, b2
 
-`pull` is the derivative of the trunk, `push` the derivative of `pull`, and `pull` that of `push` again; the ReLUs'
-own derivatives are 0 wherever they have one. So every order is right, as it is with PyTorch's own layers.
+`pull` is the derivative of the trunk, `push` the derivative of `pull`, and `pull` the derivative of `push`; the
+derivative of a mask is 0 wherever it exists. So derivatives of every order in x are correct, as with PyTorch's layers.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from ..models.architectures import SameConv2d, Small, same_conv2d, same_padding
 from .compiled import _Network, library
 
 FIRST, SECOND = 16, 32  # filters of the two layers, as in trunk.cpp
-AGREES = 1e-4  # with PyTorch's own layers, of the largest number: single precision, sums of up to 1,000 numbers
+AGREES = 1e-4  # difference from PyTorch's layers, relative to the largest number: float32 sums of up to 1,000 numbers
 Function = Callable[[Tensor], Tensor]
 Weights = tuple[Tensor | None, ...]  # W1, b1, W2, b2, with their graph
 _verdicts: dict[tuple, bool] = {}
@@ -35,7 +35,7 @@ def _contiguous(x: Tensor) -> Tensor:
 
 
 class Layers:
-    """The weights of this moment, detached, in the orders that `trunk.cpp` reads them in.
+    """The current weights of the two layers, detached, in the memory orders that `trunk.cpp` reads.
 
     Args:
         conv1, conv2: the two layers.
@@ -46,7 +46,7 @@ class Layers:
         (size1, _), (size2, _), stride = first.shape[2:], second.shape[2:], conv2.stride[0]
         self.sizes, self.strides, self.colours = (size1, size2), (conv1.stride[0], stride), first.shape[1]
         reach = -(-size2 // stride)
-        # A pixel sees taps a, a + stride, ... along an axis, a its place in its block.
+        # For `pull`: along an axis, only the taps a, a + stride, ... read a pixel at position a of its block.
         padded = nn.functional.pad(second, (0, reach * stride - size2) * 2)
         blocks = padded.view(SECOND, FIRST, reach, stride, reach, stride)
         orders = [
@@ -62,7 +62,7 @@ class Layers:
         self.compiled = library()
 
     def network(self, height: int, width: int) -> _Network:
-        """What the compiled functions are told, for images of a size."""
+        """Return the C structure that describes the two layers for images of one size."""
         if (height, width) not in self.networks:
             numbers = []
             rows, columns = height, width
@@ -76,15 +76,17 @@ class Layers:
         return self.networks[height, width]
 
     def _call(self, function: str, size: tuple[int, int], n: int, *arguments) -> None:
-        if n:
+        if n:  # without images `threads` would be 0
             network, threads = self.network(*size), min(torch.get_num_threads(), n)
             given = (ctypes.c_int(a) if isinstance(a, bool) else ctypes.c_void_p(_pointer(a)) for a in arguments)
             getattr(self.compiled, function)(ctypes.byref(network), threads, ctypes.c_long(n), *given)
 
     def push(self, x: Tensor, opened: Tensor | None = None, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The trunk of images x (N, C, H, W): h (N, 32, h, w), channels last; and which units of layer one are open.
+        """Compute the trunk's output h (N, 32, h, w), in channels_last, and which units of layer one are open.
 
-        With `opened` and `seen`, both of an earlier call, the linear map at those images.
+        Args:
+            x: images (N, C, H, W).
+            opened, seen: open units and h of an earlier call; with both, x goes through the linear map at those images.
         """
         size = tuple(x.shape[2:])
         network = self.network(*size)
@@ -95,16 +97,16 @@ class Layers:
         return h.permute(0, 3, 1, 2), opened
 
     def pull(self, dh: Tensor, opened: Tensor, h: Tensor, size: tuple[int, int]) -> Tensor:
-        """The gradient (N, C, H, W) from that of h, (N, 32, h, w)."""
+        """Compute the gradient with respect to x (N, C, H, W) from the gradient with respect to h (N, 32, h, w)."""
         dx = dh.new_empty(len(dh), self.colours, *size)
         self._call("pull", size, len(dh), _last(dh), opened, _last(h), dx)
         return dx
 
     def weights(self, x: Tensor, dh: Tensor, opened: Tensor, h: Tensor, linear: bool) -> list[Tensor | None]:
-        """Gradients by the weights and biases of both layers; without biases where `linear`."""
+        """Compute the gradients of both layers' weights and biases; with `linear`, biases get None."""
         size, threads = tuple(x.shape[2:]), max(min(torch.get_num_threads(), len(x)), 1)
         lengths = [self.packed[0].numel(), self.packed[2].numel(), FIRST, SECOND]
-        parts = x.new_zeros(threads, sum(lengths))
+        parts = x.new_zeros(threads, sum(lengths))  # every thread adds up its own images
         self._call("weights", size, len(x), _contiguous(x), _last(dh), opened, _last(h), linear, parts)
         first, second, bias1, bias2 = parts.sum(0).split(lengths)
         first = first.view(self.packed[0].shape).permute(3, 2, 0, 1)
@@ -113,12 +115,12 @@ class Layers:
 
 
 def _last(values: Tensor) -> Tensor:
-    """(N, 32, h, w) as it lies in memory with the channels as the fastest axis."""
+    """Return (N, 32, h, w) as a contiguous tensor (N, h, w, 32); channels_last input is not copied."""
     return _contiguous(values.permute(0, 2, 3, 1))
 
 
 class _Trunk(torch.autograd.Function):
-    """x -> h, the trunk, and which units are open."""
+    """The trunk, x -> h, and which units of layer one are open."""
 
     @staticmethod
     def forward(ctx, x: Tensor, layers: Layers, weights: Weights) -> tuple[Tensor, Tensor]:
@@ -135,7 +137,7 @@ class _Trunk(torch.autograd.Function):
 
 
 class _Pull(torch.autograd.Function):
-    """dh -> dx, between the units that are open."""
+    """dh -> dx, the transposed linear map through the open units."""
 
     @staticmethod
     def forward(ctx, dh: Tensor, opened: Tensor, h: Tensor, layers: Layers, size: torch.Size, weights: Weights):
@@ -149,7 +151,7 @@ class _Pull(torch.autograd.Function):
 
 
 class _Push(torch.autograd.Function):
-    """v -> what it changes h by, between the units that are open."""
+    """v -> the change of h, the linear map through the open units."""
 
     @staticmethod
     def forward(ctx, v: Tensor, opened: Tensor, h: Tensor, layers: Layers, weights: Weights) -> Tensor:
@@ -163,10 +165,10 @@ class _Push(torch.autograd.Function):
 
 
 class _Weights(torch.autograd.Function):
-    """Zeros to be added to what a function of the weights returns, whose derivative is the one by the weights.
+    """Zeros to add to the output of a function of the weights: their backward pass gives the weights' gradients.
 
-    A node of its own, so that it costs nothing where only the derivative by x is asked for, as in an attack that is
-    differentiated. Where v is what is differentiated, its gradient takes the place of v, else that of dh.
+    A separate autograd node costs nothing when only the derivative with respect to x is needed, as in an attack that
+    is differentiated. In the backward pass the incoming gradient takes the place of whichever of v and dh is None.
     """
 
     @staticmethod
@@ -177,7 +179,7 @@ class _Weights(torch.autograd.Function):
         return like.new_zeros(()).expand_as(like)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @torch.autograd.function.once_differentiable  # differentiating a weights' gradient again raises an error
     def backward(ctx, gradient: Tensor) -> tuple:
         v, dh, opened, h = ctx.saved_tensors
         grown = ctx.layers.weights(gradient if v is None else v, gradient if dh is None else dh, opened, h, ctx.linear)
@@ -207,7 +209,7 @@ def _push(v: Tensor, opened: Tensor, h: Tensor, layers: Layers, weights: Weights
 
 
 def _fits(model: nn.Module) -> bool:
-    """Whether the two layers are those that `trunk.cpp` is written for, in single precision on the processor."""
+    """Return whether the two layers are of the kind that `trunk.cpp` supports, in single precision on the CPU."""
     conv1, conv2 = getattr(model, "conv1", None), getattr(model, "conv2", None)
     return (
         getattr(type(model), "trunk", None) is Small.trunk
@@ -222,7 +224,7 @@ def _fits(model: nn.Module) -> bool:
 
 
 def _derivatives(function: Function, x: Tensor, weights: list[Tensor]) -> list[Tensor]:
-    """Value, first derivatives, and second derivatives as IG-Norm's training takes them."""
+    """Return the value, the first derivative, and second derivatives like those in IG-Norm's training."""
     x = x.clone().requires_grad_()
     h = function(x)
     (dx,) = torch.autograd.grad((h * h).sum() / 2, x, create_graph=True)
@@ -230,7 +232,7 @@ def _derivatives(function: Function, x: Tensor, weights: list[Tensor]) -> list[T
 
 
 def agrees(model: Small) -> bool:
-    """Whether the compiled functions are PyTorch's, for layers of this shape: tried once, with weights of its own."""
+    """Return whether compiled and PyTorch layers of this shape agree; tried once per shape, with random weights."""
     conv1, conv2, shape = model.conv1, model.conv2, tuple(model.input_shape)
     biases = conv1.bias is not None, conv2.bias is not None
     key = (*conv1.weight.shape, *conv2.weight.shape, *conv1.stride, *conv2.stride, *biases, shape)
@@ -259,15 +261,15 @@ def _function(conv1: SameConv2d, conv2: SameConv2d, layers: Layers, fixed: bool 
 
 
 def compiled_trunk(model: nn.Module, otherwise: Callable[[], Function], *, fixed: bool = False) -> Function:
-    """Give `model.trunk` with the weights of this moment, compiled where that is possible.
+    """Return `model.trunk` with the current weights, compiled where that is possible.
 
     Args:
         model: a Small; any other network gets `otherwise()`.
-        otherwise: makes its trunk by PyTorch, for where nothing can be compiled.
-        fixed: differentiate x alone; else weights that require gradients get them.
+        otherwise: makes the trunk with PyTorch, for when it cannot be compiled.
+        fixed: differentiate with respect to x only; else weights that require gradients get them.
 
     Returns:
-        Images (N, C, H, W) -> (N, 32, h, w); where it is compiled, its attribute `layers` are the `Layers`.
+        A function from images (N, C, H, W) to (N, 32, h, w); if compiled, its attribute `layers` holds the `Layers`.
     """
     if not _fits(model) or library() is None or not agrees(model):
         return otherwise()
@@ -281,7 +283,7 @@ def compiled_trunk(model: nn.Module, otherwise: Callable[[], Function], *, fixed
         plain = lambda x: same_conv2d(same_conv2d(x, *parts[0]).relu(), *parts[1]).relu()
 
     def trunk(x: Tensor) -> Tensor:
-        # Inside torch.func's transformations, and for what the layers themselves would refuse, the layers are asked.
+        # PyTorch's layers take over inside torch.func's transforms, and for inputs that they would refuse themselves.
         known = x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4
         known = known and x.shape[1] == colours and not torch._C._are_functorch_transforms_active()
         return fast(x) if known else plain(x)

@@ -1,16 +1,16 @@
 """Interpreters L(x, c): where in x a network finds its evidence for class c.
 
-One contract: `L(model, x, classes, *, create_graph=False) -> (N, k, h, w)`, classes int64 (N, k); k = 1 for the true
-class, 2 for (t, t'), all for all. Maps are raw and signed; `upsample` and `normalise_for_display` are for the eye.
-Maps of pixels (`sensitivity`, `integration`, `masking`) have an axis of colours more, (N, k, C, H, W); `sum_colours`
-removes it.
+All share one contract: `L(model, x, classes, *, create_graph=False) -> (N, k, h, w)`, classes int64 (N, k), with
+k = 1 for the true class, 2 for (t, t') and the number of classes for all. Maps are raw and signed; `upsample` and
+`normalise_for_display` prepare them for display. Maps of `sensitivity` and `integration` have one more axis, for
+colour, (N, k, C, H, W); `sum_colours` removes it.
 
-With `create_graph=True` a map can be differentiated, with respect to x and to the weights, and the derivative is
-that of the map. Without it, maps that take a gradient to make carry no graph, rather than one with a part missing;
-CAM and Repr are functions like any other and keep theirs. Nothing else is left behind: no flags, no `.grad`, no
-hooks, and the network stays in the mode that it is in.
+With `create_graph=True` a map can be differentiated with respect to x and to the weights, and autograd gives the
+derivative of the map itself. Without it, a map that is computed from gradients carries no graph, because its graph
+would be incomplete; CAM and Repr need no gradient and always keep their graph. An interpreter leaves no trace in the
+network: no changed flags, no `.grad`, no hooks, and the same mode (training or evaluation) as before.
 
-`INTERPRETERS` says of each whether it is complete, `completeness_gap` by how much it is not.
+`INTERPRETERS` lists the interpreters and whether each is complete; `completeness_gap` measures the deviation.
 """
 
 from ..faces import lazy

@@ -1,4 +1,4 @@
-"""Other functions in the place of ReLU, forward or backward, without touching a network."""
+"""Replace ReLU, in the forward or the backward pass, without changing the network."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+# The ways to write max(x, 0) as PyTorch's functions, which `ReplacedRelu` intercepts.
 _RELU = {torch.relu, Tensor.relu, torch.relu_, Tensor.relu_, F.relu, F.relu_}
 
 _CLAMP = {torch.clamp, torch.clip, torch.clamp_min, Tensor.clamp, Tensor.clip, Tensor.clamp_min,
@@ -17,6 +18,8 @@ _THRESHOLD = {torch.threshold, torch.threshold_, F.threshold, F.threshold_}
 
 _ATEN = torch.ops.aten
 
+# The same as kernels (aten), for `Rectifiers`: these include calls that `ReplacedRelu` misses, in scripted code or
+# as maximum(x, 0).
 _RECTIFIERS = {_ATEN.relu, _ATEN.relu_, _ATEN.clamp, _ATEN.clamp_, _ATEN.clamp_min, _ATEN.clamp_min_, _ATEN.threshold,
                _ATEN.threshold_, _ATEN.maximum}  # fmt: skip
 
@@ -29,7 +32,7 @@ def _is_zero(value) -> bool:
 
 
 def _rectified(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, bool] | None:
-    """What a call rectifies, and whether in place; None for a call that is no max(x, 0)."""
+    """Return the input of a call of max(x, 0) and whether it works in place; None for any other call."""
     if func not in _RELU | _CLAMP | _THRESHOLD:
         return None
     x = args[0] if args else kwargs.get("input")
@@ -45,14 +48,14 @@ def _rectified(func: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, bool]
 
 
 class ReplacedRelu(TorchFunctionMode):
-    """Inside this context `relu` is another function, in whatever network runs, in this thread.
+    """Context in which every ReLU is another function, for any network that runs in this thread.
 
-    Every call of max(x, 0) is answered by `activation`: relu as a function, a method or a layer, in place or not, and
-    `clamp(min=0)` and `threshold(x, 0, 0)`. The network is not touched, and leaving the context, also by an
-    exception, is all that it takes to undo it. What it cannot see, as in a scripted network, `check_rectifiers` does.
+    It replaces every call of max(x, 0) by `activation`: relu as a function, a method or a layer, in place or not,
+    `clamp(min=0)` and `threshold(x, 0, 0)`. The network is not changed, and leaving the context, also by an exception,
+    undoes the replacement. Some calls it cannot see, as in a scripted network; `check_rectifiers` detects these.
 
     Attributes:
-        replaced: how many calls were answered.
+        replaced: number of calls replaced so far.
     """
 
     def __init__(self, activation: Callable[[Tensor], Tensor]):
@@ -65,13 +68,19 @@ class ReplacedRelu(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         self.replaced += 1
         x, in_place = rectified
+        # PyTorch switches the mode off inside this method, so `activation` may itself call clamp.
         if not in_place:
             return self.activation(x)
-        return x.copy_(self.activation(x.clone()))  # what is kept for the way back must not be written to
+        return x.copy_(self.activation(x.clone()))  # clone: backward needs the input, which copy_ overwrites
 
 
 class Rectifiers(TorchDispatchMode):
-    """Inside this context it is counted what reaches PyTorch's kernels: calls of max(x, 0), and other activations."""
+    """Context that records which activations reach PyTorch's kernels.
+
+    Attributes:
+        rectifiers: number of calls of max(x, 0).
+        others: names of other activations that were called.
+    """
 
     def __init__(self):
         super().__init__()
@@ -81,6 +90,7 @@ class Rectifiers(TorchDispatchMode):
         packet = func.overloadpacket
         if packet in _RECTIFIERS:
             with torch.no_grad():
+                # max(x, 0) has the lower bound 0 and, checked below, no upper bound: clamp(0, 1) is no ReLU.
                 relu = packet in (_ATEN.relu, _ATEN.relu_) or any(map(_is_zero, args[1:2]))
                 if packet is _ATEN.maximum:
                     relu = any(map(_is_zero, args[:2]))
@@ -91,14 +101,14 @@ class Rectifiers(TorchDispatchMode):
 
 
 def check_rectifiers(network: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Refuse a network of which `ReplacedRelu` would not replace every ReLU, or none where another activation stands.
+    """Refuse a network in which `ReplacedRelu` misses a ReLU, or which has other activations and no ReLU.
 
     Args:
         network: images -> logits, in evaluation mode.
         x: an image, (1, C, H, W).
 
     Raises:
-        ValueError: with what was not replaced.
+        ValueError: names the calls or activations that are not replaced.
     """
     with torch.no_grad():
         with Rectifiers() as seen:
@@ -118,7 +128,7 @@ def check_rectifiers(network: Callable[[Tensor], Tensor], x: Tensor) -> None:
 
 
 class GuidedRelu(torch.autograd.Function):
-    """ReLU; backward only where both its input and what comes back are positive."""
+    """ReLU whose backward pass lets a gradient pass only where both the input and the gradient are positive."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -132,7 +142,7 @@ class GuidedRelu(torch.autograd.Function):
 
 
 class DeconvolutionRelu(torch.autograd.Function):
-    """ReLU; backward it is applied to what comes back, and the input does not matter."""
+    """ReLU whose backward pass applies ReLU to the incoming gradient, whatever the input was."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

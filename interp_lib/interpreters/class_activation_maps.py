@@ -1,4 +1,4 @@
-"""CAM and its family: sums of the last feature maps, each with a weight for the class."""
+"""CAM and its variants: sums of the last feature maps, each map with a weight for the class."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ Head = Callable[[Tensor], Tensor]
 def _check(
     model: nn.Module, x: Tensor, classes: Tensor | None = None, head: Head | None = None, *, of_classes: bool = True
 ) -> nn.Module:
-    """The network to take features of, once all is checked; with a `head` it needs no more than `features`."""
+    """Check the arguments and return the unwrapped network; with a `head` the network needs `features` only."""
     model = unwrapped(model)
     check_images(x)
     if head is None:
@@ -37,7 +37,7 @@ def _check(
 
 
 def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
-    """sum_k w_k^c A_{k,i}: weights (N, k, K) and features (N, K, h, w) -> (N, k, h, w)."""
+    """Return sum_k w_k^c A_{k,i} from weights (N, k, K) and features (N, K, h, w), as (N, k, h, w)."""
     return (weights @ features.flatten(2)).unflatten(2, features.shape[2:])
 
 
@@ -47,14 +47,14 @@ def cam(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = Fa
 
         [L_CAM(x, c)]_i = (1/u) sum_k w_k^c A_{k,i},        i = 1 .. u                                 (eq. 1)
 
-    Complete: sum_i L_i = f_c(x), less the linear layer's bias where it has one. The released code leaves the factor
-    1/u out, so that its mean is the logit; the functions of `discrepancy` take `scale=u` for that.
+    Complete: sum_i L_i = f_c(x), minus the linear layer's bias if it has one. The released code omits the factor
+    1/u, so that the mean of its map is the logit; the functions of `discrepancies` take `scale=u` for its units.
 
     Args:
-        model: a network with `features` and `classifier`; see `models`, and `models.adapt` for others.
+        model: a network with `features` and `classifier`, see `models`; `models.adapt` converts other networks.
         x: images (N, C, H, W) in [0, 1].
-        classes: int64 (N, k), k classes an image.
-        create_graph: makes no difference; the map always keeps its graph.
+        classes: int64 (N, k), k classes per image.
+        create_graph: has no effect; the map always keeps its graph.
 
     Returns:
         (N, k, h, w), signed.
@@ -62,7 +62,8 @@ def cam(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = Fa
     Raises:
         TypeError, ValueError: see `checks` and `models.contract.check_contract`.
 
-    Source: eq. (1); Zhou et al. (2016). `fast.fold.fold_cam` is the same for all classes and fixed weights, and faster.
+    Source: eq. (1); Zhou et al. (2016). `fast.fold.fold_cam` computes the same maps faster, for all classes and fixed
+    weights.
     """
     model = _check(model, x, classes)
     features = model.features(x)
@@ -71,12 +72,12 @@ def cam(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = Fa
 
 @leaving_no_trace
 def gradcam_pp_release(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
-    """What the released code calls GradCAM++: CAM with the negative weights of the last layer set to zero.
+    """The released code's "GradCAM++": CAM with the negative weights of the last layer set to zero.
 
         [L(x, c)]_i = (1/u) sum_k max(w_k^c, 0) A_{k,i}
 
-    It is not the GradCAM++ of its paper, `gradcam_pp`, and not complete: Proposition 1 does not bound it. The
-    numbers in the paper's rows "GradCAM++" are of this map. The released code leaves the factor 1/u out.
+    It is not the GradCAM++ of Chattopadhay et al. (`gradcam_pp`), and it is not complete, so Proposition 1 does not
+    bound it. The numbers in the paper's rows "GradCAM++" belong to this map. The released code omits the factor 1/u.
 
     Arguments, Returns, Raises: as `cam`.
 
@@ -89,12 +90,12 @@ def gradcam_pp_release(model: nn.Module, x: Tensor, classes: Tensor, *, create_g
 
 @leaving_no_trace
 def representation(model: nn.Module, x: Tensor, classes: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
-    """Repr: the feature maps before the pool, the internal representation at the penultimate layer.
+    """Repr: the feature maps before the global average pool, the representation at the penultimate layer.
 
         [L(x, k)]_i = A_{k,i},        k = 1 .. K
 
-    It does not depend on a class: its K channels stand where other maps have classes, so that eq. (3) is a mean over
-    channels, and `classes` is ignored.
+    It does not depend on the class, and `classes` is ignored. Its K channels take the place of the classes of other
+    maps, so that eq. (3) is a mean over channels.
 
     Arguments, Raises: as `cam`.
 
@@ -113,7 +114,7 @@ def _kind(value) -> tuple | str:
 def _head_gradients(
     model: nn.Module, x: Tensor, classes: Tensor, head: Head | None, create_graph: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Features A (N, K, h, w), df_c/dA (N, k, K, h, w) and f_c (N, k)."""
+    """Return the features A (N, K, h, w), their gradients df_c/dA (N, k, K, h, w) and the logits f_c (N, k)."""
     model = _check(model, x, classes, head)
     head = head or (lambda features: model.classifier(features.mean((2, 3))))
     with torch.set_grad_enabled(create_graph):
@@ -121,6 +122,7 @@ def _head_gradients(
         if not isinstance(features, Tensor) or features.dim() != 4:
             raise ValueError(f"features(x) must be feature maps (N, K, h, w); got {_kind(features)}.")
     with torch.enable_grad():
+        # Without a graph the features become the leaf of a graph that holds the head alone.
         if not features.requires_grad:
             features = features.detach().requires_grad_()
         logits = head(features)
@@ -142,19 +144,18 @@ def _head_gradients(
 def gradcam(
     model: nn.Module, x: Tensor, classes: Tensor, *, head: Head | None = None, create_graph: bool = False
 ) -> Tensor:
-    """GradCAM: the weights are mean gradients, so that any network will do.
+    """GradCAM: the weights are mean gradients, so that it works for any network with feature maps.
 
         [L(x, c)]_i = sum_k w_k^c A_{k,i},        w_k^c = (1/u) sum_i df_c(x) / dA_{k,i}
 
-    On a network that ends in global average pool and linear layer the gradient is w_k^c / u, and GradCAM is the CAM
-    of eq. (1), its factor 1/u included, and complete; on others it is not. Section 2 puts this weight into eq. (1),
-    which has 1/u already: read to the letter, that divides the map by u once more. This follows Selvaraju et al.
-    Their final ReLU, for the eye, is left out.
+    On a network that ends in a global average pool and a linear layer the gradient is w_k^c / u. GradCAM then equals
+    the CAM of eq. (1), with its factor 1/u, and is complete; on other networks it is not. Section 2 puts this weight
+    into eq. (1), which already has 1/u: taken literally, that divides the map by u a second time. This function follows
+    Selvaraju et al., without their final ReLU, which is for display.
 
     Args:
         model, x, classes: as `cam`.
-        head: features (N, K, h, w) -> logits, for a network without that architecture; pool and `classifier` where
-            none is given.
+        head: features (N, K, h, w) -> logits, for a network that ends otherwise; None for pool and `classifier`.
         create_graph: whether the map can be differentiated, with respect to x and the weights.
 
     Returns:
@@ -179,30 +180,31 @@ def gradcam_pp(
     exponential: bool = False,
     create_graph: bool = False,
 ) -> Tensor:
-    """GradCAM++ of its own paper: positive gradients, weighted pixel by pixel.
+    """GradCAM++ as published by Chattopadhay et al.: positive gradients, weighted pixel by pixel.
 
         [L(x, c)]_i = sum_k w_k^c A_{k,i},        w_k^c = sum_j alpha_j max(dY/dA_{k,j}, 0),
         alpha_j = (d2Y/dA_{k,j}^2) / (2 d2Y/dA_{k,j}^2 + sum_a A_{k,a} d3Y/dA_{k,j}^3)
 
-    With Y = exp(f_c), and f_c piecewise linear in A, the n-th derivative is exp(f_c) g^n, g_j = df_c/dA_{k,j}. The
-    exponential cancels in alpha, and so does g^2 where it is not 0, which leaves
+    With Y = exp(f_c), and f_c piecewise linear in A, the n-th derivative is exp(f_c) g^n, g_j = df_c/dA_{k,j}. In
+    alpha the exponential cancels, and so does g^2 where it is not 0, which leaves
 
         w_k^c = sum_j max(g_j, 0) / (2 + g_j sum_a A_{k,a}).
 
-    The factor exp(f_c) that remains in dY is common to the whole map and left out, as in the libraries in use;
-    `exponential` puts it back. Where other implementations add a small number to the denominator, this does not.
-    The formula was made for A >= 0. The networks here have signed features, so that the denominator can vanish and
-    change sign: with global average pool it is 2 + w_k^c mean(A_k).
+    The factor exp(f_c) that remains in dY is the same for the whole map and is omitted, as in common libraries;
+    `exponential` restores it. Other implementations add a small number to the denominator; this one does not. The
+    formula was derived for A >= 0. The networks here have signed features, so that the denominator can vanish and
+    change sign: with a global average pool it is 2 + w_k^c mean(A_k).
 
-    There is no 1/u in it: with global average pool and small features the map is about u/2 times that of positive
-    weights in eq. (1). Not complete, and not what the paper's tables call GradCAM++: that is `gradcam_pp_release`.
+    The formula has no factor 1/u: with a global average pool and small features the map is about u/2 times the map of
+    eq. (1) with the positive weights only. It is not complete, and it is not the "GradCAM++" of the paper's tables,
+    which is `gradcam_pp_release`.
 
     Args:
         model, x, classes, head, create_graph: as `gradcam`.
-        exponential: multiply by exp(f_c), as with Y = exp(f_c) to the letter.
+        exponential: multiply by exp(f_c), as the formula with Y = exp(f_c) says literally.
 
     Returns:
-        (N, k, h, w), signed; the final ReLU, for the eye, is left out.
+        (N, k, h, w), signed; the final ReLU, which is for display, is omitted.
 
     Raises:
         TypeError, ValueError: see `checks`.
@@ -212,7 +214,7 @@ def gradcam_pp(
     features, gradients, scores = _head_gradients(model, x, classes, head, create_graph)
     mass = features.sum((2, 3))[:, None, :, None, None]
     positive = gradients > 0
-    # Two `where`s: a gradient through the branch not taken would be NaN where its denominator is 0.
+    # Two `where`s: with one, the backward pass through the unused branch gives NaN where the denominator is 0.
     denominator = torch.where(positive, 2 + gradients * mass, 1)
     weights = torch.where(positive, gradients / denominator, 0).sum((3, 4))
     maps = _weighted_sum(weights, features)

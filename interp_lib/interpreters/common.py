@@ -1,4 +1,4 @@
-"""What all maps of pixels are made by: the mean of gradients at points, no trace in the network, memory by bytes."""
+"""Shared parts of the pixel maps: mean gradients at many points, restoring the network, batch sizes by memory."""
 
 import contextlib
 import functools
@@ -15,20 +15,20 @@ from ..values import check_whole
 from .activations import ACTIVATIONS, ReplacedRelu, check_rectifiers
 
 Folded = tuple[nn.Module, Callable[[Tensor], Tensor]]
-BYTES = 400 * 2**20  # that the points of an internal batch may keep for the way back
-POINTS = 1000  # of an internal batch, where they are as small as that
+BYTES = 400 * 2**20  # memory that one internal batch may save for the backward pass
+POINTS = 1000  # largest internal batch, however small its points are
 _rectified: set[tuple] = set()
 
 
 def _check_rectifiers(model: nn.Module, x: Tensor) -> None:
-    """`activations.check_rectifiers`, once for every structure of a network."""
+    """Run `activations.check_rectifiers` once for every structure of a network."""
     key = (structure(model), x.shape[1:]) if isinstance(model, nn.Module) else None
     if key in _rectified or not len(x):
         return
     with evaluating(model):
         check_rectifiers(model, x[:1].detach())
     if key is not None:
-        if len(_rectified) > 256:
+        if len(_rectified) > 256:  # bounds the memory of a process that sees many networks
             _rectified.clear()
         _rectified.add(key)
 
@@ -54,11 +54,11 @@ def _mean_gradient(
     folded: Folded | None = None,
     create_graph: bool = False,
 ) -> Tensor:
-    """The mean over `count` points of df_c/dx at each, or with `weights` (count,) the sum: (N, k, C, H, W).
+    """Return the mean of df_c/dx over `count` points, or the sum weighted by `weights` (count,): (N, k, C, H, W).
 
-    With f = rest(first(.)), `points(first, numbers)` gives first(point) for each of these point numbers,
-    (len(numbers), N, ...). Forward passes are shared by the classes; gradients are summed over points where the
-    path enters `rest`, and pulled back through the affine `first` once.
+    With f = rest(first(.)), `points(first, numbers)` returns first(point) for the points with these numbers, as
+    (len(numbers), N, ...). All classes share one forward pass. Gradients are summed over the points at the input of
+    `rest`, and the sum goes back through the affine `first` once.
     """
     if folded:
         first, rest = folded
@@ -71,7 +71,7 @@ def _mean_gradient(
     if not classes.numel():
         return x.new_zeros(*classes.shape, *x.shape[1:])
     with torch.no_grad():
-        # A graph that is kept keeps all points, in however many parts they come.
+        # With create_graph the graph keeps all points in memory anyway, so smaller parts would save nothing.
         whole = create_graph and internal_batch_size is None
         images = POINTS if whole else _at_once(internal_batch_size, model, rest, first(x[:1]), total=count * len(x))
     at_once = max(images // len(x), 1)
@@ -87,7 +87,7 @@ def _mean_gradient(
                 h = every[:, of]
                 if not (create_graph and h.requires_grad):
                     h = h.detach().requires_grad_()
-                # Plain relu is left as it is: dispatching through a mode would only cost time.
+                # Without a replacement, run outside the mode: its dispatch would only cost time.
                 if activation == "relu":
                     logits = rest(h.flatten(0, 1))
                 else:
@@ -97,12 +97,13 @@ def _mean_gradient(
                 for j, c in enumerate(classes[of].T):
                     score = scores.gather(2, c.expand(len(h), -1)[..., None])
                     score = (score if weights is None else score * weights[numbers, None, None]).sum()
-                    keep = j + 1 < classes.shape[1] or None
+                    keep = j + 1 < classes.shape[1] or None  # None is PyTorch's default: keep it if create_graph
                     (gradient,) = torch.autograd.grad(score, h, create_graph=create_graph, retain_graph=keep)
                     total[part][j] = total[part][j] + gradient.sum(0)
         average = torch.cat([torch.stack(part, 1) for part in total]) / (count if weights is None else 1)
         if isinstance(first, nn.Identity):
             return average
+        # `first` is affine, so its derivative is the same at every point: 0 will do.
         zeros = torch.zeros(average.shape[:2].numel(), *x.shape[1:], dtype=x.dtype, device=x.device, requires_grad=True)
         (gradient,) = torch.autograd.grad(first(zeros), zeros, average.flatten(0, 1), create_graph=create_graph)
         return gradient.unflatten(0, average.shape[:2])
@@ -110,9 +111,9 @@ def _mean_gradient(
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, x: Tensor) -> Iterator[None]:
-    """Buffers, as running statistics are, and the global generators, as they were: a network in training mode has both.
+    """Restore the buffers (such as running statistics) and the global generators, which training mode can change.
 
-    Nothing is done for a network in evaluation mode.
+    A network in evaluation mode changes neither, and nothing is saved for it.
     """
     if not isinstance(model, nn.Module) or not any(module.training for module in model.modules()):
         yield
@@ -123,12 +124,12 @@ def undisturbed(model: nn.Module, x: Tensor) -> Iterator[None]:
             yield
         finally:
             for module, key, buffer, value in before:
-                buffer.data.copy_(value)  # .data: a graph that is kept must not see a change
+                buffer.data.copy_(value)  # .data: autograd does not count this write, so a kept graph stays valid
                 module._buffers[key] = buffer
 
 
 def leaving_no_trace(interpreter: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """An interpreter inside `undisturbed`."""
+    """Decorate an interpreter so that it runs inside `undisturbed`."""
 
     @functools.wraps(interpreter)
     def wrapper(model: nn.Module, x: Tensor, *arguments, **settings) -> Tensor:
@@ -139,10 +140,12 @@ def leaving_no_trace(interpreter: Callable[..., Tensor]) -> Callable[..., Tensor
 
 
 def bytes_an_image(network: Callable[[Tensor], Tensor], x: Tensor) -> int:
-    """What a network keeps of one image for the way back: the difference between two images and one.
+    """Return how many bytes a network saves per image for the backward pass.
+
+    Measured as the difference between two images and one, so that what does not grow with the batch drops out.
 
     Args:
-        x: one image, or what the network takes in its place, (1, ...).
+        x: one image, or whatever input the network takes, (1, ...).
     """
 
     def kept(copies: int) -> int:
@@ -161,10 +164,10 @@ def bytes_an_image(network: Callable[[Tensor], Tensor], x: Tensor) -> int:
 
 
 def _at_once(given: int | None, model: nn.Module, network: Callable[[Tensor], Tensor], x: Tensor, *, total: int) -> int:
-    """How many images may be in memory at once: as many as were asked for, else by their bytes.
+    """Return how many images may be in memory together: `given`, or as many as fit into `BYTES`.
 
     Args:
-        total: how many there will be; few small ones are not measured.
+        total: number of images overall; few small images are not measured, since they fit in any case.
     """
     if given is not None:
         check_whole(given, "internal_batch_size", 1)
@@ -176,10 +179,10 @@ def _at_once(given: int | None, model: nn.Module, network: Callable[[Tensor], Te
 
 
 def check_generator(generator: torch.Generator) -> None:
-    """Refuse anything but a generator; the global one is nobody's to take from.
+    """Refuse anything but an explicit torch.Generator; the global generator must not be used.
 
     Raises:
-        TypeError: with the way to make one.
+        TypeError: says how to make a generator.
     """
     if not isinstance(generator, torch.Generator):
         came = type(generator).__name__

@@ -1,4 +1,4 @@
-"""Whether the derivative that autograd gives of a map is the map's derivative: central differences in float64."""
+"""Check autograd's derivative of a map against central differences in float64."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ Maps = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class DerivativeError(NamedTuple):
-    """How far autograd is from central differences, see `derivative_errors`; None where autograd gives nothing."""
+    """Deviation of autograd from central differences, see `derivative_errors`; None if autograd gives no derivative."""
 
     median: float | None
     largest: float | None
@@ -19,27 +19,28 @@ class DerivativeError(NamedTuple):
 def derivative_errors(
     maps: Maps, model: nn.Module, x: Tensor, classes: Tensor, *, directions: int = 9, step: float = 1e-7
 ) -> tuple[DerivativeError, DerivativeError]:
-    """Relative errors of the directional derivatives of a map with respect to x and to the weights.
+    """Return the relative errors of a map's directional derivatives, with respect to x and to the weights.
 
         | <grad, v> - (F(z + h v) - F(z - h v)) / 2h |  over the root mean square of the second,
 
-    F a random linear functional of the map, v random directions. Where a ReLU switches between the two ends, a map
-    made of gradients jumps, and that one difference says nothing: the median is robust against it, the largest not.
+    F is a random linear functional of the map, v are random directions. If a ReLU switches between the two ends, a map
+    that is computed from gradients jumps, and that difference says nothing about the derivative. The median error is
+    robust against such a jump; the largest error is not.
 
     Args:
-        maps: (model, x, classes) -> maps of any shape, with their graph where they have one.
-        model: in double precision; its weights are moved and put back.
+        maps: (model, x, classes) -> maps of any shape, with a graph if they have one.
+        model: in double precision; its weights are moved and moved back.
         x: float64 images, far enough from 0 and 1 for a step of `step`.
         classes: int64 (N, k).
         directions: number of directions.
-        step: h, times the standard deviation of what is moved.
+        step: h, in units of the standard deviation of the tensor that is moved.
 
     Returns:
-        The errors at x and at the weights. A map that is piecewise constant has the derivative 0, and the error is
-        then absolute.
+        The errors with respect to x and to the weights. If all differences are 0, as for a piecewise constant map, the
+        error is absolute.
 
     Raises:
-        ValueError: another precision.
+        ValueError: x is not float64.
     """
     if x.dtype != torch.float64:
         raise ValueError(f"finite differences need float64; got {x.dtype}.")
@@ -55,7 +56,7 @@ def derivative_errors(
 
     def difference(tensors: list[Tensor], moves: list[Tensor]) -> float:
         ends = []
-        for sign in (1, -2, 1):  # forth, back, and home
+        for sign in (1, -2, 1):  # to z + hv, to z - hv, and back to z
             with torch.no_grad():
                 for tensor, move in zip(tensors, moves, strict=True):
                     tensor.add_(move, alpha=sign * step)
@@ -76,7 +77,7 @@ def derivative_errors(
 
 
 def _compared(known: list[float | None], numeric: list[float]) -> DerivativeError:
-    """None only where autograd is silent about a derivative that is there."""
+    """Compare autograd with the differences; None if autograd gives no derivative although it is not 0."""
     truth = torch.tensor(numeric, dtype=torch.float64)
     size = float(truth.square().mean().sqrt())
     if known[0] is None and size:

@@ -1,4 +1,4 @@
-"""Integrated gradients, along the straight path from a baseline to x."""
+"""Integrated gradients along the straight path from a baseline to x."""
 
 from collections.abc import Callable
 
@@ -10,26 +10,26 @@ from ..values import check_choice, check_whole
 from .common import Folded, _check, _mean_gradient, leaving_no_trace
 from .quadrature import RULES, path_points
 
-PATH_STEPS = 5  # of IG-Norm's integral
+PATH_STEPS = 5  # steps in the integral of IG-Norm
 
 
 def path_integral(
     logits: Callable[[Tensor], Tensor], x: Tensor, x_adv: Tensor, y: Tensor, steps: int = PATH_STEPS
 ) -> tuple[Tensor, Tensor]:
-    """Integrated gradients of the loss l = -log softmax(f)_t from x to x', by the right rule.
+    """Return the integrated gradients of the loss l = -log softmax(f)_t from x to x', by the right rule.
 
         IG_i = (x'_i - x_i) 1/m sum_{s=1..m} dl(x + s/m (x' - x)) / dx_i
 
-    Its derivatives with respect to x', and to whatever `logits` has a graph to, are right.
+    The result can be differentiated with respect to x', and to everything that the graph of `logits` leads to.
 
     Args:
         logits: images (N, C, H, W) -> (N, classes).
-        x, x_adv: the two ends, (N, C, H, W).
+        x, x_adv: the two ends of the path, (N, C, H, W).
         y: labels (N,).
         steps: m.
 
     Returns:
-        IG (N, C, H, W), and f(x') (N, classes), which is the path's last point.
+        IG (N, C, H, W), and the logits f(x') (N, classes) at the last point of the path.
 
     Source: Chen et al. (2019), IG-Norm; five steps by the right rule as in the released code.
     """
@@ -39,6 +39,7 @@ def path_integral(
         if not points.requires_grad:
             points.requires_grad_()
         outputs = logits(points)
+        # A sum, because a mean over the batch would put a factor 1/N into the gradient of every image.
         (gradient,) = torch.autograd.grad(
             F.cross_entropy(outputs, y.repeat(steps), reduction="sum"), points, create_graph=True
         )
@@ -49,10 +50,10 @@ def path_integral(
 def integrated_gradients_release(
     model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False, **settings
 ) -> Tensor:
-    """The IG of the rows "IG" of Table 1: of the same weights with softplus in the place of every ReLU.
+    """The IG in the rows "IG" of Table 1: the network's weights, with softplus in place of every ReLU.
 
-    Black baseline, 100 steps, right rule. It is the IG of another function than the network's, see
-    `integrated_gradients`, whose arguments these are; `settings` are its others.
+    Black baseline, 100 steps, right rule. This is the IG of another function than the network, see
+    `integrated_gradients`. It takes the arguments of that function; `settings` passes on all that are not listed here.
 
     Source: the released code; Table 1.
     """
@@ -75,41 +76,42 @@ def integrated_gradients(
     folded: Folded | None = None,
     create_graph: bool = False,
 ) -> Tensor:
-    """Integrated gradients: the gradient averaged along the straight path from a baseline, times the difference.
+    """Integrated gradients: the mean gradient along the straight path from a baseline a to x, times x - a.
 
         [L_IG(x, c)]_i = (x_i - a_i) 1/m sum_{s=1..m} df_c(a + t_s (x - a)) / dx_i,                    (eq. 2)
 
-    t_s = s/m by the right rule of eq. (2); (s - 1)/m by the left, (s - 1/2)/m by the midpoint rule. Complete in the
-    limit of many steps, sum_i L_i = f_c(x) - f_c(a).
+    t_s = s/m in the right rule of eq. (2), (s - 1)/m in the left rule and (s - 1/2)/m in the midpoint rule. Complete in
+    the limit of many steps: sum_i L_i = f_c(x) - f_c(a).
 
-    Eq. (2) as the paper means it has the network's own activation. The released code's IG rows of Table 1 come from
-    the same weights with softplus, log(1 + e^h), in the place of every ReLU: `activation="softplus"`. That is another
-    function, and its IG is complete with respect to that function's logits, not to the network's.
+    Eq. (2) as the paper means it uses the network's own activation. The IG rows of Table 1 come from the released code,
+    which has the same weights and softplus, log(1 + e^h), in place of every ReLU: `activation="softplus"`. That is
+    another function, and its IG is complete with respect to the logits of that function, not of the network.
 
     Args:
         model: images -> logits (N, classes).
         x: images (N, C, H, W) in [0, 1].
-        classes: int64 (N, k), k classes an image.
-        baseline: a, like x or (1, C, H, W); black where none is given.
+        classes: int64 (N, k), k classes per image.
+        baseline: a, of the shape of x or (1, C, H, W); None for a black image.
         steps: m.
         rule: 'left', 'midpoint' or 'right'.
-        activation: 'relu', the network as it is, or 'softplus'; see `activations.ReplacedRelu`.
-        nodes: how many points to compute in place of `steps`, by `quadrature.gauss_for_sum`; None for all of them.
-            For smooth activations 8 give what 100 steps do, to float32; with relu they do not.
-        internal_batch_size: about how many points of the path are in memory at once, at least one an image; as many as
-            take a few hundred MB where none is given. With `create_graph` the graph keeps all of them.
-        folded: what `fold_after_first(model)` returned, for a caller with many maps of the same weights.
-        fixed_weights: take the weights as constants, so that an attack can differentiate the folded network.
+        activation: 'relu' for the network as it is, or 'softplus'; see `activations.ReplacedRelu`.
+        nodes: number of points that replace the `steps` points, see `quadrature.gauss_for_sum`; None for all points.
+            For smooth activations 8 nodes equal 100 steps to float32 precision; for relu they do not.
+        internal_batch_size: about how many points of the path are in memory together, at least one per image; None for
+            as many as take a few hundred MB. With `create_graph` the graph keeps all points.
+        fixed_weights: treat the weights as constants, so that an attack can differentiate the folded network.
+        folded: the result of `fast.fold.fold_after_first(model)`, for a caller that computes many maps with the same
+            weights.
         create_graph: whether the map can be differentiated, with respect to x, the baseline and the weights.
 
     Returns:
         (N, k, C, H, W), signed.
 
     Raises:
-        TypeError, ValueError: see `checks`; also for unknown rules and activations, no steps, or a baseline of
-            another shape.
+        TypeError, ValueError: see `checks` and `values`; also for an unknown rule or activation, no steps, or a
+            baseline of another shape.
 
-    Source: eq. (2); Sundararajan et al. (2017). The release: right rule, 100 steps, black.
+    Source: eq. (2); Sundararajan et al. (2017). Right rule, 100 steps and black baseline as in the released code.
     """
     _check(model, x, classes)
     check_choice(rule, "rule", tuple(RULES))
@@ -132,7 +134,7 @@ def integrated_gradients(
     ends: list[Tensor] = []
 
     def points(first, numbers):
-        if not ends:  # the affine step, once
+        if not ends:  # `first` is affine: compute it at the two ends once, and interpolate its output
             ends.extend((first(baseline), first(x)))
         return ends[0] + places[numbers].view(-1, *[1] * x.dim()) * (ends[1] - ends[0])
 

@@ -1,4 +1,4 @@
-"""RISE: masks that the network's probabilities weigh."""
+"""RISE: the mean of random masks, weighted by the network's probabilities."""
 
 import torch
 import torch.nn.functional as F
@@ -22,28 +22,28 @@ def rise(
     internal_batch_size: int | None = None,
     create_graph: bool = False,
 ) -> Tensor:
-    """RISE: the mean of random masks, each weighted by the score of the image seen through it. A black-box method.
+    """RISE, a black-box method: the mean of random masks, each weighted by the score of the masked image.
 
         [L(x, c)]_i = 1/(m E[M]) sum_{s=1..m} s_c(x * M_s) [M_s]_i
 
-    A mask is a grid of cells x cells random bits, 1 with probability `keep`, enlarged bilinearly to one cell more
-    than the image on each axis, and cut out at a random offset. All images see the same masks.
+    A mask starts as a grid of cells x cells random bits, each 1 with probability `keep`. It is enlarged bilinearly to
+    one cell more than the image on each axis, and cropped at a random offset. All images get the same masks.
 
     Args:
-        model, x, classes: as `vanilla_gradient`; the model is only called.
-        generator: source of the masks; the global generator is left alone.
-        masks: m.
+        model, x, classes: as `sensitivity.vanilla_gradient`; the model is only called.
+        generator: source of the masks; the global generator is not used.
+        masks: number of masks m.
         cells, keep: see above; E[M] = keep.
-        probability: s is the softmax of the logits, as in its paper; else the logits.
-        internal_batch_size: about how many masked images are in memory at once; as many as take a few hundred MB where
-            none is given.
+        probability: take s as the softmax of the logits, as Petsiuk et al. do; otherwise as the logits.
+        internal_batch_size: about how many masked images are in memory together; None for as many as take a few
+            hundred MB.
         create_graph: whether the map can be differentiated; the graph then keeps all masked images.
 
     Returns:
-        (N, k, H, W): a mask covers all colours. Not complete.
+        (N, k, H, W), without an axis for colour, since a mask covers all colours. Not complete.
 
     Raises:
-        TypeError, ValueError: see `checks`; also masks, cells or keep out of range.
+        TypeError, ValueError: see `checks` and `values`; also masks, cells or keep out of range.
 
     Source: section 1; Petsiuk et al. (2018).
     """
@@ -63,6 +63,7 @@ def rise(
     with torch.set_grad_enabled(create_graph):
         for start in range(0, masks, at_once):
             drawn = []
+            # One mask after the other: the masks are the same whatever the internal batch size.
             for _ in range(min(at_once, masks - start)):
                 bits = (torch.rand(1, 1, cells, cells, **like) < keep).to(x.dtype)
                 grown = F.interpolate(bits, [(cells + 1) * c for c in cell], mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""The interpreters that the book shows, what is known of each, and helpers for the eye."""
+"""The interpreters that the book shows, the properties of each, and helpers for display."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,11 +16,13 @@ from .sensitivity import deconvolution, guided_backpropagation, smoothgrad, vani
 
 
 class Interpreter(NamedTuple):
-    """What is known of an interpreter.
+    """An interpreter and its properties.
 
-    kind: 'CAM', 'PSM' (pixel sensitivity map), 'representation' or 'black box'.
-    complete: whether the sum over pixels is a difference of logits, as Proposition 1 assumes.
-    total: what the sum over pixels is, in words; None where it is nothing in particular.
+    Attributes:
+        function: the interpreter itself.
+        kind: 'CAM', 'PSM' (pixel sensitivity map), 'representation' or 'black box'.
+        complete: whether the sum over pixels is a difference of logits, as Proposition 1 assumes.
+        total: the sum over pixels, in words; None if it has no particular meaning.
     """
 
     function: Callable[..., Tensor]
@@ -47,21 +49,21 @@ INTERPRETERS = {
 
 
 def completeness_gap(maps: Tensor, logits: Tensor, classes: Tensor, logits_baseline: Tensor | None = None) -> Tensor:
-    """By how much a map misses completeness.
+    """Return how far the sum of a map is from the value that completeness demands.
 
         sum_i [L(x, c)]_i - (f_c(x) - f_c(a))
 
     Args:
         maps: (N, k, ...).
         logits: f(x), (N, classes).
-        classes: int64 (N, k), those of the maps.
-        logits_baseline: f(a), (N, classes) or (1, classes), for integrated gradients; 0 where none is given.
+        classes: int64 (N, k), the classes of the maps.
+        logits_baseline: f(a), (N, classes) or (1, classes), for integrated gradients; None for 0.
 
     Returns:
         (N, k), signed; 0 for a complete interpreter.
 
     Raises:
-        TypeError, ValueError: see `checks`; also where maps and classes do not belong together.
+        TypeError, ValueError: see `checks`; also if the shapes of maps and classes do not match.
 
     Source: Proposition 1; Sundararajan et al. (2017), their Proposition 1.
     """
@@ -74,12 +76,12 @@ def completeness_gap(maps: Tensor, logits: Tensor, classes: Tensor, logits_basel
 
 
 def sum_colours(maps: Tensor) -> Tensor:
-    """Maps of pixels (N, k, C, H, W) -> (N, k, H, W), their sum kept; others are returned as they are."""
+    """Sum pixel maps (N, k, C, H, W) over colours to (N, k, H, W); return other maps unchanged."""
     return maps.sum(2) if maps.dim() == 5 else maps
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (N, k, h, w) -> (N, k, *size) by bilinear interpolation, for the eye. Source: section 2."""
+    """Enlarge maps (N, k, h, w) to (N, k, *size) by bilinear interpolation, for display. Source: section 2."""
     check_each(size, "size", check_whole, 1)
     if not isinstance(maps, Tensor) or maps.dim() != 4 or len(size) != 2:
         came = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
@@ -88,6 +90,9 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def normalise_for_display(maps: Tensor) -> Tensor:
-    """Each map over its largest absolute value: (N, k, ...) in [-1, 1], 0 stays 0. Source: Figures 1 and 2."""
+    """Divide each map (N, k, ...) by its largest absolute value, so that it lies in [-1, 1] and 0 stays 0.
+
+    Source: Figures 1 and 2.
+    """
     largest = maps.flatten(2).abs().amax(2).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
     return maps / torch.where(largest > 0, largest, 1)

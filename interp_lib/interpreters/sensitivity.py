@@ -1,10 +1,10 @@
-"""Pixel sensitivity maps: gradients at the image, at noisy copies of it, or along a path to it. See `interpreters`.
+"""Pixel sensitivity maps: gradients at the image or at noisy copies of it, with plain or modified ReLUs.
 
 All maps here have one value for every pixel and colour of the image, (N, k, C, H, W): i in eq. (2) runs over the d
-entries of x. `interpreters.sum_colours` makes them (N, k, H, W) and keeps their sum.
+entries of x. `interpreters.sum_colours` sums them over colours, to (N, k, H, W).
 
-Without `create_graph` the network is folded first (`fast/fold.py`) and the map carries no graph. With it, the
-derivative is that of the map itself, with respect to x and, unless `fixed_weights`, to the weights.
+Without `create_graph` the network is folded first (`fast/fold.py`) and the map carries no graph. With it, autograd
+gives the derivative of the map itself, with respect to x and to the weights. See `interpreters` for the contract.
 """
 
 import torch
@@ -23,7 +23,7 @@ def vanilla_gradient(model: nn.Module, x: Tensor, classes: Tensor, *, create_gra
     Args:
         model: images -> logits (N, classes).
         x: images (N, C, H, W) in [0, 1].
-        classes: int64 (N, k), k classes an image.
+        classes: int64 (N, k), k classes per image.
         create_graph: whether the map can be differentiated, with respect to x and the weights.
 
     Returns:
@@ -32,7 +32,7 @@ def vanilla_gradient(model: nn.Module, x: Tensor, classes: Tensor, *, create_gra
     Raises:
         TypeError, ValueError: see `checks`.
 
-    Source: section 2; Simonyan et al. (2013), who take absolute values for the eye.
+    Source: section 2; Simonyan et al. (2013), who take absolute values for display.
     """
     _check(model, x, classes)
     return _mean_gradient(model, x, classes, 1, lambda first, _: first(x)[None], create_graph=create_graph)
@@ -56,19 +56,19 @@ def smoothgrad(
 
     Args:
         model, x, classes, create_graph: as `vanilla_gradient`.
-        generator: source of the noise; the global generator is left alone.
-        samples: m.
-        sigma: in the unit of the pixels. Noisy copies are not clipped.
-        internal_batch_size: about how many noisy copies are in memory at once, at least one an image; as many as take
-            a few hundred MB where none is given. It does not change the noise. With `create_graph` all are kept.
+        generator: source of the noise; the global generator is not used.
+        samples: number of noisy copies m.
+        sigma: standard deviation of the noise, in the unit of the pixels. Noisy copies are not clipped.
+        internal_batch_size: about how many noisy copies are in memory together, at least one per image; None for as
+            many as take a few hundred MB. It does not change the noise. With `create_graph` the graph keeps all copies.
 
     Returns:
         (N, k, C, H, W). Not complete.
 
     Raises:
-        TypeError, ValueError: see `checks`; also no samples.
+        TypeError, ValueError: see `checks` and `values`; also no samples.
 
-    Source: section 2; Smilkov et al. (2017), with noise of 10 to 20 % of the range.
+    Source: section 2; Smilkov et al. (2017), who use noise of 10 to 20 % of the pixels' range.
     """
     _check(model, x, classes)
     check_whole(samples, "samples", 1)
@@ -77,7 +77,7 @@ def smoothgrad(
 
     def points(first, numbers):
         like = {"dtype": x.dtype, "device": generator.device}
-        # One draw a sample: the noise is the same whatever the internal batch size.
+        # One draw per sample: the noise is the same whatever the internal batch size.
         noise = torch.stack([torch.randn(x.shape, generator=generator, **like) for _ in numbers])
         return first((x + sigma * noise.to(x.device)).flatten(0, 1)).unflatten(0, (len(numbers), len(x)))
 
@@ -88,7 +88,7 @@ def smoothgrad(
 
 @leaving_no_trace
 def guided_backpropagation(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
-    """The gradient with every ReLU's backward pass replaced: only positive signals pass, and only where it was open.
+    """The gradient with a modified ReLU: only positive gradients pass backward, and only where the input was positive.
 
         R_in = [h > 0] [R_out > 0] R_out
 
@@ -104,12 +104,12 @@ def guided_backpropagation(model: nn.Module, x: Tensor, classes: Tensor, *, crea
 
 @leaving_no_trace
 def deconvolution(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
-    """The gradient with every ReLU's backward pass replaced by a ReLU of what comes back.
+    """The gradient with the backward pass of every ReLU replaced by a ReLU of the incoming gradient.
 
         R_in = [R_out > 0] R_out
 
-    Arguments, Returns, Raises: as `vanilla_gradient`. Max-pools route what comes back to where their maximum was,
-    the switches of the paper. See `activations.ReplacedRelu` for what counts as a ReLU.
+    Arguments, Returns, Raises: as `vanilla_gradient`. Max-pools route the gradient to the position of their maximum,
+    the "switches" of Zeiler & Fergus. See `activations.ReplacedRelu` for what counts as a ReLU.
 
     Source: section 2; Zeiler & Fergus (2014). Not complete.
     """

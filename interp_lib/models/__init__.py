@@ -1,4 +1,4 @@
-"""The paper's networks: architectures, the authors' released ones, ours, and what a network says of images."""
+"""The paper's networks: architectures, the authors' released networks, networks trained here, and predictions."""
 
 from ..faces import lazy
 

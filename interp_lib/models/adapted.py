@@ -1,4 +1,4 @@
-"""Other people's classifiers as models of the contract: whatever ends in global average pool and linear layer."""
+"""Wrap other classifiers as models of the contract: any network that ends in global average pool and linear layer."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from ..checks import check_images
 from .architectures import GlobalPoolNetwork
 from .proof import AGREES, differences, dtype_of, trial_copy, unwrapped
 
-SIZES = (64, 32, 224, 28, 299)  # of the random images that a network is tried on, the first that it takes
+SIZES = (64, 32, 224, 28, 299)  # pixels a side of random trial images; the first size that a network accepts is used
 
 POOLS = {F.adaptive_avg_pool2d, F.avg_pool2d, torch.mean, Tensor.mean}
 
 
 class PoolInputs(TorchFunctionMode):
-    """Inside this context the feature maps that are averaged over all their pixels are kept, in the order of calls."""
+    """Record the feature maps that are averaged over all their pixels inside this context, in call order."""
 
     def __init__(self):
         super().__init__()
@@ -38,19 +38,19 @@ class PoolInputs(TorchFunctionMode):
 class Adapted(GlobalPoolNetwork):
     """A classifier on the plan normalise -> trunk -> tail -> global average pool -> linear layer; see `adapt`.
 
-    The network inside is the one that was given, not a copy: who trains this trains that. Its dropout between pool
-    and linear layer drops whole feature maps here, which is the same, because the pool is a mean.
+    It holds the given network itself, not a copy: training this model trains the network. Dropout between pool and
+    linear layer becomes dropout of whole feature maps, which is equivalent, because the pool is a mean.
 
     Attributes:
-        network: what was given.
-        input_shape: (C, H, W) of the images that it was tried on; it takes others where the network does.
+        network: the given network.
+        input_shape: (C, H, W) of the trial images; the model accepts every other size that the network accepts.
     """
 
     any_size = True
 
     def __init__(self, network: nn.Module, classifier: str, features: str | int, dropout: float,
                  input_shape: tuple[int, int, int], mean: Tensor | None, std: Tensor | None):  # fmt: skip
-        nn.Module.__init__(self)
+        nn.Module.__init__(self)  # GlobalPoolNetwork's would make a linear layer of its own
         self.network, self.input_shape = network, tuple(input_shape)
         self._classifier, self._features = classifier, features
         self.dropout = nn.Dropout2d(dropout)
@@ -68,6 +68,7 @@ class Adapted(GlobalPoolNetwork):
 
     def trunk(self, x: Tensor) -> Tensor:
         x = x if self.mean is None else (x - self.mean) / self.std
+        # The whole network runs, but only the recorded feature maps are used, not its logits.
         if isinstance(self._features, int):
             with PoolInputs() as pools:
                 self.network(x)
@@ -85,7 +86,7 @@ class Adapted(GlobalPoolNetwork):
         return self.dropout(z)
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse images of another number of colours; any size that the network takes will do."""
+        """Refuse images with another number of colours; every size that the network accepts is accepted."""
         check_images(x)
         if x.shape[1] != self.input_shape[0]:
             raise ValueError(f"{self.name} takes images of {self.input_shape[0]} colours; got {tuple(x.shape)}.")
@@ -100,28 +101,28 @@ def adapt(
     std: Sequence[float] | float | None = None,
     images: Tensor | None = None,
 ) -> GlobalPoolNetwork:
-    """A classifier that ends in global average pool and linear layer, as a model of this library's contract.
+    """Wrap a classifier that ends in global average pool and linear layer as a model of this library's contract.
 
         f_c(x) = b_c + 1/u sum_i sum_k w_k^c A_{k,i}( (x - mean) / std )
 
-    Every interpreter, attack and training method works on what is returned. Pool and linear layer are found while
-    the network runs, and what was found is held to the network's own forward, value and gradient, before it is used:
-    nothing is believed because of its name. ResNet, DenseNet, MobileNetV2, EfficientNet, RegNet, ShuffleNet, networks
-    of one's own and `nn.Sequential(normalise, network)` need no more arguments.
+    Every interpreter, attack and training method works on the returned model. Pool and linear layer are found by
+    running the network, never by their names, and the result is compared with the network's own forward pass, in value
+    and gradient, before it is used. ResNet, DenseNet, MobileNetV2, EfficientNet, RegNet, ShuffleNet, your own networks
+    and `nn.Sequential(normalise, network)` need no more arguments.
 
     Args:
         model: images -> logits (N, C); used, not copied.
-        features: the module whose output is A, by itself or by name, where it is not what the last pool is given.
-        classifier: the `nn.Linear` behind the pool, where it is not the one that gives the logits.
-        mean, std: of the normalisation, a number or one a colour, where the network does not do it by itself.
-        images: (N, C, H, W) in [0, 1] to try it on; random ones where none are given.
+        features: the module whose output is A, or its name. Default: A is the input of the last pool.
+        classifier: the `nn.Linear` after the pool, or its name. Default: the layer that returns the logits.
+        mean, std: of the normalisation, one number or one per colour, if the network does not normalise by itself.
+        images: (N, C, H, W) in [0, 1] for the trial. Default: random images.
 
     Returns:
-        The model, in the mode that it was in.
+        The model, in the network's current mode (training or evaluation).
 
     Raises:
-        TypeError: no module.
-        ValueError: a network that is no pool and linear layer, with what to do in its place.
+        TypeError: `model` is no `nn.Module`.
+        ValueError: the network does not end in pool and linear layer; the message says what to do instead.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -154,6 +155,7 @@ def adapt(
         place = features if isinstance(features, str) else _name(network, features, "features")
         if place not in dict(network.named_modules()):
             raise ValueError(f"features must name a module of {type(network).__name__}; got {place!r}.")
+    # The copy is in evaluation mode, where dropout is the identity: its input equals what the linear layer takes.
     kept = 1.0
     for given, p in dropouts:
         if given.numel() == pooled.numel() and _close(given.flatten(1), pooled):
@@ -193,7 +195,7 @@ def _name(network: nn.Module, module: nn.Module, argument: str) -> str:
 
 
 def _probe(network: nn.Module, copied: nn.Module, images: Tensor | None) -> Tensor:
-    """A few images that the network takes, float64."""
+    """Return one or two images that the network accepts, in float64 on the CPU."""
     if images is not None:
         check_images(images, "images")
         return images[:2].detach().to("cpu", torch.float64)
@@ -206,7 +208,7 @@ def _probe(network: nn.Module, copied: nn.Module, images: Tensor | None) -> Tens
             with torch.no_grad():
                 copied(x)
             return x
-        except Exception as error:  # too small, too large, or of another kind
+        except Exception as error:  # too small, too large, or of another kind: try the next size
             refusal = str(error).partition("\n")[0]
     raise ValueError(
         f"{type(network).__name__} takes no random images of {colours} colours and {', '.join(map(str, SIZES))} "
@@ -215,7 +217,7 @@ def _probe(network: nn.Module, copied: nn.Module, images: Tensor | None) -> Tens
 
 
 def _run(network: nn.Module, copied: nn.Module, z: Tensor, classifier: str | nn.Module | None):
-    """The name of the linear layer, what it takes, all inputs of global average pools, and dropouts with rates."""
+    """Return the linear layer's name and input, all inputs of global average pools, and dropouts with rates."""
     calls: list[tuple[str, Tensor, Tensor]] = []
     keep = lambda name: lambda module, inputs, output: calls.append((name, inputs[0], output))
     handles = [m.register_forward_hook(keep(n)) for n, m in copied.named_modules() if isinstance(m, nn.Linear)]

@@ -4,14 +4,13 @@ Every network maps images x (N, C, H, W) in [0, 1] to logits f(x) (N, classes) b
 
     f_c(x) = (1/u) sum_i sum_k w_k^c A_{k,i}(x),                                     (eq. 1, summed over i)
 
-A = features(x) being K maps of u = h * w pixels and w the weight of a linear layer, here without a bias. The logit is
-therefore the mean over pixels of the class activation map: completeness by construction. Where a network has a bias,
-the map sums to the logit less the bias, and Proposition 1, which is about changes of logits, holds all the same.
-No activation follows the last convolution, so that A is affine in the last convolution's input; `fast/fold.py` makes
-use of that.
+where A = features(x) are K maps of u = h * w pixels and w is the weight of a linear layer, here without a bias. The
+logit is therefore the sum over pixels of the class activation map: completeness by construction. If a network has a
+bias, the map sums to the logit minus the bias, and Proposition 1, which is about changes of logits, still holds. No
+activation follows the last convolution, so that A is affine in the last convolution's input; `fast/fold.py` uses this.
 
-Source: section 2 and Appendix B; layers as in the released code, which the text leaves out: TensorFlow's SAME
-padding, ReLU before a convolution and not after it, no normalisation of the input.
+Source: section 2 and Appendix B. The text leaves out details of the layers; they follow the released code:
+TensorFlow's SAME padding, ReLU before a convolution and not after it, no normalisation of the input.
 """
 
 import torch
@@ -23,12 +22,12 @@ from .pooling import max_pool
 
 
 def pool_share(maps: Tensor) -> Tensor:
-    """Every pixel's share in the mean over pixels: maps / u."""
+    """Return every pixel's share in the mean over pixels: maps / u."""
     return maps / (maps.shape[2] * maps.shape[3])
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding of one axis: (before, after); the odd pixel goes after.
+    """Compute TensorFlow's SAME padding of one axis: (before, after); the odd pixel goes after.
 
     The output has ceil(size / stride) pixels; the total is max((out - 1) * stride + kernel - size, 0).
     """
@@ -38,7 +37,8 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def same_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], groups: int = 1) -> Tensor:
-    """A convolution with TensorFlow's SAME padding, for any input size: (N, C, H, W) -> (N, K, h, w)."""
+    """Convolve with TensorFlow's SAME padding, for any input size: (N, C, H, W) -> (N, K, h, w)."""
+    # PyTorch's padding="same" refuses strides, and its numeric padding is the same on both sides.
     (top, bottom), (left, right) = (
         same_padding(n, k, s) for n, k, s in zip(x.shape[2:], weight.shape[2:], stride, strict=True)
     )
@@ -48,7 +48,7 @@ def same_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[in
 
 
 class SameConv2d(nn.Conv2d):
-    """`same_conv2d` as a layer."""
+    """A layer that computes `same_conv2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return same_conv2d(x, self.weight, self.bias, self.stride, self.groups)
@@ -57,16 +57,16 @@ class SameConv2d(nn.Conv2d):
 class GlobalPoolNetwork(nn.Module):
     """A network on the plan trunk -> tail -> global average pool -> linear layer.
 
-    `trunk` holds all that is nonlinear; `tail` is affine and gives the K feature maps. A network whose last
-    operation is nonlinear (Pool) has the identity for a tail.
+    `trunk` contains all nonlinear layers; `tail` is affine and returns the K feature maps. If the last operation before
+    the global average pool is nonlinear, as in Pool, the tail is the identity.
 
     Attributes:
         input_shape: (C, H, W) of one image.
-        classifier: `nn.Linear(K, classes, bias=False)`; its weight is w of eq. (1). One with a bias will do as well.
+        classifier: `nn.Linear(K, classes, bias=False)`; its weight is w of eq. (1). A bias is allowed.
     """
 
     name: str
-    any_size = False  # whether it takes images of other sizes than those of input_shape
+    any_size = False  # whether it accepts images of other sizes than input_shape
 
     def __init__(self, input_shape: tuple[int, int, int], channels: int, num_classes: int):
         super().__init__()
@@ -75,7 +75,7 @@ class GlobalPoolNetwork(nn.Module):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if written := {"features", "forward"} & set(vars(cls)):  # attacks and maps rely on the plan, and fold it
+        if written := {"features", "forward"} & set(vars(cls)):  # attacks and maps rely on the plan and fold it
             raise TypeError(
                 f"{cls.__name__} must not define {' and '.join(sorted(written))}: these follow from trunk, tail and "
                 "classifier. Write trunk; normalisation goes to its beginning."
@@ -86,23 +86,23 @@ class GlobalPoolNetwork(nn.Module):
         return self.classifier.out_features
 
     def trunk(self, x: Tensor) -> Tensor:
-        """Everything before the affine tail: (N, C, H, W) -> (N, c, h, w)."""
+        """Compute everything before the affine tail: (N, C, H, W) -> (N, c, h, w)."""
         raise TypeError(f"{type(self).__name__} defines no trunk")
 
     def tail(self, z: Tensor) -> Tensor:
-        """The affine last part, trunk's output -> feature maps (N, K, h, w)."""
+        """Apply the affine last part: output of the trunk (N, c, h, w) -> feature maps (N, K, h, w)."""
         return z
 
     def features(self, x: Tensor) -> Tensor:
-        """The feature maps A of eq. (1), signed and before the pool: (N, C, H, W) -> (N, K, h, w)."""
+        """Return the feature maps A of eq. (1), signed and before the pool: (N, C, H, W) -> (N, K, h, w)."""
         return self.tail(self.trunk(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes): the mean over pixels of every class's CAM, plus the bias where there is one."""
+        """Return logits (N, classes): the sum over pixels of every class's CAM, plus the bias if there is one."""
         return self.classifier(self.features(x).mean((2, 3)))
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse images that this network was not built for; see `checks.check_images`."""
+        """Refuse images of another shape or dtype than the network's; see also `checks.check_images`."""
         check_images(x)
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(
@@ -169,9 +169,10 @@ class Block(nn.Module):
 
 
 class WResnet(GlobalPoolNetwork):
-    """A residual network of 31 3x3 convolutions, groups of five blocks of 16, 32 and 64 channels (0.46 M parameters).
+    """A residual network of 31 3x3 convolutions: five blocks each of 16, 32 and 64 channels (0.46 M parameters).
 
-    The paper cites the 46 M network of Madry et al. (2018); the networks that it released are a hundred times smaller.
+    The paper cites the 46 M network of Madry et al. (2018); the networks released with the paper are a hundred times
+    smaller.
     """
 
     name = "wresnet"
@@ -191,23 +192,23 @@ class WResnet(GlobalPoolNetwork):
         return self.blocks(self.conv1(x))
 
 
-LARGEST_SIZE = 2**16  # of an axis of an image, and of a number of classes, in a file
+LARGEST_SIZE = 2**16  # upper bound on an image axis and on the number of classes that a file may state
 
 
 ARCHITECTURES = {cls.name: cls for cls in (Small, Pool, WResnet)}
 
 
 def build(name: str, input_shape=(1, 28, 28), num_classes: int = 10, *, seed: int | None = None) -> GlobalPoolNetwork:
-    """A new network by name, 'small', 'pool' or 'wresnet'.
+    """Build a new network by name, 'small', 'pool' or 'wresnet'.
 
     Args:
         input_shape: (C, H, W) of one image.
         num_classes: number of logits.
-        seed: where given, weights start as the released code draws them: normal with standard deviation
-            1 / sqrt(fan in), biases 0, from a generator of this seed. Without it they are left to be loaded.
+        seed: draw initial weights from a generator with this seed, as the released code does: normal with standard
+            deviation 1 / sqrt(fan in), biases 0. Without a seed the weights are meant to be loaded afterwards.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: the name is unknown.
     """
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}.")
@@ -217,7 +218,7 @@ def build(name: str, input_shape=(1, 28, 28), num_classes: int = 10, *, seed: in
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.dim() == 1:
+                if parameter.dim() == 1:  # a bias
                     parameter.zero_()
                 else:
                     parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
@@ -225,10 +226,10 @@ def build(name: str, input_shape=(1, 28, 28), num_classes: int = 10, *, seed: in
 
 
 def weight_shapes(name: str, input_shape: tuple[int, int, int], num_classes: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of a network's weights by name, as `build` would make them, but no memory is taken for any.
+    """Return the shapes of a network's weights by name, as `build` makes them, without allocating the weights.
 
     Raises:
-        ValueError: an unknown name, or numbers that are no shape of an image or no count of classes.
+        ValueError: the name is unknown, or the numbers are not an image shape and a number of classes.
     """
     sizes = (*input_shape, num_classes)
     if len(sizes) != 4 or not all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes):

@@ -1,4 +1,4 @@
-"""Whether a network has a CAM: logits = linear layer of the mean over pixels of its feature maps."""
+"""Check that a network has a CAM: its logits are a linear layer of the mean over pixels of its feature maps."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,12 +10,12 @@ _PLAN = GlobalPoolNetwork.forward, GlobalPoolNetwork.features
 
 
 def linear_parts(model: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight (classes, K) and bias (classes,) or None of a network's linear layer."""
+    """Return weight (classes, K) and bias (classes,), or None, of a network's linear layer."""
     return model.classifier.weight, model.classifier.bias
 
 
 def _pooled(model: nn.Module) -> Function:
-    """The logits by the contract: the linear layer of the mean over pixels of `features`."""
+    """Return the logits that the contract prescribes: the linear layer of the mean over pixels of `features`."""
     return lambda x: F.linear(model.features(x).mean((2, 3)), *linear_parts(model))
 
 
@@ -24,12 +24,13 @@ def _has_parts(model: nn.Module) -> bool:
 
 
 def keeps_contract(model: nn.Module, shape: tuple[int, ...] | None = None) -> bool:
-    """Whether model(x) is the linear layer `classifier` of the pooled `features`, so that it has a CAM."""
+    """Return whether model(x) is the linear layer `classifier` of the pooled `features`, so that it has a CAM."""
     return _has_parts(model) and (_on_plan(model) or proven(model, _pooled, shape=shape, settings=False, untried=True))
 
 
 def _on_plan(model: nn.Module) -> bool:
-    """Whether the contract is what the code of this network says, so that there is nothing to try."""
+    """Return whether the network's own code guarantees the contract, so that no trial is needed."""
+    # An instance attribute `forward` or `features`, or a hook, would override what the class says.
     whole = nn.modules.module
     return (
         isinstance(model, GlobalPoolNetwork)
@@ -42,14 +43,14 @@ def _on_plan(model: nn.Module) -> bool:
 
 
 def check_contract(model: nn.Module, shape: tuple[int, ...] | None = None) -> None:
-    """Refuse a network of which there is no CAM, see `keeps_contract`.
+    """Refuse a network without a CAM, see `keeps_contract`.
 
     Args:
-        shape: (C, H, W) of its images; `model.input_shape` where none is given.
+        shape: (C, H, W) of its images. Default: `model.input_shape`.
 
     Raises:
-        TypeError: it has no `features` or no linear layer `classifier`.
-        ValueError: it has both, and they are not what its forward does.
+        TypeError: the network has no `features` or no linear layer `classifier`.
+        ValueError: the network has both, but its forward computes something else.
     """
     name = getattr(model, "name", None) or getattr(type(model), "__name__", "the model")
     advice = (

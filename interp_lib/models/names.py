@@ -1,4 +1,4 @@
-"""The file name of a network that we trained, from what tells it from others."""
+"""Build the file name of a network trained here from the settings that identify it."""
 
 import math
 import os
@@ -13,7 +13,7 @@ NETWORKS = Path("networks")
 
 @dataclass(frozen=True)
 class NetworkName:
-    """What tells one trained network from another; `slug` is its file name."""
+    """The settings that identify a trained network; `slug` is its file name without the suffix."""
 
     dataset: str
     model: str

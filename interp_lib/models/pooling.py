@@ -1,8 +1,9 @@
-"""Max-pooling whose second derivative costs no more than it must: a network's 2x2 pool, and its two adjoints.
+"""2x2 max-pooling with a cheap second derivative: the pool, and two linear maps that are each other's adjoint.
 
-Given which pixel of a window is the largest, the pool only picks: it is linear, so is what puts dy back, and either is
-the other's derivative. PyTorch's own pool fills and adds a tensor of zeros for the derivative of the choice; where a
-loss holds a gradient, as IG-Norm's does, that is two fifths of Pool's time in bfloat16.
+Once the largest pixel of every window is known, the pool only picks these pixels, which is linear (`Pick`); its adjoint
+writes dy back to them (`Put`). Each map is the derivative of the other. PyTorch's own pool fills and adds a tensor of
+zeros for the derivative of the choice of pixels; if a loss contains a gradient, as IG-Norm's does, this takes two
+fifths of Pool's time in bfloat16.
 """
 
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 
 
 class Pick(torch.autograd.Function):
-    """Numbers of x (N, C, H, W) at `index`, as `F.max_pool2d` counts them: (N, C, h, w)."""
+    """Pick the numbers of x (N, C, H, W) at `index`, the indices that `F.max_pool2d` returns: (N, C, h, w)."""
 
     @staticmethod
     def forward(x: Tensor, index: Tensor) -> Tensor:
         if not index.is_contiguous(memory_format=torch.channels_last):
             return x.flatten(2).gather(2, index.flatten(2)).view_as(index)
-        # With the channels as the fastest axis a pixel's number is a row's.
+        # In channels_last an image is a matrix (pixels, channels), so that the index of a pixel is a row number.
         rows, chosen = (tensor.permute(0, 2, 3, 1).flatten(1, 2) for tensor in (x, index))
         return rows.gather(1, chosen).unflatten(1, index.shape[2:]).permute(0, 3, 1, 2)
 
@@ -32,7 +33,7 @@ class Pick(torch.autograd.Function):
 
 
 class Put(torch.autograd.Function):
-    """The adjoint of `Pick`: dy (N, C, h, w) at `index`, 0 elsewhere, in the shape and layout of x."""
+    """The adjoint of `Pick`: write dy (N, C, h, w) to `index`, 0 elsewhere, in the shape and layout of x."""
 
     @staticmethod
     def forward(dy: Tensor, x: Tensor, index: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class Put(torch.autograd.Function):
 
 
 class MaxPool(torch.autograd.Function):
-    """The largest of every window of 2x2 pixels, the first of equals; a window at an odd edge is cut."""
+    """Take the largest number of every 2x2 window, the first of equal ones; at an odd edge windows are smaller."""
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,8 +66,8 @@ class MaxPool(torch.autograd.Function):
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """2x2 max-pooling of stride 2 with TensorFlow's SAME padding, (N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)).
+    """Max-pool 2x2 windows, stride 2, TensorFlow's SAME padding: (N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)).
 
-    Values and derivatives of all orders are those of `F.max_pool2d(x, 2, ceil_mode=True)`.
+    Values and derivatives of all orders equal those of `F.max_pool2d(x, 2, ceil_mode=True)`.
     """
     return MaxPool.apply(x)[0]

@@ -1,4 +1,4 @@
-"""What a network says of images: predictions, counts, a fingerprint; in evaluation mode, whatever mode it is in."""
+"""Predictions, counts of correct images and fingerprints of networks; predictions always use evaluation mode."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,10 +13,11 @@ from ..values import check_whole
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in evaluation mode, every module's own mode restored at the end, also after an exception.
+    """Set `model` to evaluation mode; restore every module's own mode at the end, also after an exception.
 
-    A function that is no module has no mode.
+    A plain function is passed through unchanged.
     """
+    # Modes are kept per module: model.train() would also unfreeze batch normalisation that was set to eval on purpose.
     modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     if modes:
         model.eval()
@@ -28,12 +29,12 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def all_finite(model: nn.Module) -> bool:
-    """Whether no weight is NaN or infinite."""
+    """Return whether every weight is finite."""
     return all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """The first 16 digits of the sha256 of a network's weights: says which network a number belongs to."""
+    """Return the first 16 hex digits of the SHA-256 of a network's weights, to identify the network in records."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -42,11 +43,11 @@ def fingerprint(model: torch.nn.Module) -> str:
 
 @torch.no_grad()
 def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
-    """Predicted classes, int64 (N,); `batch_size` images at a time.
+    """Return the predicted classes, int64 (N,), computed in batches of `batch_size` images.
 
     Raises:
         TypeError, ValueError: see `checks`.
-        NotANumber: a logit is NaN or infinite; names the first such image.
+        NotANumber: a logit is NaN or infinite; the message names the first such image.
     """
     check_images(x)
     check_whole(batch_size, "batch_size", 1)
@@ -59,12 +60,12 @@ def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
 
 
 def classified_right(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> Tensor:
-    """Which of the images (N, C, H, W) are classified as y (N,): bool (N,)."""
+    """Return which images (N, C, H, W) are classified as y (N,): bool (N,)."""
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
     return predictions(model, x, batch_size) == y
 
 
 def count_correct(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> int:
-    """How many of the images (N, C, H, W) are classified as y (N,)."""
+    """Count the images (N, C, H, W) that are classified as y (N,)."""
     return int(classified_right(model, x, y, batch_size).sum())

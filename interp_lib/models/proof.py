@@ -1,4 +1,4 @@
-"""What is folded proves itself: once a structure, against the network itself."""
+"""Compare a fold with its network before the fold is used, once per network structure."""
 
 import copy
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..checks import capturing
 from .architectures import ARCHITECTURES, Block, SameConv2d
 
-AGREES = 1e-6  # of the largest number, in double precision: rounding stays below a millionth of that
+AGREES = 1e-6  # relative to the largest number, in double precision: rounding stays below a millionth of this
 
 Function = Callable[[Tensor], Tensor]
 
@@ -21,7 +21,7 @@ _verdicts: dict[tuple, bool] = {}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `nn.DataParallel` and `torch.compile`, which change where and how fast, not what."""
+    """Return the network inside `nn.DataParallel` and `torch.compile`, which do not change the function it computes."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
@@ -32,7 +32,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _setting(value):
-    """What stands for an attribute in `structure`: itself, where it can be compared."""
+    """Return what represents an attribute in `structure`: the value itself, if it can be compared and hashed."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
@@ -51,10 +51,10 @@ def _setting(value):
 
 
 def structure(model: nn.Module, settings: bool = True) -> tuple:
-    """All of a network but its numbers: modules with types, settings, hooks and shapes. Copies have the same one.
+    """Describe a network without its weights: modules, types, settings, hooks, shapes. A copy has the same structure.
 
     Args:
-        settings: with numbers and words among the attributes, of which some networks change one at every call.
+        settings: include attributes that are numbers or strings; some networks change such an attribute at every call.
     """
     whole = nn.modules.module
     parts = [tuple(getattr(type(model), name, None) for name in ("trunk", "tail", "features"))]
@@ -73,15 +73,15 @@ def structure(model: nn.Module, settings: bool = True) -> tuple:
 
 
 def trial_copy(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """A copy to try a fold on: double precision, evaluation mode, on the processor, its weights shaken by a tenth.
+    """Copy a network for a trial: double precision, evaluation mode, CPU, random noise of a tenth on its weights.
 
-    Weights that are 0, as new biases are, would hide what is done with them.
+    The noise is there because weights that are 0, such as new biases, would hide an error in how a fold uses them.
     """
     copied = copy.deepcopy(model).to("cpu", dtype).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in copied.parameters():
-            parameter.nan_to_num_(0, 0, 0)
+            parameter.nan_to_num_(0, 0, 0)  # the verdict is about the structure, also when the weights have diverged
             size = float(parameter.square().mean().sqrt()) if parameter.numel() else 0.0
             noise = torch.randn(parameter.shape, generator=generator, dtype=dtype)
             parameter.add_(noise, alpha=0.1 * (size or 1.0)).requires_grad_(True)
@@ -89,11 +89,11 @@ def trial_copy(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Modul
 
 
 def differences(one: Function, other: Function, x: Tensor, *weights: list[Tensor]) -> tuple[float, float]:
-    """How far two functions are apart, relative to the largest number: in value, and in derivatives.
+    """Measure how far two functions differ, relative to the largest number: in value, and in first derivatives.
 
     Args:
-        x: where, (N, C, H, W).
-        weights: tensors beside x with respect to which they are differentiated, a list for each of the two.
+        x: the point of comparison, (N, C, H, W).
+        weights: further tensors to differentiate with respect to, one list for each of the two functions.
     """
     results = []
     for function, own in zip((one, other), weights or ((), ()), strict=True):
@@ -107,7 +107,7 @@ def differences(one: Function, other: Function, x: Tensor, *weights: list[Tensor
         results.append([part.flatten() for part in parts])
     if results[0][0].shape != results[1][0].shape:
         return float("inf"), float("inf")
-    # Where both give NaN the network does: whoever attacks it is told so.
+    # NaN in both comes from the network, not from the fold, and an attack reports it.
     pairs = [(a[keep], b[keep]) for a, b in zip(*results, strict=True) for keep in [~(a.isnan() & b.isnan())]]
     apart = [float((a - b).abs().max() / (a.abs().max() or 1)) if len(a) else 0.0 for a, b in pairs]
     return apart[0], float(torch.tensor(apart[1:]).amax())
@@ -123,28 +123,28 @@ def proven(
     settings: bool = True,
     untried: bool = False,
 ) -> bool:
-    """Whether a fold of this network is the network: value and derivatives on random images, in double precision.
+    """Return whether a fold equals its network, in value and derivatives on random images, in double precision.
 
-    It is tried once on a `trial_copy` for every structure, so that weights that change, as in training, cost nothing:
-    what a fold computes from weights is right for all or for none. Replaced layers, hooks, another padding, a changed
-    forward are another structure. The network itself is neither called nor changed.
+    The trial runs once per structure, on a `trial_copy`, so that changing weights, as in training, cost nothing: a
+    fold's formulas are right for all weights or for none. Replaced layers, hooks, another padding or a changed forward
+    make another structure. The network itself is neither called nor changed.
 
     Args:
-        fold: network -> function of x; a function of a module, by which the verdict is remembered.
-        own: network -> what that function must be.
-        shape: (C, H, W) of an image; `model.input_shape` where none is given.
+        fold: network -> function of x; define it at module level, because it is part of the key of the stored verdict.
+        own: network -> the function that the fold must equal.
+        shape: (C, H, W) of an image. Default: `model.input_shape`.
         weights: compare the derivatives with respect to the weights as well.
         settings: see `structure`.
-        untried: the verdict on a network that fails on the images of the trial.
+        untried: the verdict if the network itself fails on the trial images.
     """
     shape = tuple(shape or model.input_shape)
     key = fold, own, shape, weights, structure(model, settings)
     if key not in _verdicts:
-        if capturing():
+        if capturing():  # a trial reads values, which is impossible while a CUDA graph is captured
             return False
         if len(_verdicts) > 256:  # keys keep hooks and types alive
             _verdicts.clear()
-        # Large images take long, in double precision; most networks take small ones as well.
+        # Large images take long in double precision, and most networks accept small ones as well.
         small = tuple(shape[:1]) + tuple(min(n, 64) for n in shape[1:])
         verdict = None
         for size in dict.fromkeys((small, shape)):
@@ -154,40 +154,40 @@ def proven(
     return _verdicts[key]
 
 
-@torch.enable_grad()  # whoever asks may be in `no_grad`, and derivatives are compared
+@torch.enable_grad()  # the caller may be in `no_grad`, and derivatives are compared
 def _try(model: nn.Module, fold, own, shape: tuple[int, ...], weights: bool) -> bool | None:
-    """Whether they agree; None where the network itself cannot be tried, in double precision or in single."""
+    """Return whether fold and network agree; None if the network itself runs in neither double nor single precision."""
     for dtype, rounding in ((torch.float64, AGREES), (torch.float32, 1000 * AGREES)):
         x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(2), dtype=dtype)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 own(trial_copy(model, dtype))(x)
-            copies = trial_copy(model, dtype), trial_copy(model, dtype)  # that have not run
-        except Exception:  # what it takes, or can be copied to, only it knows
+            copies = trial_copy(model, dtype), trial_copy(model, dtype)  # new, as a run may change a copy
+        except Exception:  # foreign code: it may refuse the shape, the dtype or the copy
             continue
         try:
             lists = [list(copied.parameters()) if weights else [] for copied in copies]
             apart = differences(own(copies[0]), fold(copies[1]), x, *lists)
-        except Exception:  # no fold of this network
+        except Exception:  # the fold does not fit this network
             return False
-        return all(value < rounding for value in apart)  # NaN is no agreement
+        return all(value < rounding for value in apart)  # False for NaN
     return None
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether a hook may see or change what a module returns, or its gradient: then the module itself is called."""
+    """Return whether a module has hooks, which may see or change its output or gradient: then it must be called."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """The device of a network's first weight; the processor for one without weights."""
+    """Return the device of a network's first weight; the CPU if it has no weights."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """The precision of a network's first weight; single for one without weights."""
+    """Return the dtype of a network's first weight; float32 if it has no weights."""
     return next((p.dtype for p in model.parameters()), torch.float32)
 
 
@@ -196,5 +196,5 @@ _MODELESS = (SameConv2d, Block, *ARCHITECTURES.values(), nn.Conv2d, nn.Linear, n
 
 
 def depends_on_mode(model: nn.Module) -> bool:
-    """Whether a network may be another function in training mode, as with dropout or batch statistics."""
+    """Return whether a network may compute another function in training mode, as with dropout or batch statistics."""
     return any(type(module) not in _MODELESS for module in model.modules())

@@ -1,10 +1,10 @@
-"""Reads the networks that the authors released, without TensorFlow and without trusting the file.
+"""Read the networks that the authors released, without TensorFlow and without trusting the file.
 
-A released file is a pickle: a list of pairs (W, b) in the order of the layers, W as (height, width, in, out), arrays
-of NaN in the place of a pool, and last a one-element tuple with the linear layer (1, 1, K, classes). A pickle can run
-any program while it is read, so none is unpickled here: `_unpickle` goes through its operations one by one, knows the
-few that lists of float arrays need, answers the four names of numpy's arrays with stand-ins that keep bytes, and
-refuses the rest.
+A released file is a pickle: a list of pairs (W, b) in the order of the layers, with W as (height, width, in, out) and
+arrays of NaN in place of a pool; its last element is a one-element tuple with the linear layer (1, 1, K, classes). A
+pickle can run any program while it is read, so no file is unpickled here: `_unpickle` interprets the operations one by
+one, supports the few that lists of float arrays need, replaces the four names of numpy's arrays by stand-ins that store
+bytes, and refuses everything else.
 
 Source: the authors' repository, AkhilanB/Proper-Interpretability (MIT licence).
 """
@@ -33,28 +33,28 @@ _FILE_NAME = {
 }
 
 
-# Networks that are in no table: other gammas and radii of training, second runs at the paper's, other epochs.
+# Networks in none of the tables: other gammas or training radii, second runs with the paper's own, other epochs.
 _OTHER_FILE = re.compile(r"(mnist|cifar)_smallgap_(?:adv|int(0\d+)?)(?:_(\d+))?_(?:100|200)\.pkl")
 
 _OTHER_EPOCHS = re.compile(r"restimagenet_wresnet_normal_(\d+)\.pkl")
 
 
 # In file names a radius is in tenths on MNIST and in 255ths on CIFAR-10.
-_RADIUS = {"mnist": (10, 3), "cifar": (255, 8)}  # unit of the names, the paper's radius in it
+_RADIUS = {"mnist": (10, 3), "cifar": (255, 8)}  # units per 1.0, the paper's radius in these units
 
 
-# Bounds of what is read: the largest released network, a WResnet, has 1.9 MB and takes 1,609 operations.
+# Limits for reading: the largest released network, a WResnet, has 1.9 MB and takes 1,609 operations.
 LARGEST_FILE = 4 * 2**20
 
 MOST_OPERATIONS = 10_000
 
 
 class ReleasedNetworkError(FileError):
-    """A file that is no released network, or that tries to be more than one."""
+    """A file is not a released network, or contains something that has no place in one."""
 
 
 class _Name(str):
-    """One of the names that a float array needs, standing for what it names."""
+    """A stand-in for one of the four numpy names that a pickled float array uses; calling it runs no numpy code."""
 
     MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
     KNOWN = ("_reconstruct", "ndarray", "dtype", "scalar")
@@ -64,13 +64,13 @@ class _Name(str):
             return _Dtype(*arguments)
         if self == "_reconstruct":
             return _Array()
-        if self == "scalar":  # the NaN that stands for a pool's bias
+        if self == "scalar":  # the NaN in place of a pool's bias
             return None
         raise ValueError(f"a call of {self}")
 
 
 class _Dtype:
-    """Stands in for numpy.dtype: remembers a float width and a byte order, refuses the rest."""
+    """Stand in for numpy.dtype: store a float width and a byte order, refuse everything else."""
 
     def __init__(self, code, *_):
         if code not in ("f4", "f8"):
@@ -86,7 +86,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for numpy.ndarray: keeps shape, dtype and bytes until the file is read."""
+    """Stand in for numpy.ndarray: store shape, dtype and bytes until the whole file is read."""
 
     data = None
 
@@ -100,22 +100,22 @@ class _Array:
         sizes = self.shape if isinstance(self.shape, tuple) else (None,)
         if not (len(sizes) <= 4 and all(type(size) is int and 0 < size <= len(flat) for size in sizes)):
             raise ValueError(f"an array of {len(flat)} floats without a shape of as many")
-        with np.errstate(all="ignore"):  # what is too large for float32 is refused as infinite
+        with np.errstate(all="ignore"):  # overflow gives inf, which `read_layers` refuses
             return flat.reshape(sizes, order="F" if self.fortran else "C").astype(np.float32)
 
 
 def _unpickle(content: bytes):
-    """What a pickle of lists, tuples, numbers, strings, bytes and float arrays holds.
+    """Return the content of a pickle of lists, tuples, numbers, strings, bytes and float arrays.
 
-    No unpickler is involved: this is a machine of its own, which has no operation that imports, calls or hashes.
+    It uses no unpickler, but a small stack machine without any operation that imports, calls or hashes foreign objects.
 
     Raises:
-        ValueError: any other operation, any other name, or too many of them.
+        ValueError: another operation, another name, or too many operations.
     """
     stack, marks, memo = [], [], {}
 
     def pop(count: int | None = None) -> list:
-        """The topmost values: `count` of them, or all down to the last mark."""
+        """Pop the topmost `count` values, or all values down to the last mark."""
         start = marks.pop() if count is None else len(stack) - count
         if start < (marks[-1] if marks else 0):
             raise ValueError("more taken than there is")
@@ -155,7 +155,7 @@ def _unpickle(content: bytes):
                 stack[-1] += values
             case "GLOBAL" | "STACK_GLOBAL":
                 module, name = value.split(" ", 1) if operation.name == "GLOBAL" else pop(2)
-                if not (isinstance(module, str) and isinstance(name, str)):  # to show it might take for ever
+                if not (isinstance(module, str) and isinstance(name, str)):  # str() of it might take for ever
                     raise ValueError("a name that is no string")
                 if module not in _Name.MODULES or name not in _Name.KNOWN:
                     raise ValueError(f"the name {module}.{name}, which has no place in a network of float arrays")
@@ -182,21 +182,22 @@ def _unpickle(content: bytes):
 
 
 def read_layers(path: str | os.PathLike) -> list[tuple[np.ndarray, ...]]:
-    """The arrays of a released file, layer by layer, pools left out.
+    """Return the arrays of a released file, layer by layer, without the pools.
 
     Returns:
-        Pairs (W, b), W float32 (height, width, in, out) and b (out,), and last the one-element tuple
+        Pairs (W, b), W float32 (height, width, in, out) and b (out,); the last element is the one-element tuple
         (W (1, 1, K, classes),).
 
     Raises:
-        FileNotFoundError: no such file.
-        ReleasedNetworkError: too large, truncated, corrupt, or holding anything but finite float arrays.
+        FileNotFoundError: there is no such file.
+        ReleasedNetworkError: the file is too large, truncated or corrupt, or contains anything but finite float arrays.
     """
     try:
         layers = _unpickle(read_bytes(path, LARGEST_FILE))
         if not isinstance(layers, list) or not all(isinstance(layer, tuple) for layer in layers):
             raise ValueError("no list of layers")
         layers = [[part for part in layer if isinstance(part, _Array)] for layer in layers]
+        # A pickle can refer to one array many times, so that a small file could fill the memory.
         if sum(len(array.data or b"") for layer in layers for array in layer) > LARGEST_FILE:
             raise ValueError("the same bytes many times over")
         arrays = [tuple(array.numpy() for array in layer) for layer in layers]
@@ -205,7 +206,7 @@ def read_layers(path: str | os.PathLike) -> list[tuple[np.ndarray, ...]]:
             raise ValueError("weights that are NaN or infinite")
     except OSError:
         raise
-    except Exception as error:  # a hostile file can raise anything, and none of it is worth a stack trace
+    except Exception as error:  # a hostile file can raise anything, and a stack trace would not help
         raise ReleasedNetworkError(
             f"{path} is not a released network: it holds {printable(error, 600)}. Expected a pickled list of float "
             "arrays as published by the authors; fetch the file again. Nothing in it was executed."
@@ -214,15 +215,15 @@ def read_layers(path: str | os.PathLike) -> list[tuple[np.ndarray, ...]]:
 
 
 def read_network(path: str | os.PathLike, *, input_shape: tuple[int, int, int] | None = None) -> GlobalPoolNetwork:
-    """A released file as one of our networks, in evaluation mode.
+    """Read a released file as one of this library's networks, in evaluation mode.
 
     Args:
         path: the .pkl file.
-        input_shape: (C, H, W); left out, it is told from the arrays: 28x28 for one input channel, 224x224 for nine
+        input_shape: (C, H, W). Default: inferred from the arrays: 28x28 for one input channel, 224x224 for nine
             classes, 32x32 otherwise.
 
     Raises:
-        FileNotFoundError, ReleasedNetworkError: see `read_layers`; also where no known architecture has these shapes.
+        FileNotFoundError, ReleasedNetworkError: see `read_layers`; also if no known architecture has these shapes.
     """
     layers = read_layers(path)
     shapes = [w.shape for w, *_ in layers]
@@ -249,6 +250,7 @@ def read_network(path: str | os.PathLike, *, input_shape: tuple[int, int, int] |
     convs = [m for m in model.modules() if isinstance(m, SameConv2d)]
     with torch.no_grad():
         for conv, (weight, bias) in zip(convs, layers[:-1], strict=True):
+            # TensorFlow's order (height, width, in, out) to PyTorch's (out, in, height, width).
             conv.weight.copy_(torch.from_numpy(weight).permute(3, 2, 0, 1))
             conv.bias.copy_(torch.from_numpy(bias))
         model.classifier.weight.copy_(torch.from_numpy(layers[-1][0])[0, 0].T)
@@ -256,10 +258,10 @@ def read_network(path: str | os.PathLike, *, input_shape: tuple[int, int, int] |
 
 
 def released_dir(folder: str | os.PathLike | None = None) -> Path:
-    """The folder of released networks: `folder`, else the environment variable INTERP_RELEASED.
+    """Return the folder of released networks: `folder`, else the environment variable INTERP_RELEASED.
 
     Raises:
-        FileNotFoundError: neither is set, or it is no folder.
+        FileNotFoundError: neither is set, or the path is not a folder.
     """
     folder = folder or os.environ.get("INTERP_RELEASED")
     how = (
@@ -275,17 +277,17 @@ def released_dir(folder: str | os.PathLike | None = None) -> Path:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Name -> path of the .pkl files at any depth; of two of a name the one in the folder itself, or the first."""
+    """Map names of .pkl files at any depth to paths; of equal names, a file in `folder` itself or the first wins."""
     paths = sorted(folder.rglob("*.pkl"), key=lambda path: (path.parent != folder, path))
     return {path.name: path for path in reversed(paths) if path.is_file()}
 
 
 def find(dataset: str, model: str, method: str, folder: str | os.PathLike | None = None) -> Path:
-    """The file of one released network, at any depth under the folder.
+    """Find the file of one released network, at any depth under the folder.
 
     Raises:
-        FileNotFoundError: with the name that was looked for.
-        ValueError: the authors released no network of that description.
+        FileNotFoundError: the file is missing; the message gives its name.
+        ValueError: the authors released no such network.
     """
     if (dataset, model) not in _FILE_NAME or method not in METHODS:
         raise ValueError(
@@ -299,7 +301,7 @@ def find(dataset: str, model: str, method: str, folder: str | os.PathLike | None
 
 
 def available(folder: str | os.PathLike | None = None) -> list[tuple[str, str, str]]:
-    """(dataset, model, method) of every released network in the folder, in the order of the paper's tables."""
+    """List (dataset, model, method) of the tables' networks in the folder, in the order of the paper's tables."""
     names = _files(released_dir(folder))
     return [
         (dataset, model, method)
@@ -310,15 +312,15 @@ def available(folder: str | os.PathLike | None = None) -> list[tuple[str, str, s
 
 
 class OtherNetwork(NamedTuple):
-    """A released network that is in none of the paper's tables; what it is, its file name says and nothing else.
+    """A released network that is in none of the paper's tables; only its file name says how it was trained.
 
     Attributes:
-        dataset, model, method: as those of the tables.
+        dataset, model, method: the same names as in the tables.
         gamma: weight of the discrepancy in training, in the released code's units; None for Adv and Normal.
-        radius: eps of its training, in the unit of the pixels; None for Normal.
-        run: 2 for a second network of the same method, gamma and radius, else 1.
-        epochs: of its training.
-        path: the file.
+        radius: eps in training, in the unit of the pixels; None for Normal.
+        run: 2 for a second network with the same method, gamma and radius, else 1.
+        epochs: number of training epochs.
+        path: path of the file.
     """
 
     dataset: str
@@ -332,17 +334,17 @@ class OtherNetwork(NamedTuple):
 
 
 def other_networks(folder: str | os.PathLike | None = None) -> list[OtherNetwork]:
-    """The networks in the folder that vary gamma, the radius of training, the run or the epochs.
+    """List the networks in the folder that vary gamma, the training radius, the run or the number of epochs.
 
-    Adv and Int of Small on MNIST and CIFAR-10, and the Normal networks of R-ImageNet with other epochs than Table 1's.
-    `mnist_smallgap_int005_4_100.pkl` is Int with gamma 0.005 and radius 0.4, after 100 epochs. A name that gives the
-    paper's own radius is a second run of the network whose name gives none.
+    These are Adv and Int networks of Small on MNIST and CIFAR-10, and Normal networks on R-ImageNet with other numbers
+    of epochs than Table 1's. `mnist_smallgap_int005_4_100.pkl` is Int with gamma 0.005 and radius 0.4, after 100
+    epochs. A name that contains the paper's own radius is a second run of the network whose name contains no radius.
 
     Args:
         folder: see `released_dir`.
 
     Returns:
-        In the order of dataset, method, radius, gamma and run.
+        The networks, sorted by dataset, method, radius, gamma, run and epochs.
     """
     found = []
     for path in _files(released_dir(folder)).values():
@@ -365,9 +367,9 @@ def other_networks(folder: str | os.PathLike | None = None) -> list[OtherNetwork
 
 
 def load(path_or_name: str | os.PathLike, folder: str | os.PathLike | None = None) -> GlobalPoolNetwork:
-    """A released network by path, or by the name of its file with or without `.pkl`.
+    """Load a released network by path, or by its file name with or without `.pkl`.
 
-    What names a folder is a path, and read from there or not at all.
+    An argument that contains a folder is a path: the file is read from there, and nowhere else is searched.
 
     Raises:
         FileNotFoundError, ReleasedNetworkError: see `read_layers`.

@@ -1,4 +1,4 @@
-"""Networks that we trained: weights as safetensors, and beside them a small JSON of how they were trained.
+"""Save and load networks trained here: weights as safetensors, and a small JSON file that says how they were trained.
 
 `mnist-small-int-s0-paper.safetensors` and `.json` are one network: dataset, architecture, method, seed, schedule;
 `mnist-small-int-s0-paper-g0.003` has another gamma than the paper's 0.01. Neither file can run code when it is read.
@@ -20,23 +20,23 @@ from .architectures import ARCHITECTURES, GlobalPoolNetwork, build, weight_shape
 from .names import NETWORKS
 from .predict import all_finite
 
-LARGEST_JSON = 2**20  # bytes; of two hundred epochs it has about 50,000
+LARGEST_JSON = 2**20  # bytes; after two hundred epochs of training a file has about 50,000
 
 
 class NetworkError(FileError):
-    """A file that is no network of ours."""
+    """A file is not a network saved by this module."""
 
 
 def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
-    """Writes weights and, beside them, how they came about; each file whole or not at all.
+    """Write the weights and, beside them, how they were trained; each file is written whole or not at all.
 
     Args:
-        how: plain JSON: dataset, data fingerprint, method, seed, schedule, losses, versions. The shape of the
-            network is added.
+        how: plain JSON: dataset, data fingerprint, method, seed, schedule, losses, versions. `save` adds the
+            architecture, the input shape and the number of classes.
 
     Raises:
         OSError: see `storage.write_atomically`.
-        ValueError: a weight is NaN or infinite, or `load` could not build the network again.
+        ValueError: a weight is NaN or infinite, or `load` could not rebuild the network.
     """
     path = Path(path)
     if not _can_be_built(model):
@@ -53,12 +53,13 @@ def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
         **how,
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    # The weights are written last: `available` lists them, so that a listed network has its .json file.
     write_atomically(path.with_suffix(".json"), (json.dumps(how, indent=1, ensure_ascii=False) + "\n").encode())
     write_atomically(path, tensors_to_bytes(tensors))
 
 
 def _can_be_built(model: GlobalPoolNetwork) -> bool:
-    """Whether `build` gives this network: its class, and weights of the same names and shapes."""
+    """Return whether `build` makes this network: the same class, and weights of the same names and shapes."""
     if ARCHITECTURES.get(getattr(model, "name", None)) is not type(model):
         return False
     with torch.device("meta"):
@@ -68,17 +69,17 @@ def _can_be_built(model: GlobalPoolNetwork) -> bool:
 
 
 def load(path: str | os.PathLike) -> tuple[GlobalPoolNetwork, dict]:
-    """A network in evaluation mode, and how it was trained.
+    """Load a network in evaluation mode, and the record of how it was trained.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
-        NetworkError: a file that is truncated, corrupt, or not of the shape that its JSON names.
+        NetworkError: a file is truncated or corrupt, or the weights do not have the shapes that the JSON file implies.
     """
     path = Path(path)
     try:
         how = read_json(path.with_suffix(".json"), LARGEST_JSON)
         expected = weight_shapes(how["model"], how["input_shape"], how["num_classes"])
-        largest = 8 * sum(map(math.prod, expected.values())) + LARGEST_JSON  # float64 and a header
+        largest = 8 * sum(map(math.prod, expected.values())) + LARGEST_JSON  # at most float64, plus a header
         tensors = tensors_from_bytes(read_bytes(path, largest))
         came = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
         if wrong := sorted(key for key in came | expected if came.get(key) != expected.get(key)):
@@ -96,5 +97,5 @@ def load(path: str | os.PathLike) -> tuple[GlobalPoolNetwork, dict]:
 
 
 def available(folder: str | os.PathLike = NETWORKS) -> list[Path]:
-    """The networks of a folder, in order of name."""
+    """List the paths of the networks in a folder, sorted by name."""
     return sorted(Path(folder).glob("*.safetensors"))

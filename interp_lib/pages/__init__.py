@@ -1,4 +1,4 @@
-"""What a page of the book is made of: figures, tables, sliders, parameters, and how chapters are executed."""
+"""Everything behind a page of the book: figures, tables, sliders, parameters, and the execution of chapters."""
 
 from ..faces import lazy
 

@@ -1,4 +1,4 @@
-"""Chapters executed by papermill, and the book built from them."""
+"""Execute chapters with papermill, and build the book from them."""
 
 import ast
 import base64
@@ -15,40 +15,40 @@ from ..places import writable_home
 from ..storage import write_atomically
 from ..study.records import Record, read_all
 from . import parameters as page
-from .parameters import check as check  # pages write chapters.check(...)
+from .parameters import check as check  # pages call chapters.check(...)
 from .profiles import load as load_profile
 from .profiles import project_root
 
-CELL_SECONDS = 600  # that a cell may take, where it does not measure records again
+CELL_SECONDS = 600  # time limit of a cell in seconds, unless the chapter measures records again
 
-TOLD_EVERY = 60  # seconds, while records are measured again
+TOLD_EVERY = 60  # longest time in seconds between two progress messages of a measurement
 
 
 class ChapterError(RuntimeError):
-    """A chapter that did not run to its end; the message names chapter and cell."""
+    """A chapter did not run to its end; the message names the chapter and the cell."""
 
 
 def names() -> list[str]:
-    """The chapters, in order of file name."""
+    """Return the names of the chapters, in order of file name."""
     return sorted(path.stem for path in (project_root() / "book").glob("*.ipynb"))
 
 
 def records_for(recompute: bool, *measurements: str) -> list[Record]:
-    """The records that a chapter shows: the committed ones, or the same measurements made again.
+    """Return the records that a chapter shows: the committed records, or the result of measuring them again.
 
-    Measuring again is `python -m interp_lib measure NAME` into _build/recomputed/. A table's measurement does only
-    what is missing there: after an interruption it goes on, and for another time the folder has to go. Standard error
-    says how far it is; it ends when this process ends.
+    To measure again, this runs `python -m interp_lib measure NAME` and writes to _build/recomputed/. A table's
+    measurement skips what is already in that folder: after an interruption it continues, and to repeat it delete the
+    folder. Progress is printed to standard error. The measurement stops when this process ends.
 
     Args:
         recompute: the chapter's parameter of that name.
-        measurements: what the chapter shows, as `measure` calls it: 'table1', 'figure2', ...
+        measurements: names of the measurements that the chapter shows, as in `measure`: 'table1', 'figure2', ...
 
     Returns:
-        All records of results/; with `recompute` those measured again stand in the place of theirs.
+        All records of results/; with `recompute`, new records replace the committed records of the same measurement.
 
     Raises:
-        ChapterError: a measurement failed, in its own words: no data, or no released networks.
+        ChapterError: a measurement failed; the message quotes its error, such as missing data or released networks.
     """
     root = project_root()
     committed = read_all(root / "results")
@@ -66,7 +66,7 @@ def records_for(recompute: bool, *measurements: str) -> list[Record]:
     copies = {record.settings.get("dataset"): record.settings.get("data") for record in again}
 
     def stays(record: Record) -> bool:
-        # Beside a measurement on another copy of the data a committed one has no place.
+        # Do not mix two copies of a dataset: drop the committed record when the new ones used another copy.
         data = record.settings.get("data")
         other_copy = data is not None and copies.get(record.settings.get("dataset"), data) != data
         return _measures(record) not in replaced and not other_copy
@@ -75,22 +75,23 @@ def records_for(recompute: bool, *measurements: str) -> list[Record]:
 
 
 def run_watched(command: list[str], root: Path, name: str, folder: Path) -> tuple[int, str]:
-    """Run a measurement to its end and print to standard error how far it is.
+    """Run a measurement to its end and print its progress to standard error.
 
-    The measurement holds the other end of a pipe: when this process is gone, whatever ended it, so is the pipe, and
+    The measurement reads from a pipe to this process. When this process ends, for whatever reason, the pipe closes and
     the measurement stops.
 
     Args:
         command: `measure` with --results-dir folder.
-        root: where it is started.
-        name: what is measured.
-        folder: of its records.
+        root: working directory of the measurement.
+        name: name of the measurement, for the messages.
+        folder: folder of its records.
 
     Returns:
-        The exit status and what it wrote to standard error.
+        The exit status of the measurement, and the text that it wrote to standard error.
     """
     began, told, rows = time.monotonic(), 0.0, 0
     print(f"measuring {name} again; what is done stays in {folder}", file=sys.stderr, flush=True)
+    # A file and not a second pipe: nobody reads a pipe during the run, and the measurement would block once it is full.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(
             [*command, "--until-stdin-closes"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -117,18 +118,19 @@ def run_watched(command: list[str], root: Path, name: str, folder: Path) -> tupl
 
 
 def _measures(record: Record) -> str:
-    """What tells a record from the others, whichever copy of the data it was measured on."""
+    """Return a key for what a record measures; records of two copies of the same data have the same key."""
     settings = {key: value for key, value in record.settings.items() if key not in ("title", "data")}
     return json.dumps([record.family, settings], sort_keys=True)
 
 
 def parse_parameter(text: str) -> tuple[str, object]:
-    """`NAME=VALUE` as a name and a Python scalar; true and false are booleans, what is no Python literal is a string.
+    """Split `NAME=VALUE` into a name and a Python scalar; true and false are booleans, non-literals are strings.
 
-    Text is what `parameters.read` makes of it: 8/255 and 1e2 are numbers, and no is false.
+    Later `parameters.read` converts the value to the parameter's type: 8/255 and 1e2 become numbers, and no becomes
+    false.
 
     Raises:
-        ValueError: there is no equals sign.
+        ValueError: the text has no equals sign, or the name is not a Python identifier.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
@@ -140,29 +142,29 @@ def parse_parameter(text: str) -> tuple[str, object]:
 
 
 def literally(path: Path) -> str:
-    """Write a path for papermill, which fills braces in it with parameters."""
+    """Escape the braces of a path for papermill, which would replace {name} by a parameter's value."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None = None, in_place: bool = False) -> str:
-    """Executes one chapter, or 'all', and says where the result is.
+    """Execute one chapter, or 'all', and return the path of the result.
 
-    The source in book/ is not touched unless `in_place`; a chapter that fails leaves what it got to, with its
-    outputs, in _build/failed/.
+    The source in book/ changes only with `in_place`. A chapter that fails is left in _build/failed/, with the outputs
+    of the cells that ran.
 
     Args:
         name: file name without .ipynb, or 'all'.
-        parameters: other values for names of the cell tagged `parameters`.
-        timeout: seconds that one cell may take; where not given 600, and no limit where records are measured again.
-        in_place: write the outputs into book/ itself, without the marks of this run, to be committed.
+        parameters: new values for names in the cell tagged `parameters`.
+        timeout: time limit of one cell in seconds. Default: 600, or no limit when records are measured again.
+        in_place: write the outputs into book/ itself, ready to be committed, without the metadata of this run.
 
     Returns:
-        The path of the executed notebook; for 'all' one a line.
+        The path of the executed notebook; for 'all', one path per line.
 
     Raises:
-        ValueError: an unknown chapter, a parameter that the chapter does not have, or a value that it cannot have.
-        OSError: a file that cannot be written, by name.
-        ChapterError: a cell failed or ran out of time.
+        ValueError: an unknown chapter, a parameter that the chapter does not have, or an invalid value.
+        OSError: a file cannot be written; the message names it.
+        ChapterError: a cell failed or exceeded the time limit.
     """
     if name == "all":
         return "\n".join(execute(n, parameters, timeout=timeout, in_place=in_place) for n in names())
@@ -177,6 +179,7 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     source = root / "book" / f"{name}.ipynb"
     page.refuse_unknown(parameters, papermill.inspect_notebook(literally(source)), f"chapter {name}")
     parameters = {key: page.read(key, value) for key, value in parameters.items()}
+    # The default profile is not injected: a page with any injected parameter says that it ran with other values.
     parameters = {key: value for key, value in parameters.items() if (key, value) != ("profile", "digits")}
     again = bool(parameters.get("recompute"))
     if timeout is None and not again:
@@ -198,6 +201,7 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
         reason = error.strerror or error
         raise OSError(error.errno, f"could not write {error.filename or running}: {reason}") from None
     except Exception as error:
+        # Two exceptions of nbclient, which executes the cells for papermill, recognised by name without importing it.
         if type(error).__name__ == "CellTimeoutError":
             raise ChapterError(
                 f"chapter {name}: a cell took more than {timeout} s; --execution-timeout gives it more.\n"
@@ -210,6 +214,7 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     target = source if in_place else root / "_build/src/book" / f"{name}.ipynb"
     if in_place:
         notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        # Timings change with every run and would fill the diff of a commit.
         for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
             for key in ("papermill", "execution"):
                 metadata.pop(key, None)
@@ -226,7 +231,7 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
 
 
 def run_otherwise(profile: str) -> list[Path]:
-    """List the executed chapters that were not run with a profile's own parameters and nothing else."""
+    """List the executed chapters that ran with any parameters other than the given profile alone."""
     own = {} if profile == "digits" else {"profile": profile}
 
     def ran_with(path: Path) -> object:
@@ -239,13 +244,13 @@ def run_otherwise(profile: str) -> list[Path]:
 
 
 def build_pages() -> str:
-    """Builds the HTML from the executed chapters under _build/src; a warning is an error.
+    """Build the HTML from the executed chapters under _build/src; a warning is an error.
 
     Returns:
-        The page to open.
+        The path of the page to open.
 
     Raises:
-        ChapterError: Sphinx warned or failed; its words stand above.
+        ChapterError: Sphinx warned or failed; its messages are printed above the error.
     """
     root = project_root()
     writable_home(root)
@@ -256,7 +261,7 @@ def build_pages() -> str:
     shutil.copytree(root / "book/static", source / "book/static", dirs_exist_ok=True)
     for stale in set(source.glob("book/*.ipynb")) - {source / "book" / f"{name}.ipynb" for name in names()}:
         stale.unlink()
-    # Not the script beside the interpreter: its first line does not survive every folder's name.
+    # Not the script jupyter-book beside the interpreter: its #! line fails in folders with a long name or a space.
     program = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", program, "build", "-W", "--keep-going", "-q", "--path-output", str(root)]
     command.append(str(source))
@@ -266,18 +271,18 @@ def build_pages() -> str:
 
 
 def build_book(profile: str = "digits", *, cores: int = 2, target: str = "all") -> str:
-    """Runs the pipeline of the Snakefile: train, measure, execute, build, each only where it is out of date.
+    """Run the pipeline of the Snakefile: train, measure, execute, build; skip every step that is up to date.
 
     Args:
-        profile: what the live experiments run on.
-        cores: jobs at a time.
-        target: a rule of the Snakefile; `networks` trains only.
+        profile: name of the profile on which the live experiments run.
+        cores: number of jobs that run at the same time.
+        target: a rule of the Snakefile; `networks` only trains.
 
     Returns:
-        The line to print: the page to open.
+        The line to print, with the path of the page to open.
 
     Raises:
-        ChapterError: a step failed; its own message stands above.
+        ChapterError: a step failed; its own message is printed above the error.
     """
     load_profile(profile)
     root = project_root()
@@ -287,13 +292,13 @@ def build_book(profile: str = "digits", *, cores: int = 2, target: str = "all") 
         "--cores", str(cores), "--rerun-incomplete", "--config", f"profile={profile}", "--quiet", "rules", "progress",
         "host", "--", target,
     ]  # fmt: skip
-    # A build that was killed leaves its lock behind; taking it away first is safe for one user and one checkout.
+    # A killed build leaves its lock behind; removing it first is safe with one user and one checkout.
     subprocess.run([*command[:7], "--unlock"], capture_output=True, check=False)
     process = subprocess.Popen(command)
     try:
         status = process.wait()
     except KeyboardInterrupt:
-        process.wait()  # it got the same signal and is putting its jobs away
+        process.wait()  # snakemake received the same Ctrl-C and is stopping its jobs
         raise
     if status:
         raise ChapterError(f"the book was not built (snakemake ended with {status}); the reason stands above.")

@@ -1,4 +1,4 @@
-"""Figures: one look for every method, from tidy rows to labelled axes."""
+"""Draw curves, scatter plots and bars of accuracies and discrepancies from tidy rows, in one style per method."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..study.compare import Cell
 from .style import AXIS_LABELS, CLASS_SET_COLORS, DATASET_COLORS, METHOD_COLORS, WIDTH
 
+# Source of a value -> what its line changes in the style of the method.
 _SOURCES = {
     "paper": {"linestyle": ":", "markerfacecolor": "white", "linewidth": 1.2, "zorder": 3},
     "released, re-measured": {"linestyle": "-"},
@@ -30,18 +31,18 @@ def accuracy_curves(
     figsize: tuple[float, float] = (WIDTH, 4.6),
     title: str | None = None,
 ) -> Figure:
-    """Robust accuracy against perturbation size, one line a method and source, with 95 % bands.
+    """Draw robust accuracy against perturbation size, one line per method and source, with 95 % bands.
 
-    Colour and marker say the method. Where there are several sources the line says the source: dotted with
-    hollow markers is the paper, solid is the released network measured again, dashed is one trained here; solid is an
-    attack from x, dashed with hollow markers one from random points.
+    Colour and marker show the method. With several sources, the line style shows the source: dotted with hollow markers
+    for the paper, solid for the released network measured again, dashed for a network trained here. For attacks, solid
+    means a start at x, and dashed with hollow markers means random starts.
 
     Args:
         rows: columns ``method`` (a key of ``METHOD_COLORS``), ``x``, ``accuracy`` in [0, 1], ``se`` (its
             standard error; NaN draws no band) and, optionally, ``source``.
         x: the column on the horizontal axis.
         figsize: width and height in inches; the legend below the axes is part of it.
-        title: set above the axes when given.
+        title: title above the axes.
 
     Returns:
         The figure, closed in pyplot: as the last expression of a cell it is shown once, not twice.
@@ -59,7 +60,7 @@ def accuracy_curves(
     for (method, source), line in rows.groupby(["method", "source"]):
         line = line.sort_values(x)
         style = METHOD_COLORS[method] | (_SOURCES[source] if several or source == "paper" else {})
-        axes.plot(line[x], line["accuracy"], clip_on=False, **style)
+        axes.plot(line[x], line["accuracy"], clip_on=False, **style)  # unclipped: whole markers at 0 and 1
         low, high = (line["accuracy"] + side * 1.96 * line["se"] for side in (-1, 1))
         axes.fill_between(line[x], low.clip(0, 1), high.clip(0, 1), color=style["color"], alpha=0.15, lw=0)
     axes.set(
@@ -78,7 +79,7 @@ def accuracy_curves(
     if several or "paper" in set(rows["source"]):
         present = [source for source in _SOURCES if source in set(rows["source"])]
         handles += [Line2D([], [], label=source, color="#404040", marker="o", **_SOURCES[source]) for source in present]
-    # Below the axes a legend covers no data and stays readable where the page is narrow.
+    # A legend below the axes covers no data and stays readable on a narrow page.
     figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.5)
     return figure
 
@@ -99,13 +100,12 @@ def _check_rows(rows: pd.DataFrame, x: str) -> None:
 
 
 def agreement(cells: Iterable[Cell], columns: Mapping[str, str]) -> Figure:
-    """Measured against printed values, accuracies and rank correlations, with the line of equality: a panel a column.
+    """Draw measured against printed accuracies and rank correlations, with the line of equality, one panel per column.
 
     Args:
-        cells: of `compare.compare`, of the datasets in `DATASET_COLORS`; those of Table 1, which have other units, and
-            those that were not measured are left out.
-        columns: the attribute of a cell that a panel shows, 'released', 'corrected' or 'ours', to its title; n is
-            added.
+        cells: cells from `study.compare.compare`, for the datasets in `DATASET_COLORS`. Cells of Table 1, which have
+            other units, and cells without a measured value are left out.
+        columns: attribute of a cell, 'released', 'corrected' or 'ours' -> title of its panel; n is appended to it.
     """
     cells = [cell for cell in cells if cell.metric.startswith(("ATA", "tau"))]
     figure, axes = plt.subplots(1, len(columns), figsize=(WIDTH, 3.5), sharex=True, sharey=True, layout="constrained")
@@ -123,8 +123,8 @@ def agreement(cells: Iterable[Cell], columns: Mapping[str, str]) -> Figure:
 
 
 def difference_matrix(differences: pd.DataFrame, chosen: Mapping[str, str], *, xlabel: str, ylabel: str) -> Figure:
-    """Differences between rows and columns as a heat map, the chosen column of every row framed."""
-    import seaborn  # whose statistics take seconds to load, and one figure needs it
+    """Draw differences between rows and columns as a heat map, with a frame around the chosen column of every row."""
+    import seaborn  # takes seconds to load, and only this figure needs it
 
     figure, ax = plt.subplots(figsize=(WIDTH, 0.55 * len(differences) + 1.6))
     plt.close(figure)
@@ -151,17 +151,17 @@ def discrepancy_curves(
     ylabel: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Figure 2 (a) and (b): the least discrepancy of a sneaking attack against its perturbation size.
+    """Draw Figure 2 (a) and (b): the lowest discrepancy of a sneaking attack against its perturbation size.
 
-    A line a set of classes, each in its own measure; hollow markers are searches that ended higher than one in a
-    smaller ball.
+    There is one line per set of classes, measured by the discrepancy on that set. Hollow markers are attacks whose
+    search ended at a higher discrepancy than an attack in a smaller ball.
 
     Args:
-        rows: of `figures.lowest_so_far`.
-        bound: of Proposition 1, for the l1 2-class measure; drawn where p is 1.
-        p: which rows.
-        xlabel, ylabel: of the axes; the measure's name where none is given.
-        title: over the axes.
+        rows: rows from `study.figures.lowest_so_far`.
+        bound: the bound of Proposition 1 on the l1 2-class discrepancy; drawn only when p is 1.
+        p: the norm, 1 or 2, whose rows are drawn.
+        xlabel, ylabel: labels of the axes; the default of `ylabel` is the name of the discrepancy.
+        title: title above the axes.
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
     plt.close(figure)
@@ -188,14 +188,14 @@ def discrepancy_curves(
 def quantile_bars(
     rows: Sequence[Mapping], *, xlabel: str, reference: float | None = None, title: str | None = None
 ) -> Figure:
-    """Quantiles by method on a logarithmic axis: whiskers from 5 to 95 %, boxes from 25 to 75 %, a dot at the median.
+    """Draw quantiles by method on a log axis: whiskers from 5 to 95 %, boxes from 25 to 75 %, a marker at the median.
 
     Args:
-        rows: `method` (a key of `METHOD_COLORS`), `q05`, `q25`, `median`, `q75`, `q95` > 0, and `n`, which stands
-            beside the name; drawn from the top in their order.
-        xlabel: of the axis.
-        reference: a value with a dotted line, such as that of equality.
-        title: over the axes.
+        rows: mappings with `method` (a key of `METHOD_COLORS`), `q05`, `q25`, `median`, `q75`, `q95` > 0, and `n`,
+            which is printed beside the name; drawn in this order from the top.
+        xlabel: label of the axis.
+        reference: a value to mark with a dotted line, such as the value of equality.
+        title: title above the axes.
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 0.42 * len(rows) + 1.4))
     plt.close(figure)
@@ -220,9 +220,9 @@ def quantile_bars(
 
 
 def bound_scatter(bound: Mapping[str, Tensor], measured: Mapping[str, Tensor], *, xlabel: str, ylabel: str) -> Figure:
-    """Measured discrepancies (n,) > 0 against their lower bounds (n,) > 0, with the line of equality.
+    """Draw measured discrepancies (n,) > 0 against their lower bounds (n,) > 0, with the line of equality.
 
-    Both axes are logarithmic: a ratio is a distance from the line, and networks with small and large margins share it.
+    Both axes are logarithmic: a ratio is a distance from the line, for networks with small and with large margins.
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 5.0), layout="constrained")
     plt.close(figure)

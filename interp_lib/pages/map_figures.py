@@ -1,4 +1,4 @@
-"""Pictures of images and of their maps, in grids."""
+"""Draw images and their maps in grids."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from .style import CLASS_SET_COLORS, WIDTH
 
 
 def image_grid(images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, scale: float = 0.7) -> Figure:
-    """Images (N, C, H, W) in [0, 1] in rows of `columns`, with a title over each."""
+    """Draw images (N, C, H, W) in [0, 1] in rows of `columns` images, with a title above each image."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * scale, rows * scale * 1.35), squeeze=False)
     plt.close(figure)
@@ -29,13 +29,13 @@ def image_grid(images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, 
 def attack_grid(
     x: Tensor, y: Tensor, attacked: Mapping[str, tuple[Tensor, Tensor]], eps: float, classes: Sequence[str]
 ) -> Figure:
-    """What an attack did to some images on several networks: x' and x' - x, with the predicted class.
+    """Draw attacked images on several networks: x' and x' - x, with the predicted class.
 
     Args:
         x, y: the images (N, C, H, W) in [0, 1] and their classes (N,).
-        attacked: network's name -> (x', predicted classes (N,)).
-        eps: the radius; it is the end of the colour scale of x' - x.
-        classes: their names.
+        attacked: name of a network -> (x', predicted classes (N,)).
+        eps: the radius of the ball; the colour scale of x' - x goes from -eps to eps.
+        classes: names of the classes.
     """
     n = len(x)
     figure, axes = plt.subplots(
@@ -63,7 +63,7 @@ def attack_grid(
 
 
 def map_grid(image: Tensor, maps: Mapping[str, Tensor], *, columns: int = 4) -> Figure:
-    """An image (C, H, W) and maps of it (h, w), each over its largest absolute value, in rows of `columns`."""
+    """Draw an image (C, H, W) and its maps (h, w), each scaled by its largest absolute value, in rows of `columns`."""
     rows = -(-(len(maps) + 1) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * WIDTH / columns * 1.15), squeeze=False)
     plt.close(figure)
@@ -78,15 +78,15 @@ def map_grid(image: Tensor, maps: Mapping[str, Tensor], *, columns: int = 4) -> 
 
 
 def explained_pair(versions: Mapping[str, Explained], names: Sequence[str], *, title: str | None = None) -> Figure:
-    """Figure 1: an image and its attacked version, with the maps of two classes by every interpreter.
+    """Draw Figure 1: an image and its attacked version, with the maps of two classes by every interpreter.
 
-    A row an interpreter; in it the maps of the first class of x and x', then those of the second, over the largest
-    absolute value of the four. Kendall's tau stands under each pair.
+    One row per interpreter: the maps of x and x' for the first class, then for the second class, all four scaled by
+    their largest absolute value. Kendall's tau is printed under each pair.
 
     Args:
-        versions: two, the natural image first, with the same interpreters, as of `figures.figure1`.
-        names: of the two classes.
-        title: over the figure.
+        versions: two versions, the natural image first, with the same interpreters, as from `study.figures.figure1`.
+        names: names of the two classes.
+        title: title above the figure.
     """
     natural, attacked = versions.values()
     rows = list(natural.maps)
@@ -117,16 +117,16 @@ def explained_pair(versions: Mapping[str, Explained], names: Sequence[str], *, t
 def explained_columns(
     versions: Mapping[str, Explained], names: Sequence[str], classes: Sequence[str], *, title: str | None = None
 ) -> Figure:
-    """Figure 2 (c): versions of an image side by side, each over its CAMs of the classes `names`.
+    """Draw Figure 2 (c): versions of an image side by side, each above its CAMs for the classes `names`.
 
-    Every map is over its own largest absolute value, as in the paper. Under a map stands Kendall's tau with that of
-    the natural image, above an image the class that the network sees in it.
+    Every map is scaled by its own largest absolute value, as in the paper. Under a map is its Kendall's tau with the
+    natural image's map; under an image is the class that the network predicts.
 
     Args:
-        versions: the natural image first, as of `figures.sneaking`.
-        names: of the k classes of the maps.
-        classes: of the dataset.
-        title: over the figure.
+        versions: versions of the image, the natural image first, as from `study.figures.sneaking`.
+        names: names of the k classes of the maps.
+        classes: names of all classes of the dataset.
+        title: title above the figure.
     """
     k, natural = len(names), next(iter(versions.values()))
     figure, axes = _bare_grid(1 + k, len(versions), row_height=1.27, title=title)
@@ -149,11 +149,11 @@ def explained_columns(
 
 
 def moved_grid(rows: Mapping[str, Mapping[str, Explained]], classes: Sequence[str]) -> Figure:
-    """What an attack on interpretation did to one image on several networks: x, x', and the map of each.
+    """Draw the effect of an attack against interpretability on one image, on several networks: x, x' and their maps.
 
     Args:
-        rows: network's name -> the natural image and the attacked one, as of `figures.moved_maps`.
-        classes: of the dataset.
+        rows: name of a network -> the natural and the attacked version of the image, see `study.figures.moved_maps`.
+        classes: names of the classes of the dataset.
     """
     figure, axes = _bare_grid(len(rows), 4, row_height=1.22)
     for row, (name, versions) in enumerate(rows.items()):
@@ -174,7 +174,7 @@ def moved_grid(rows: Mapping[str, Mapping[str, Explained]], classes: Sequence[st
 
 
 def _bare_grid(rows: int, columns: int, *, row_height: float, title: str | None = None) -> tuple[Figure, np.ndarray]:
-    """A closed figure with axes that show no ticks; a row is `row_height` times as high as a column is wide."""
+    """Make a closed figure whose axes show no ticks; a row is `row_height` times as high as a column is wide."""
     height = rows * WIDTH / columns * row_height + (0.35 if title else 0)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained")
     plt.close(figure)
@@ -189,13 +189,14 @@ def _bare_grid(rows: int, columns: int, *, row_height: float, title: str | None 
 
 
 def show_map(ax: Axes, one: Tensor, largest: float | None = None) -> None:
-    """A map (h, w) on axes, its colours from minus to plus `largest`, or its own largest absolute value."""
+    """Draw a map (h, w) with colours from -largest to largest; the default is its own largest absolute value."""
     one = one.detach().cpu()
+    # The last 1.0 is for a map of zeros, which would have an empty colour scale.
     largest = largest or one.abs().max().item() or 1.0
     ax.imshow(one.numpy(), cmap="PuOr", vmin=-largest, vmax=largest)
 
 
 def show(ax: Axes, image: Tensor) -> None:
-    """An image (C, H, W) in [0, 1] on axes, grey or in colour."""
+    """Draw an image (C, H, W) in [0, 1], in grey if C is 1, else in colour."""
     image = image.detach().cpu().numpy()
     ax.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)

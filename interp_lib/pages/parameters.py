@@ -1,4 +1,4 @@
-"""Parameters of chapters: what each of their names may be, checked before anything runs."""
+"""Check the parameters of a chapter, names and values, before the chapter runs."""
 
 import ast
 import difflib
@@ -12,7 +12,7 @@ from ..paper import METHODS
 LARGEST = 2**31 - 1
 
 
-# Name -> kind, smallest and largest value, what it is. A number may be written as text: "8/255", "1e2".
+# Name -> (type, smallest value, largest value, description). A number may be given as text: "8/255", "1e2".
 NUMBERS = {
     "index": (int, 0, 199, "which of the 200 images"),
     "shown": (int, 0, 199, "which of the images"),
@@ -26,28 +26,28 @@ NUMBERS = {
     "alpha": (float, 1e-6, 1.0, "a step size in the unit of the pixels, 1/255 and not 1"),
 }
 
-NAMES = {"profile": None, "method": METHODS}  # None: the files in profiles/
+NAMES = {"profile": None, "method": METHODS}  # None stands for the files in profiles/
 
 SWITCHES = ("recompute",)
 
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
-WITHIN = {"shown": -1, "n_shown": 0}  # these count among a page's n images: at most n - 1, at most n
+WITHIN = {"shown": -1, "n_shown": 0}  # an index into a page's n images, at most n - 1, and a count of them, at most n
 
 
 class ParameterError(ValueError):
-    """A parameter that a chapter does not have, or a value that it cannot run with."""
+    """A parameter that the chapter does not have, or a value that the parameter cannot take."""
 
 
 def read(name: str, value: object) -> object:
-    """Turn what somebody gave for a parameter into its value.
+    """Convert the given value of a parameter to the parameter's type, and check its range.
 
     Args:
         name: a parameter of a chapter.
-        value: of its type, or text that says it: '8/255', '1e2', 'no'.
+        value: a value of that type, or its text: '8/255', '1e2', 'no'.
 
     Raises:
-        ParameterError: with the name, what was expected and what came.
+        ParameterError: the value is invalid; the message has the name, what was expected and what was given.
     """
     if name in SWITCHES:
         word = WORDS.get(str(value).strip().lower())
@@ -73,8 +73,10 @@ def _number(name: str, value: object) -> int | float:
     kind, low, high, what = NUMBERS[name]
     try:
         if isinstance(value, str):
+            # Fraction reads "8", "0.1" and "1e2" exactly, and never evaluates code.
             above, slash, below = value.partition("/")
             number = Fraction(above.strip()) / Fraction(below.strip() if slash else "1")
+        # bool is a subclass of int, but True is no number of images.
         elif isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise ValueError
         else:
@@ -91,10 +93,10 @@ def _number(name: str, value: object) -> int | float:
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str = "this chapter") -> None:
-    """Refuse names that a chapter's parameters cell does not have.
+    """Refuse names that are not in the chapter's parameters cell.
 
     Raises:
-        ParameterError: with the names that it has, and the nearest of them.
+        ParameterError: a name is unknown; the message lists the known names and suggests the nearest.
     """
     known = list(known)
     for name in sorted(set(given) - set(known)):
@@ -104,7 +106,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str = "thi
 
 
 def injected(namespace: MutableMapping[str, object]) -> list[str]:
-    """List the names that papermill's cell sets, which it puts under the parameters cell; none without such a cell."""
+    """List the names that papermill sets in the cell that it injects under the parameters cell; [] without one."""
     cells = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
     if not cells:
         return []
@@ -112,18 +114,18 @@ def injected(namespace: MutableMapping[str, object]) -> list[str]:
 
 
 def check(namespace: MutableMapping[str, object], *names: str) -> None:
-    """Check a chapter's parameters before it uses them, give them their types, and say which it runs with.
+    """Check a chapter's parameters before they are used, convert their types, and print any injected values.
 
-    `chapters.check(globals(), "profile", "n")` stands under every parameters cell. It prints nothing when the page
-    runs with the values of that cell, else one line that the page shows; then assertions of the page become sentences,
-    see `Sentences`.
+    Every parameters cell is followed by a call such as `chapters.check(globals(), "profile", "n")`. The call prints
+    nothing when the page runs with the values of that cell. With injected values it prints them in one line, and turns
+    the page's assertions into sentences, see `Sentences`.
 
     Args:
-        namespace: the page's `globals()`; values in it are replaced, '8/255' by its number.
-        names: the parameters of the page, all that are in its parameters cell.
+        namespace: the page's `globals()`; converted values replace the given ones, such as a number for '8/255'.
+        names: all parameters in the page's parameters cell.
 
     Raises:
-        ParameterError: a parameter that the page does not have, or a value that is none for its name.
+        ParameterError: a parameter that the page does not have, or an invalid value.
     """
     given = injected(namespace)
     refuse_unknown(given, names)
@@ -142,32 +144,33 @@ def check(namespace: MutableMapping[str, object], *names: str) -> None:
 
 
 class Verdict:
-    """What a page's assertions come to when it runs with other parameters than its own."""
+    """Whether the assertions of the current cell hold, when a page runs with other parameters than its own."""
 
     def __init__(self):
         self.holds = True
 
     def begin(self) -> None:
-        """Begin a cell, of which nothing has failed yet."""
+        """Begin a cell: no assertion has failed yet."""
         self.holds = True
 
     def fails(self, statement: str) -> None:
-        """Say that a statement of the page is not true of these parameters."""
+        """Print that a statement of the page is false with these parameters, and remember it."""
         self.holds = False
         print(f"With these parameters this does not hold: {statement}")
 
 
 class Sentences(ast.NodeTransformer):
-    """Turn the assertions of a page into sentences, and print no PASS of its cell after one of them.
+    """Replace a page's assertions by printed sentences; after a failed one, skip the PASS line of the cell.
 
-    What a page asserts is about the parameters in its own cell; with others it may be false without anything being
-    wrong, and the rest of the page is worth reading.
+    A page's assertions are about the values in its own parameters cell. With other values they may be false although
+    the code is right, and the rest of the page is still worth reading.
     """
 
     NAME = "_verdict"
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
         self.generic_visit(node)
+        # IPython transforms each cell as one module, so that a call put first runs at the start of the cell.
         if node.body:
             node.body = [*ast.parse(f"{self.NAME}.begin()").body, *node.body]
         return ast.fix_missing_locations(node)

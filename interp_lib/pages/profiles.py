@@ -1,4 +1,4 @@
-"""A profile says what the book's live experiments run on: one YAML file of plain scalars, `profiles/NAME.yml`."""
+"""Read profiles, which choose data and networks of the book's live experiments: `profiles/NAME.yml`, plain scalars."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +10,7 @@ from ..places import project_root
 from ..reading import FileError, read_yaml
 from ..schedule import PRECISIONS, Schedule
 
-if TYPE_CHECKING:  # PyTorch takes seconds; a command that only reads profiles does without
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and a command that only reads profiles does not need it
     from ..data import Dataset
     from ..models.architectures import GlobalPoolNetwork
 
@@ -21,16 +21,16 @@ class ProfileError(FileError):
 
 @dataclass(frozen=True)
 class Profile:
-    """What the live experiments run on.
+    """The data and networks of the book's live experiments.
 
     Attributes:
-        name: of the file.
-        dataset, model: of the experiments.
-        networks: 'ours', trained by the build under _build/networks, or 'released'.
-        methods: rows of the tables, separated by commas.
-        seeds: networks a method that the build trains, seeds 0 .. seeds - 1.
-        schedule: how they are trained.
-        n: images of the evaluation subset.
+        name: name of the file, without .yml.
+        dataset, model: dataset and architecture of the experiments.
+        networks: 'ours', which the build trains under _build/networks, or 'released'.
+        methods: training methods, as named in the rows of the paper's tables, separated by commas.
+        seeds: number of networks that the build trains per method, with seeds 0 .. seeds - 1.
+        schedule: name of the training schedule.
+        n: number of images in the evaluation subset.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Profile:
         return [method.strip() for method in self.methods.split(",")]
 
     def trained(self) -> list[NetworkName]:
-        """The networks that this profile has to train; none where it uses the released ones."""
+        """List the networks that this profile needs trained; an empty list if it uses the released networks."""
         return [
             NetworkName(self.dataset, self.model, method, seed, self.schedule)
             for method in self.method_names
@@ -56,10 +56,10 @@ class Profile:
         ]
 
     def load_network(self, method: str, seed: int = 0) -> "GlobalPoolNetwork":
-        """A network of this profile, in evaluation mode.
+        """Load a network of this profile, in evaluation mode.
 
         Raises:
-            FileNotFoundError: with the command that trains it, or the way to the released ones.
+            FileNotFoundError: the network is missing; the message says how to train it or get the released networks.
         """
         from ..models import released, trained
 
@@ -80,10 +80,10 @@ class Profile:
 
 
 def load(name: str = "digits") -> Profile:
-    """A profile by name.
+    """Load a profile by name.
 
     Raises:
-        ProfileError: an unknown name, an unknown or a missing key, or a value of the wrong kind.
+        ProfileError: an unknown name, an unknown or a missing key, or an invalid value.
     """
     folder = project_root() / "profiles"
     known = sorted(path.stem for path in folder.glob("*.yml"))
@@ -120,21 +120,22 @@ def load(name: str = "digits") -> Profile:
     return profile
 
 
-# What `snakemake grid --config` takes: its own names, and those of the options of `train`.
+# Keys of `snakemake grid --config` and their defaults: the grid's own keys, and options of the command `train`.
 GRID = {"dataset": "mnist", "model": "small", "schedule": "quick", "methods": ",".join(METHODS), "seeds": "1",
         "gammas": "", "method": None, "seed": None, "gamma": None, "folder": "networks", "precision": "float32",
         "gpus": "0", "profile": "digits"}  # fmt: skip
 
 
 def grid(config: Mapping[str, object]) -> list[NetworkName]:
-    """List the networks of a grid: methods times seeds, and other gammas of the methods that have one.
+    """List the networks of a grid: all methods with all seeds, and further gammas of the methods that have a gamma.
 
     Args:
-        config: of Snakemake. `methods`, `seeds` (how many, from 0) and `gammas` (of Int, beside the usual one) are the
-            grid's own words; `method`, `seed` and `gamma` are lists with commas, as the options of `train`.
+        config: Snakemake's config. The grid's own keys are `methods`, `seeds` (a number of seeds, from 0) and `gammas`
+            (of Int, in addition to the usual gamma); `method`, `seed` and `gamma` are lists with commas, like the
+            options of `train`.
 
     Raises:
-        ValueError: an unknown key, or a value that is no method, seed, gamma, dataset, model or schedule.
+        ValueError: an unknown key, or an invalid method, seed, gamma, dataset, model or schedule.
     """
     if unknown := sorted(set(config) - set(GRID)):
         raise ValueError(f"--config has no key {', '.join(unknown)}; a grid takes {', '.join(GRID)}.")

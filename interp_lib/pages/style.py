@@ -1,4 +1,4 @@
-"""One look for all figures: colours, markers and sizes, the same for a method everywhere."""
+"""Define one style for all figures: colours, markers and sizes; a method looks the same in every figure."""
 
 import sys
 
@@ -7,9 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Blues train on adversarial examples, warm colours penalise IG maps, purples are the paper's method, green is
-# both. Every colour has a contrast of 3 or more on white and on the dark page, and every two stay apart for
-# normal and colour-blind eyes; the tests hold them to it. The markers say the same thing without colour.
+# Blue: methods that train on adversarial examples. Warm colours: penalties on IG maps. Purple: the paper's method.
+# Green: the paper's method on adversarial examples. Tests check that every colour has a contrast of at least 3 on white
+# and on the dark page, and that any two can be told apart with normal and with colour-blind vision. The markers show
+# the method without colour.
 METHOD_COLORS = {
     "Normal": {"color": "#787878", "marker": "o", "linestyle": "-"},
     "Adv": {"color": "#1E96FF", "marker": "s", "linestyle": "--"},
@@ -22,7 +23,7 @@ METHOD_COLORS = {
 }
 
 
-# The classes that a discrepancy is measured on, and the attack that measures none; held to the same conditions.
+# The set of classes in an attack's discrepancy, and PGD, which uses no discrepancy. Tests check the same conditions.
 CLASS_SET_COLORS = {
     "PGD": {"color": "#787878", "marker": "o", "linestyle": ":"},
     "1-class": {"color": "#C35A00", "marker": "v", "linestyle": "--"},
@@ -31,14 +32,14 @@ CLASS_SET_COLORS = {
 }
 
 
-# What the images are, where one figure has values of several datasets; held to the same conditions.
+# Datasets, for figures that show values of several datasets. Tests check the same conditions.
 DATASET_COLORS = {
     "MNIST": {"color": "#008CA0", "marker": "o"},
     "CIFAR-10": {"color": "#C35A00", "marker": "v"},
 }
 
 
-# Inches, at 100 CSS pixels an inch: a figure is 560 px wide on a desktop and shrinks to about 350 on a phone.
+# Inches, at 100 CSS pixels per inch: a figure is 560 px wide on a desktop and shrinks to about 350 px on a phone.
 WIDTH, HEIGHT = 5.6, 3.8
 
 
@@ -50,11 +51,11 @@ AXIS_LABELS = {
 
 
 def use_style() -> None:
-    """Set Matplotlib's defaults for the book: legible at 390 px, white behind the ink on every page.
+    """Set Matplotlib's defaults for the book: legible on a page 390 px wide, with a white background on every page.
 
-    The background is opaque white, also on the dark page, where the book draws a figure as a white card: a
-    heat map's colours then mean the same in both. Inside IPython figures come out as PNG with two pixels per
-    CSS pixel, which a strict re-run of a notebook skips where it would compare the text of an SVG.
+    The background is opaque white also on the dark page, where the book shows a figure as a white card, so that the
+    colours of a heat map mean the same on both. Inside IPython, figures are PNGs with two pixels per CSS pixel. A
+    strict re-run of a notebook skips PNGs, whereas it would compare the text of an SVG.
     """
     mpl.rcParams.update(
         {
@@ -107,6 +108,6 @@ def _check_methods(rows: pd.DataFrame) -> None:
 
 
 def _legend_below(figure: Figure, handles, labels=None, *, ncols: int = 3) -> None:
-    """Below the axes a legend covers no data and stays readable where the page is narrow."""
+    """Put the legend below the axes, where it covers no data and stays readable on a narrow page."""
     named = {} if labels is None else {"labels": labels}
     figure.legend(handles=handles, **named, loc="outside lower center", ncols=ncols, columnspacing=1.2)

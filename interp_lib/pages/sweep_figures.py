@@ -1,4 +1,4 @@
-"""Figures of the release's sweeps: test radius against training radius, and clean against robust accuracy."""
+"""Draw the sweeps over released networks: test radius against training radius, and clean against robust accuracy."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,17 @@ _KIND = {"rank correlation": "rank correlation τ", "accuracy": AXIS_LABELS["acc
 
 
 def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "") -> Figure:
-    """One panel a radius of training: what networks trained in that ball keep in balls of every size.
+    """Draw robustness against the radius of the attack, with one panel per radius of the ball used in training.
 
-    A dotted line marks the radius of training. Solid lines are attacks that start at x, dashed ones with hollow
-    markers attacks from random points. A thin line is a second run. Bands are 95 % of the images' sampling error.
+    A dotted line marks the training radius. Solid lines are attacks that start at x; dashed lines with hollow markers
+    are attacks that start at random points. A thin line is a second training run. Bands are 95 % intervals of the
+    sampling error of the images.
 
     Args:
-        rows: columns `method`, `radius`, `run`, `eps`, `value`, `se`, and optionally `source`, a key of `STARTS`.
-        value: 'accuracy' or 'rank correlation', the column and the name of the axis.
-        title: over the panels.
+        rows: columns `method`, `radius`, `run`, `eps`, `se`, the column named by `value`, and optionally `source`, a
+            key of `STARTS`.
+        value: 'accuracy' or 'rank correlation', the column to draw; it also sets the label of the axis.
+        title: title above the panels.
 
     Raises:
         ValueError: no rows.
@@ -40,6 +42,7 @@ def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "
         for (method, run, source), line in part.groupby(["method", "run", "source"], sort=False):
             line, style = line.sort_values("eps"), {**METHOD_COLORS[method], **STARTS[source]}
             name = f"{method}, {source}" if several else method
+            # Label only the first run, so that the legend has each line style once.
             label = name if run == part[part["method"] == method]["run"].min() else None
             ax.plot(line["eps"], line[value], label=label, clip_on=False, linewidth=2 if run == 1 else 1, **style)
             low, high = (line[value] + side * 1.96 * line["se"].fillna(0) for side in (-1, 1))
@@ -57,19 +60,19 @@ def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "
 
 
 def front(points: pd.DataFrame, *, labels: Sequence[str], robust: str, title: str = "") -> Figure:
-    """Clean accuracy against robust accuracy, a point a network; up and to the right is better on both counts.
+    """Draw robust accuracy against clean accuracy, one point per network; up and to the right is better in both.
 
-    The networks of a method are joined in the order of the rows; second runs are hollow and not joined. Error bars are
-    one standard error.
+    A line joins the networks of a method in the order of the rows. Second runs are hollow and not joined. Error bars
+    are one standard error.
 
     Args:
-        points: columns `method`, `run`, `clean`, `clean se`, `robust`, `robust se`.
+        points: columns `method`, `run`, `radius`, `gamma`, `clean`, `clean se`, `robust`, `robust se`.
         labels: a short text beside each point.
-        robust: the name of the vertical axis.
-        title: over the axes.
+        robust: label of the vertical axis.
+        title: title above the axes.
 
     Raises:
-        ValueError: no points, or another number of labels.
+        ValueError: no points, or a number of labels other than the number of points.
     """
     if points.empty or len(points) != len(labels):
         raise ValueError(f"needs one label a point, and a point; got {len(points)} points and {len(labels)} labels.")
@@ -77,6 +80,7 @@ def front(points: pd.DataFrame, *, labels: Sequence[str], robust: str, title: st
     plt.close(figure)
     for method, line in points.groupby("method", sort=False):
         style = {key: METHOD_COLORS[method][key] for key in ("color", "marker")}
+        # The first run of each setting; a second run has the same radius and gamma.
         first = line.drop_duplicates(["radius", "gamma"])
         ax.plot(first["clean"], first["robust"], color=style["color"], alpha=0.6)
         for run, part in line.groupby("run"):

@@ -1,4 +1,4 @@
-"""Tables for the page: the printed value, ours under it, and what lies between."""
+"""Make tables for the page: the printed value, our value under it, and their difference."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,12 @@ from ..study.compare import Cell
 
 
 class Table:
-    """A table that shows itself as HTML on a page and as aligned text elsewhere.
+    """A table that displays as HTML on a page and as aligned text elsewhere.
 
     Args:
-        columns: headings; the first heads the column of row names.
-        rows: as many cells a row as columns. A cell is text, or a sequence of lines, each text or a pair (text, class
-            of the style sheet).
+        columns: headings; the first is the heading of the row names.
+        rows: rows with one cell per column. A cell is text, or a sequence of lines, each of them text or a pair (text,
+            CSS class).
         note: one line under the table: n, standard error, units.
     """
 
@@ -55,20 +55,20 @@ class Table:
 
 
 def standard_error(p: float, n: int) -> float:
-    """sqrt(p (1 - p) / n), of a proportion."""
+    """Return the standard error of a proportion, sqrt(p (1 - p) / n)."""
     return math.sqrt(p * (1 - p) / n)
 
 
 def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
-    """One of the paper's tables with our values under the printed ones.
+    """Make one of the paper's tables, with our values under the printed values.
 
-    Every cell has the printed value; under it the one measured on the released network and, where the two differ,
-    their difference; and under these, in a table where there are any, the mean over the networks that we trained and
-    the standard deviation between their seeds.
+    Every cell has the printed value, then the value measured on the released network and, if the two differ, their
+    difference. If the table has results of networks that we trained, their mean and the standard deviation between
+    seeds follow.
 
     Args:
-        cells: of `compare.compare`.
-        table, dataset: as the paper writes them, '3' and 'MNIST'.
+        cells: cells from `study.compare.compare`.
+        table, dataset: as the paper writes them, such as '3' and 'MNIST'.
 
     Raises:
         ValueError: the paper has no such table.
@@ -84,13 +84,14 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
     def lines(cell: Cell | None):
         if cell is None:
             return [("n/a", "printed")]
+        # As many decimals as the paper prints, so that the lines of a cell compare digit by digit.
         decimals = len(cell.value.partition(".")[2])
         shown = [(cell.value, "printed")]
         shown.append(("–" if cell.released is None else f"{cell.released:.{decimals}f}", "measured"))
         if cell.verdict() not in ("", "exact"):
             shown.append((f"{cell.difference():+.{decimals}f}".replace("-", "−"), "difference"))
         elif trained and cell.method in differ:
-            shown.append(("", ""))  # ours on one line across the row
+            shown.append(("", ""))  # an empty line, so that our values align across the row
         if trained:
             shown.append(("–" if cell.ours is None else f"{cell.ours:.{decimals}f}", "ours"))
             if cell.spread is not None:
@@ -117,17 +118,18 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
             " deviation between them."
         )
     heading = {"eps": "ε", "steps": "steps"}.get(cells[0].condition, cells[0].condition)
-    # Spelled out once, in the first column; on a phone every character of the others counts.
+    # Name the condition once, in the first heading: on a phone the other columns must be narrow.
     columns = [f"Method \\ {heading}", *levels]
     return Table(columns, [[m, *(lines(at.get((m, level))) for level in levels)] for m in methods], note)
 
 
 def curve_rows(cells: Iterable[Cell], source: str = "released") -> pd.DataFrame:
-    """Cells of a table over eps as tidy rows for `curve_figures.accuracy_curves`: printed and measured values.
+    """Convert cells of a table over eps to tidy rows for `curve_figures.accuracy_curves`: printed and measured values.
 
     Args:
-        source: 'released', whose error is that of n images, or 'ours', whose error is the standard deviation between
-            seeds; none for one seed.
+        cells: cells from `study.compare.compare`.
+        source: 'released', with the sampling error of n images as `se`, or 'ours', with the standard deviation between
+            seeds as `se`, which is missing for one seed.
     """
     rows = []
     for cell in cells:

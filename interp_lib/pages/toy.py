@@ -1,4 +1,4 @@
-"""The min-max problem (9) on an image of two pixels: small enough to follow by hand, drawn and descended."""
+"""Solve the min-max problem (9) on an image of two pixels, small enough to draw and to follow by hand."""
 
 import copy
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from ..training.methods import METHODS
 
 
 class TwoPixels(GlobalPoolNetwork):
-    """f_c(x) = 1/2 sum_i w_i^c (x_i - 1/2): a linear classifier whose CAM is what each pixel contributes.
+    """A linear classifier f_c(x) = 1/2 sum_i w_i^c (x_i - 1/2), whose CAM is the contribution of each pixel.
 
     Feature map k is x - 1/2 at pixel k and 0 at the other, so that eq. (1) gives [L(x, c)]_i = 1/2 w_i^c (x_i - 1/2).
 
     Args:
-        weight: w, a row a class, (classes, 2).
+        weight: w, (classes, 2), one row per class.
     """
 
     name = "two pixels"
@@ -30,25 +30,27 @@ class TwoPixels(GlobalPoolNetwork):
         self.classifier.weight.data = torch.tensor(weight, dtype=torch.float64)
 
     def trunk(self, x: Tensor) -> Tensor:
+        # Row k of the identity selects pixel k: (N, 1, 1, 2) * (2, 1, 2) -> (N, 2, 1, 2).
         return (x - 0.5) * torch.eye(2, dtype=x.dtype)[:, None, :]
 
 
 def two_pixels(*values: float) -> Tensor:
-    """An image of two pixels, (1, 1, 1, 2)."""
+    """Make an image of two pixels, (1, 1, 1, 2)."""
     return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, 2)
 
 
 def discrepancy_at(model: GlobalPoolNetwork, x: Tensor, y: Tensor, x_adv: Tensor) -> Tensor:
-    """D~(x, x') of eq. (8), in its units, of one image and many x' (M, 1, 1, 2): (M,)."""
+    """Compute D~(x, x') of eq. (8), in its units, for one image x and many x' (M, 1, 1, 2): (M,)."""
     cam = fold_cam(model)
     with torch.no_grad():
         maps, maps_adv = cam(x), cam(x_adv)
         many = maps.expand_as(maps_adv)
+        # Without a bias the CAM sums to the logit, so the sum over pixels is f(x').
         return target_free_discrepancy(many, maps_adv, y.expand(len(x_adv)), maps_adv.sum((2, 3)))
 
 
 def margin(model: GlobalPoolNetwork, x: Tensor, y: Tensor) -> Tensor:
-    """f_t - max of the others, of many images (N, 1, 1, 2) of one class (1,): (N,), negative where misclassified."""
+    """Compute f_t - max_{i != t} f_i for images (N, 1, 1, 2) of one class (1,): (N,), negative if misclassified."""
     with torch.no_grad():
         logits = model(x)
     true = F.one_hot(y.expand(len(x)), logits.shape[1]).bool()
@@ -56,7 +58,10 @@ def margin(model: GlobalPoolNetwork, x: Tensor, y: Tensor) -> Tensor:
 
 
 def grid(x: Tensor, eps: float, side: int = 61) -> Tensor:
-    """The ball of radius eps around an image of two pixels as a grid: (side * side, 1, 1, 2), second pixel first."""
+    """Make a grid over the ball around an image of two pixels: (side * side, 1, 1, 2); the first pixel varies fastest.
+
+    eps is the radius of the l-infinity ball.
+    """
     step = torch.linspace(-eps, eps, side, dtype=x.dtype)
     second, first = torch.meshgrid(step, step, indexing="ij")
     return x + torch.stack([first, second], -1).view(-1, 1, 1, 2)
@@ -65,7 +70,7 @@ def grid(x: Tensor, eps: float, side: int = 61) -> Tensor:
 def climb(
     model: GlobalPoolNetwork, x: Tensor, y: Tensor, start: Tensor, *, eps: float, alpha: float, steps: int
 ) -> Tensor:
-    """The inner ascent of Int on one image: its iterates, the start first, (steps + 1, 2)."""
+    """Run the inner maximisation of Int on one image and return all iterates, the start first, (steps + 1, 2)."""
     objective = METHODS["Int"](model, x, y).objective
     ascent = projected_ascent(objective, x, eps=eps, alpha=alpha, steps=steps, start=start)
     return torch.cat([start, *ascent]).view(-1, 2)
@@ -84,16 +89,16 @@ def descend(
     alpha: float,
     steps: int,
 ) -> list[TwoPixels]:
-    """Plain gradient descent on eq. (9) for one image: the network before the first update and after each.
+    """Run gradient descent on eq. (9) for one image; return the network before the first update and after each one.
 
     Args:
-        gamma: of eq. (9), in the units of eq. (8); 0 is normal training.
-        rate: of the descent.
-        updates: how many.
-        start, eps, alpha, steps: of the inner ascent, see `climb`.
+        gamma: gamma of eq. (9), in the units of eq. (8); 0 is normal training.
+        rate: learning rate.
+        updates: number of updates.
+        start, eps, alpha, steps: settings of the inner maximisation, see `climb`.
     """
     model, found = copy.deepcopy(model), []
-    released_gamma = gamma / (2 * x.numel())  # the released code's D~ has no 1/2 and no 1/u
+    released_gamma = gamma / (2 * x.numel())  # METHODS follow the release: D~ without 1/2 and 1/u
     for _ in range(updates):
         found.append(copy.deepcopy(model))
         x_adv = climb(model, x, y, start, eps=eps, alpha=alpha, steps=steps)[-1].view_as(x)
@@ -114,7 +119,10 @@ def landscape(
     steps: int,
     side: int = 61,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """What `training_figures.landscapes` draws: D~ and margin over the ball, (side, side), and an ascent a start."""
+    """Compute the data of `training_figures.landscapes`: D~ and margin over the ball, and one ascent per start.
+
+    D~ and the margin are grids (side, side); an ascent is (steps + 1, 2).
+    """
     points = grid(x, eps, side)
     values, margins = (of.view(side, side) for of in (discrepancy_at(model, x, y, points), margin(model, points, y)))
     paths = [climb(model, x, y, start, eps=eps, alpha=alpha, steps=steps) for start in starts]

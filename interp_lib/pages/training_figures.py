@@ -1,4 +1,4 @@
-"""Figures of the chapters on training: the toy's landscapes, schedules, learning curves, Figure 3 and Figure A1."""
+"""Draw the figures on training: landscapes of the toy problem, schedules, learning curves, Figures 3 and A1."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,17 +23,18 @@ Landscape = tuple[Tensor, Tensor, Sequence[Tensor]]
 def landscapes(
     panels: Mapping[str, Landscape], x: Tensor, eps: float, *, highest: float | None = None, title: str | None = None
 ) -> Figure:
-    """The discrepancy over the ball around an image of two pixels, side by side for several networks.
+    """Draw the discrepancy over the ball around an image of two pixels, one panel per network.
 
-    Colour is D~(x, x') of eq. (8), the white cross is x; along the dashed line the true class and its rival are level,
-    and the hatched side of it is misclassified. Every path begins at a ring and ends at an orange disc.
+    Colour is D~(x, x') of eq. (8), and the white cross is x. The dashed line is the decision boundary, where the logits
+    of the true class and its rival are equal; the hatched side is misclassified. Every path begins at a ring and ends
+    at an orange disc.
 
     Args:
         panels: name -> (D~, margin, paths): two grids (side, side), second pixel upwards, and iterates (steps + 1, 2).
         x: the image, 2 values.
         eps: radius of the ball.
-        highest: top of the common colour scale; that of the panels where none is given.
-        title: over all panels; a slider's frames name their network in the panels alone.
+        highest: top of the common colour scale. Default: the largest D~ in the panels.
+        title: title above all panels; a slider's frames have none, since each panel names its network.
     """
     low, high = (x.flatten() + side * eps for side in (-1, 1))
     extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
@@ -78,10 +79,11 @@ def landscapes(
 
 
 def margins(rows: pd.DataFrame, *, x: str = "update") -> Figure:
-    """Two margins while the weights descend, on x (solid) and at the worst point of the ball (dashed); 0 is the border.
+    """Draw margins over training, at x (solid) and at the worst point of the ball (dashed); below 0 is misclassified.
 
     Args:
-        rows: columns `method`, `x`, `margin` and `worst`.
+        rows: columns `method`, `margin`, `worst` and the column named by `x`.
+        x: the column on the horizontal axis.
     """
     figure, ax = plt.subplots(figsize=(WIDTH, HEIGHT))
     plt.close(figure)
@@ -99,9 +101,9 @@ ASCENT_LINES = {"D~": "-", "cross-entropy": "--"}
 
 
 def ascents(rows: pd.DataFrame) -> Figure:
-    """What two ascents reach step by step: the discrepancy on the left, the cross-entropy on the right.
+    """Draw two kinds of ascent step by step: the discrepancy on the left, the cross-entropy on the right.
 
-    Colour says the network; the line is solid where x' climbs D~ and dashed where it climbs the cross-entropy.
+    Colour shows the network. A line is solid if x' climbs D~ and dashed if x' climbs the cross-entropy.
 
     Args:
         rows: columns `method`, `climbs` ('D~' or 'cross-entropy'), `step`, `discrepancy` and `cross_entropy`.
@@ -122,10 +124,10 @@ def ascents(rows: pd.DataFrame) -> Figure:
 
 
 def ramps(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """The radius of the inner maximisation over training, each schedule from its first step to its last.
+    """Draw the radius of the inner maximisation over training, for each schedule from its first step to its last.
 
     Args:
-        lines: schedule -> (share of the training steps, share of the final radius), both in [0, 1].
+        lines: name of a schedule -> (fraction of the training steps, fraction of the final radius), both in [0, 1].
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 4.0))
     plt.close(figure)
@@ -138,11 +140,11 @@ def ramps(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figur
 
 
 def learning_curves(rows: pd.DataFrame, *, title: str | None = None) -> Figure:
-    """Validation accuracy after every epoch, clean on the left and under attack on the right, a line a network.
+    """Draw validation accuracy after every epoch, clean on the left, under attack on the right, one line per network.
 
     Args:
         rows: columns `method`, `seed`, `epoch`, `validation_accuracy` and `validation_robust`.
-        title: over both panels.
+        title: title above both panels.
 
     Raises:
         ValueError: no rows, or an unknown method.
@@ -167,13 +169,13 @@ LEVEL_MARKERS = ("o", "D", "s")
 
 
 def time_and_accuracy(rows: pd.DataFrame, levels: Sequence[str], *, title: str | None = None) -> Figure:
-    """Figure 3: seconds an epoch as bars (left axis), robust accuracy as points (right axis), by decreasing time.
+    """Draw Figure 3: seconds per epoch as bars (left axis), robust accuracy as points (right axis), by decreasing time.
 
     Args:
-        rows: a row a method: columns `method`, `seconds`, and for every level its accuracy in a column of that name;
-            NaN where there is none. `LEVEL + " error"`, where it is there, is drawn as a bar of that half-length.
+        rows: one row per method: columns `method`, `seconds`, and for every level a column of that name with the
+            accuracy, NaN if missing. An optional column `LEVEL + " error"` is the half-length of an error bar.
         levels: perturbation sizes, as text.
-        title: over the axes.
+        title: title above the axes.
 
     Raises:
         ValueError: no rows, or an unknown method.
@@ -195,7 +197,7 @@ def time_and_accuracy(rows: pd.DataFrame, levels: Sequence[str], *, title: str |
     for k, (marker, fill, level) in enumerate(zip(LEVEL_MARKERS, (INK, "white", INK), levels, strict=False)):
         style = {"marker": marker, "color": INK, "markerfacecolor": fill, "linestyle": "none"}
         error = rows.get(f"{level} error")
-        at = rows.index + 0.24 * (k - (len(levels) - 1) / 2)  # side by side where two accuracies are one
+        at = rows.index + 0.24 * (k - (len(levels) - 1) / 2)  # side by side, so that equal accuracies stay visible
         right.errorbar(at, rows[level], yerr=error, capsize=3, elinewidth=1.2, clip_on=False, **style)
         handles.append(Line2D([], [], label=f"accuracy, ε = {level}", **style))
     if title:
@@ -205,15 +207,15 @@ def time_and_accuracy(rows: pd.DataFrame, levels: Sequence[str], *, title: str |
 
 
 def gamma_curve(rows: pd.DataFrame, *, eps: float, printed: pd.DataFrame | None = None, title: str = "") -> Figure:
-    """Figure A1: clean and robust accuracy against gamma, with 95 % bands of the sampling error of the images.
+    """Draw Figure A1: clean and robust accuracy against gamma, with 95 % bands of the sampling error of the images.
 
-    gamma is on a logarithmic axis with 0, normal training, at its left end.
+    The axis of gamma is logarithmic, with gamma = 0, normal training, at its left end.
 
     Args:
         rows: columns `gamma`, `eps` (0 or the radius), `accuracy`, `se`.
-        eps: the radius.
-        printed: the same columns for values that the paper prints, drawn as hollow points.
-        title: over the axes.
+        eps: the radius of the attack.
+        printed: columns `gamma`, `eps` and `accuracy` of values that the paper prints, drawn as hollow points.
+        title: title above the axes.
 
     Raises:
         ValueError: no rows.
@@ -236,14 +238,19 @@ def gamma_curve(rows: pd.DataFrame, *, eps: float, printed: pd.DataFrame | None 
                 label=f"{name}, paper", clip_on=False, zorder=3,
             )  # fmt: skip
     ax.set(xlabel="regularisation parameter γ", ylabel="accuracy", ylim=(0, 1), title=title)
-    ax.set_xticks(list(ticks), list(ticks.values()), rotation=45)  # neighbours such as 0.015 and 0.02 would touch
+    ax.set_xticks(list(ticks), list(ticks.values()), rotation=45)  # level labels would touch: 0.015, 0.02
     _legend_below(figure, *ax.get_legend_handles_labels(), ncols=2)
     return figure
 
 
 def gamma_axis(gammas: Sequence[float]):
-    """Where gamma lies on a logarithmic axis that has room for 0: a function of gammas, and ticks place -> label."""
+    """Make a logarithmic axis of gamma that has a place for 0.
+
+    Returns:
+        A function from values of gamma to places on the axis, and the ticks, place -> label.
+    """
     positive = sorted({float(g) for g in gammas if g > 0}) or [1.0]
+    # log10(0) is -inf: put 0 as far left of the smallest gamma as the two closest gammas are apart.
     steps = np.diff(np.log10(positive))
     zero = np.log10(positive[0]) - (float(steps.min()) if len(steps) else 1.0)
 
@@ -257,14 +264,14 @@ def gamma_axis(gammas: Sequence[float]):
 def gamma_frame(
     rows: pd.DataFrame, gamma: float, x_adv: Tensor, before: Tensor, after: Tensor, *, names: Sequence[str]
 ) -> Figure:
-    """One frame of a slider over gamma: robust accuracy of this network among the others, and what an attack does.
+    """Draw one frame of a slider over gamma: robust accuracy, this network highlighted, above an image under attack.
 
     Args:
-        rows: columns `gamma`, `eps`, `accuracy`, of all networks.
-        gamma: of the frame.
-        x_adv: an image under attack, (C, H, W).
-        before, after: maps of the image and of x', (k, h, w); each pair shares its scale.
-        names: of the k maps.
+        rows: columns `gamma`, `eps`, `accuracy`, for all networks.
+        gamma: gamma of the network in this frame.
+        x_adv: an image under attack, x', (C, H, W).
+        before, after: maps of the natural image and of x', (k, h, w); the two maps of a pair share a colour scale.
+        names: names of the k maps.
     """
     k = len(names)
     figure = plt.figure(figsize=(WIDTH, 5.6))

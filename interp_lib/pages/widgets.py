@@ -1,4 +1,4 @@
-"""Sliders that need no kernel: every frame is drawn beforehand and travels inside the page."""
+"""Make sliders that need no kernel: every frame is drawn beforehand and stored inside the page."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -19,23 +19,24 @@ def figure_slider(
     *,
     play: bool = True,
 ) -> ipywidgets.VBox:
-    """One figure at a time, chosen with a slider, also on a static page with no kernel.
+    """Show one figure at a time, chosen with a slider, also on a static page without a kernel.
 
     The slider is linked to the frames in the browser (``jslink``), so the widget's stored state is all that
-    a page needs. The figures are closed in pyplot: the cell shows the slider and not every frame after it.
+    a page needs. The figures are closed in pyplot, so that the cell shows the slider and not every figure below it.
 
     Args:
-        figures: the frames, best all of one size so that the page does not jump.
-        labels: one a frame, shown beside the slider as ``str(label)``; they must differ.
-        description: what the slider changes, in Unicode (ε, not ``$\\epsilon$``: widgets set no formulas).
-        value_index: the frame shown first.
-        play: with a button that runs through the frames.
+        figures: the frames, preferably all of one size, so that the page does not jump.
+        labels: one label per frame, shown beside the slider as ``str(label)``; they must differ.
+        description: the quantity that the slider changes, in Unicode (ε, not ``$\\epsilon$``: widgets render no LaTeX).
+        value_index: index of the frame shown first.
+        play: whether to add a button that runs through the frames.
 
     Returns:
         The widget; make it the last expression of a cell, or display it.
 
     Raises:
-        ValueError: no figures, not one label a figure, labels that repeat, or ``value_index`` out of range.
+        ValueError: no figures, a number of labels other than that of figures, repeated labels, or ``value_index`` out
+            of range.
     """
     labels = [str(label) for label in labels]
     if not figures:
@@ -68,7 +69,7 @@ def figure_slider(
 
 
 def figure_png(figure: Figure, pixels_per_inch: float = 150) -> bytes:
-    """The figure as a PNG with a palette of 256 colours: about half of the usual size."""
+    """Render the figure as a PNG with a palette of 256 colours, about half of the usual size."""
     full, small = BytesIO(), BytesIO()
     figure.savefig(full, format="png", dpi=pixels_per_inch)
     image = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
@@ -77,9 +78,9 @@ def figure_png(figure: Figure, pixels_per_inch: float = 150) -> bytes:
 
 
 def _frame(figure: Figure, state: str) -> ipywidgets.HTML:
-    """One frame with its size, so that the page keeps its place, and a text for who cannot see it.
+    """Make one frame with a fixed size, so that the page does not jump, and alternative text for screen readers.
 
-    An HTML widget, since an Image widget has no alternative text, and one with a tooltip breaks the page.
+    It is an HTML widget, because an Image widget has no alternative text, and an Image with a tooltip breaks the page.
     """
     plt.close(figure)
     width, height = (round(100 * inches) for inches in figure.get_size_inches())

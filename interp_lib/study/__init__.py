@@ -1,4 +1,4 @@
-"""The study of the paper: what is measured on which networks, kept as records, compared with what is printed."""
+"""The study of the paper: measurements on its networks, stored as records and compared with the printed values."""
 
 from ..faces import lazy
 

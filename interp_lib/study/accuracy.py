@@ -1,4 +1,4 @@
-"""(network, attack, metric) -> tidy rows: one dictionary a number, with n and its standard error."""
+"""Measure accuracy under attack: (network, attack, metric) -> tidy rows, each with n and a standard error."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,28 +20,28 @@ def check_subset(subset: EvaluationSubset) -> None:
     """Refuse anything but an evaluation subset.
 
     Raises:
-        TypeError: naming the function that makes one.
+        TypeError: with the name of the function that returns one.
     """
     if not isinstance(subset, EvaluationSubset):
         raise TypeError(f"subset must be what Dataset.evaluation_subset gives; got {type(subset).__name__}.")
 
 
-AT_ONCE = 20  # steps of an attack between two signs of life
+AT_ONCE = 20  # attack steps between two updates of the progress bar
 
 
 def proportion(right: Tensor) -> dict:
-    """An accuracy with what it rests on.
+    """Return an accuracy with its counts, its standard error and the outcome of each image.
 
     Args:
-        right: which images are classified right, bool (N,).
+        right: whether each image is classified right, bool (N,).
 
     Returns:
-        correct, n, accuracy, its standard error se = sqrt(p (1 - p) / n), and right, the images one by one as
-        `records.pack` writes them: networks that saw the same images can be compared on each. Of no images accuracy
-        and se are None.
+        correct, n, accuracy, its standard error se = sqrt(p (1 - p) / n), and right, the outcome of each image as
+        `records.pack` writes it, so that networks that saw the same images can be compared image by image. For N = 0,
+        accuracy and se are None.
 
     Raises:
-        TypeError: anything but a bool tensor (N,).
+        TypeError: `right` is not a bool tensor (N,).
     """
     if not isinstance(right, Tensor) or right.dtype != torch.bool or right.dim() != 1:
         came = f"{tuple(right.shape)} of {right.dtype}" if isinstance(right, Tensor) else type(right).__name__
@@ -62,9 +62,9 @@ def pgd_accuracy(
     alpha: float = 0.01,
     progress: Callable[[int], object] | None = None,
 ) -> list[dict]:
-    """Accuracy under the paper's PGD for every eps and every number of steps.
+    """Measure accuracy under the paper's PGD for every eps and every number of steps.
 
-    All numbers of steps are read off one run.
+    One run for each eps gives the accuracies after all numbers of steps.
 
     Args:
         x, y: images (N, C, H, W) in [0, 1] and true labels (N,).
@@ -74,7 +74,7 @@ def pgd_accuracy(
         progress: called with the number of steps done since the last call.
 
     Returns:
-        A row for every pair: eps, steps, and what `proportion` says.
+        One row for each pair (eps, steps): eps, steps, and the fields of `proportion`.
 
     Raises:
         TypeError, ValueError: see `checks`.
@@ -86,7 +86,7 @@ def pgd_accuracy(
 
 
 def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict[tuple[float, int], Tensor]:
-    """`pgd_accuracy` before it counts: (eps, steps), ascending, -> which images stay right."""
+    """Return what `pgd_accuracy` counts: (eps, steps), ascending -> whether each image stays right, bool (N,)."""
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
     check_each(eps, "eps", check_radius)
@@ -97,6 +97,7 @@ def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict
         x_adv, done = x, 0
         for k in sorted(set(map(int, steps))):
             while e > 0 and done < k:
+                # Sign steps have no memory: runs that continue from x_adv give the iterates of one long run.
                 some = min(k - done, AT_ONCE)
                 x_adv, done = pgd(model, x, y, eps=e, alpha=alpha, steps=some, start=x_adv), done + some
                 if progress:
@@ -106,7 +107,7 @@ def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict
 
 
 def pgd_accuracy_in_batches(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 200, **attack) -> list[dict]:
-    """`pgd_accuracy` of more images than fit a processor's cache at once; rows and other arguments as there."""
+    """Run `pgd_accuracy` in batches that fit the CPU's cache; rows and other arguments as in `pgd_accuracy`."""
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
     check_whole(batch_size, "batch_size", 1)
@@ -127,24 +128,24 @@ def random_start_accuracy(
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> list[dict]:
-    """Accuracy under PGD from uniform random points of the ball: an image counts that every one of k runs leaves right.
+    """Measure accuracy under PGD from uniform random points of the ball: all k runs must leave an image right.
 
-    The paper's evaluation starts at x itself; its training, and Madry et al. (2018), start at random. All radii share
-    their random numbers, and an image that one run has fooled is left out of the next.
+    The paper's evaluation starts at x itself; its training, and Madry et al. (2018), start at random. All radii use the
+    same random numbers, and an image that one run has fooled is not attacked again.
 
     Args:
         x, y: images (N, C, H, W) in [0, 1] and true labels (N,).
         eps: perturbation sizes in the unit of the pixels; 0 gives the clean accuracy.
-        starts: the numbers of runs k >= 1 to report; the largest is how many there are.
-        steps, alpha: of each run.
-        seed: of the random points.
+        starts: the numbers of runs k >= 1 to report; the largest of them is the number of runs.
+        steps, alpha: number of steps and step size of each run.
+        seed: seed of the random points.
         progress: called with the number of steps done since the last call.
 
     Returns:
-        A row for every eps and k: eps, steps, starts, and what `proportion` says.
+        One row for each eps and k: eps, steps, starts, and the fields of `proportion`.
 
     Raises:
-        TypeError, ValueError: see `checks`; also a k below 1.
+        TypeError, ValueError: see `checks`; also for a k below 1.
     """
     check_each(starts, "starts", check_whole, 1)
     check_images(x)
@@ -156,6 +157,7 @@ def random_start_accuracy(
     for e in sorted(set(map(float, eps))):
         generator, right = torch.Generator().manual_seed(seed), clean.clone()
         for k in range(1, max(starts) + 1):
+            # Draw for all images, so that a start does not depend on which images are already fooled.
             start, index = uniform_start(x, e, generator), right.nonzero()[:, 0]
             if e and len(index):
                 x_adv = pgd(model, x[index], y[index], eps=e, alpha=alpha, steps=steps, start=start[index])
@@ -168,5 +170,5 @@ def random_start_accuracy(
 
 
 def fgsm_accuracy(model: GlobalPoolNetwork, x, y, *, eps: Sequence[float], progress=None) -> list[dict]:
-    """Accuracy after one step of the full size, alpha = eps; rows as of `accuracy.pgd_accuracy`."""
+    """Measure accuracy under FGSM: one step of the full size, alpha = eps; rows as in `pgd_accuracy`."""
     return [row for e in eps for row in pgd_accuracy(model, x, y, eps=[e], steps=[1], alpha=e, progress=progress)]

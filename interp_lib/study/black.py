@@ -1,4 +1,4 @@
-"""What the paper's networks say of the black image, the baseline of integrated gradients: a measurement of our own."""
+"""Measure the logits of the black image, the baseline of integrated gradients; the paper does not report them."""
 
 import argparse
 from pathlib import Path
@@ -13,22 +13,23 @@ from .sweep import find_networks, grow, once
 
 @torch.no_grad()
 def black_rows(model: nn.Module, x: Tensor, y: Tensor) -> list[dict]:
-    """One row a network: max_c |f_c(0)|, which section 2 wants near 0, beside the logits f_t(x) of images.
+    """Measure max_c |f_c(0)|, which section 2 wants near 0, beside the logits f_t(x) of natural images.
 
     Args:
         model: a network in evaluation mode.
         x, y: images (N, C, H, W) and labels (N,).
 
     Returns:
-        One row: largest |f_c(0)|, the class with the largest f_c(0), median f_t(x), n.
+        One row for the network: largest |f_c(0)|, the class with the largest f_c(0), median f_t(x), n.
     """
     black, true = model(torch.zeros_like(x[:1]))[0], model(x).gather(1, y[:, None])
+    # Not torch.median, which returns the lower of the two middle values.
     median = torch.quantile(true.double(), 0.5).item()
     return [{"largest": black.abs().max().item(), "class": int(black.argmax()), "median_logit": median, "n": len(x)}]
 
 
 def measure_black(data_dir=None, networks_dir=None, folder=records.RESULTS) -> list[Path]:
-    """`black_rows` of the released Small networks, on the paper's 200 images: a record a dataset."""
+    """Run `black_rows` for the released Small networks on the paper's 200 images; write one record per dataset."""
     networks, paths = list(find_networks("released", networks_dir)), []
     for dataset in ("mnist", "cifar10"):
         found = [n for n in networks if (n.dataset, n.model) == (dataset, "small")]

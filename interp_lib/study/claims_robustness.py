@@ -1,6 +1,6 @@
-"""What section 5 and Appendix C say in words, as statements about numbers: which method is above which.
+"""Test the statements of section 5 and Appendix C about which method is more accurate than which.
 
-A statement is held to printed values, to the released networks and to ours alike; see `compare.Cell` for the three.
+A statement is tested on the printed values, on the released networks and on ours; see `compare.Cell` for these three.
 """
 
 import math
@@ -17,24 +17,24 @@ from .records import Record, unpack
 
 SOURCES = ("printed", "released", "ours")
 
-TRAINED = 0.3  # clean accuracy, three times that of a guess: a network below it has not learnt its task
+TRAINED = 0.3  # clean accuracy, three times that of guessing: a network below it has not learnt its task
 
-TABLES = ("3", "A1")  # accuracy under 200 steps; no network is in both
+TABLES = ("3", "A1")  # accuracy under 200 steps; no network appears in both
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the numbers of one source say of a statement at one level.
+    """The result of testing one statement at one level on the numbers of one source.
 
     Attributes:
-        accuracy: of the method that should be the better one.
-        rival, rival_accuracy: the most accurate of the others.
-        error: standard error of the difference between these two.
-        paired: whether that is an error of differences image by image.
-        p: of the statement, or of its contrary where a rival is the more accurate one; see `findings`.
+        accuracy: accuracy of the method that should be better.
+        rival, rival_accuracy: the most accurate of the other methods, and its accuracy.
+        error: standard error of the difference between these two accuracies.
+        paired: whether that error is computed from differences image by image.
+        p: p-value for the statement, or for its opposite where a rival is more accurate; see `findings`.
         adjusted: p after Holm's correction for the number of findings.
-        images: n.
-        missing: methods of the statement that are printed and have no value in this source.
+        images: number of images n.
+        missing: methods of the statement that are printed but have no value in this source.
         untrained: methods whose clean accuracy is not above `TRAINED`.
     """
 
@@ -58,16 +58,16 @@ class Finding:
 
     @property
     def at_most(self) -> float:
-        """The largest accuracy with which no image of `images` being right is still likely."""
+        """Upper end of the exact confidence interval of an accuracy when none of `images` images is right."""
         return intervals.proportion(0, self.images)[1]
 
     @property
     def verdict(self) -> str:
-        """What the numbers say, in one of six ways.
+        """The verdict on the statement, one of six.
 
         'yes' or 'no'; 'not settled': too few images or networks to tell; 'none left': no image is right on either
-        side; 'not measured': above all rivals that have a value, but some have none; 'not trained': a network of the
-        comparison has not learnt its task, so that its failure under attack confirms nothing.
+        side; 'not measured': better than all rivals that have a value, but some rivals have none; 'not trained': a
+        network of the comparison has not learnt its task, so that its failure under attack confirms nothing.
         """
         if self.untrained:
             return "not trained"
@@ -90,7 +90,7 @@ class Finding:
 
 
 def perturbation_sizes(dataset: str, model: str) -> list[float]:
-    """0 and every eps that a statement about a network is about, ascending, in the unit of the pixels.
+    """Return 0 and every eps that a statement about a network mentions, ascending, in the unit of the pixels.
 
     Args:
         dataset, model: as in `data.load` and `models.build`.
@@ -100,25 +100,25 @@ def perturbation_sizes(dataset: str, model: str) -> list[float]:
 
 
 def column(cell: Cell, source: str) -> str:
-    """Which of a cell's values a source has for the network that a printed row really belongs to, `Cell.owner`."""
+    """Return the name of the `Cell` field with a source's value for the row's real network, `Cell.owner`."""
     return "corrected" if source == "released" and cell.owner != cell.method else source
 
 
 def accuracy(cell: Cell, source: str) -> float | None:
-    """What a source says of the network that a printed row really belongs to; None: not measured."""
+    """Return a source's accuracy for the network that a printed row really belongs to; None if not measured."""
     return getattr(cell, column(cell, source))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An accuracy of n images, a mean over seeds where there are several.
+    """An accuracy on n images; with several seeds, the mean over seeds.
 
     Attributes:
         accuracy: in [0, 1].
-        images: n. Networks of several seeds saw the same ones.
-        seeds: how many networks.
-        spread: standard deviation between them; 0 for one.
-        outcomes: which share of the networks has each image right, (n,); empty where it is not known.
+        images: number of images n; the networks of all seeds saw the same images.
+        seeds: number of networks.
+        spread: standard deviation between the networks; 0 for one network.
+        outcomes: the share of the networks that classify each image right, (n,); empty where it is not known.
     """
 
     accuracy: float
@@ -129,7 +129,8 @@ class Measured:
 
     @classmethod
     def of_cell(cls, cell: Cell, source: str, images: int = 200) -> "Measured":
-        """What a source has for a printed value."""
+        """Return a source's measurement of a printed value."""
+        # A cell counts the images of ours over all seeds: n_ours / images is the number of seeds.
         seeds = max(1, round(cell.n_ours / images)) if source == "ours" and cell.n_ours else 1
         spread = cell.spread if source == "ours" and seeds > 1 else 0.0
         outcomes = cell.outcomes.get(column(cell, source), ())
@@ -137,7 +138,7 @@ class Measured:
 
     @classmethod
     def of_rows(cls, rows: Sequence[dict]) -> "Measured":
-        """From a record's rows of one method and attack, a row a seed."""
+        """Summarise a record's rows of one method and attack, one row per seed."""
         values, n = [row["accuracy"] for row in rows], rows[0]["n"]
         each = [unpack(row["right"], n) for row in rows if "right" in row]
         outcomes = tuple(fmean(image) for image in zip(*each, strict=True)) if len(each) == len(rows) else ()
@@ -145,7 +146,7 @@ class Measured:
 
     @property
     def image_variance(self) -> float:
-        """(p (1 - p) / n + 1 / 4 n^2) / (1 + 1/n)^2, the square of half of Wilson's interval; not 0 at p = 0."""
+        """(p (1 - p) / n + 1 / 4 n^2) / (1 + 1/n)^2, the squared half-width of Wilson's interval; not 0 at p = 0."""
         p, n = self.accuracy, self.images
         return (p * (1 - p) / n + 1 / (2 * n) ** 2) / (1 + 1 / n) ** 2
 
@@ -155,25 +156,25 @@ class Measured:
 
 
 def uncertainty(cell: Cell, source: str = "released", images: int = 200) -> float:
-    """Standard error of an accuracy of n images, or of a mean of k networks, with s between them.
+    """Return the standard error of an accuracy on n images, or of a mean over k networks.
 
-    The root of `Measured.image_variance` + s^2 / k.
+    It is the square root of `Measured.image_variance` + s^2 / k, with s the standard deviation between the networks.
     """
     value = Measured.of_cell(cell, source, images)
     return math.sqrt(value.image_variance + value.seed_variance)
 
 
 def difference_error(one: Sequence[float], other: Sequence[float]) -> float:
-    """Standard error of the difference of two accuracies on the same images, from what each image did, 0 to 1.
+    """Return the standard error of the difference of two accuracies on the same images, from outcomes in [0, 1].
 
-    sqrt(1/n^2 sum_i (d_i - mean d)^2), d_i the difference on image i
+    It is sqrt(1/n^2 sum_i (d_i - mean d)^2), with d_i the difference of the outcomes on image i.
     """
     return pstdev(map(sub, one, other)) / math.sqrt(len(one))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two accuracies: their difference, its standard error, p of no difference, and whether image by image."""
+    """The difference of two accuracies, its standard error, p of no difference, and whether images are paired."""
 
     difference: float
     error: float
@@ -182,11 +183,11 @@ class Comparison:
 
 
 def compared(one: Measured, other: Measured) -> Comparison:
-    """One method against another at one level.
+    """Compare one method with another at one level.
 
-    Of one network each: the exact test of McNemar where the records say which images were right, and Fisher's where
-    they do not. Of several seeds: Welch's test of the two means over seeds, each with k - 1 degrees of freedom, and the
-    same with the variance of the images, n - 1 degrees, added (`intervals.t_test`); p is the larger one.
+    With one network each: McNemar's exact test where the records say which images were right, and Fisher's where they
+    do not. With several seeds: Welch's test of the two means over seeds, each with k - 1 degrees of freedom, and the
+    same test with the variance of the images, n - 1 degrees, added (`intervals.t_test`); p is the larger of the two.
     """
     difference = one.accuracy - other.accuracy
     paired = bool(one.outcomes) and len(one.outcomes) == len(other.outcomes)
@@ -195,7 +196,7 @@ def compared(one: Measured, other: Measured) -> Comparison:
         image = difference_error(one.outcomes, other.outcomes) ** 2
     if max(one.seeds, other.seeds) > 1:
         seeds = [(side.seed_variance, side.seeds - 1) for side in (one, other)]
-        # A part with many degrees of freedom adds to all of them: p must not become smaller by it.
+        # The images' part brings many degrees of freedom, which alone could lower p; the maximum prevents that.
         p = max(intervals.t_test(difference, parts)[0] for parts in (seeds, [*seeds, (image, one.images - 1)]))
     elif paired:
         p = intervals.mcnemar(one.outcomes, other.outcomes)
@@ -208,24 +209,25 @@ def compared(one: Measured, other: Measured) -> Comparison:
 def findings(
     cells: Iterable[Cell], *, network: str = "MNIST Small", source: str = "released", images: int = 200
 ) -> list[Finding]:
-    """Every statement about a part of Table 3 or A1, held to the values of one source.
+    """Test every statement about one network of Table 3 or A1 on the values of one source.
 
-    A method is compared with each of its rivals; see `compared`. 'yes' needs it above all of them, so that p is the
-    largest of these and no correction is due; 'no' needs one that is above it, so that p is the smallest of those
-    times their number. Over all the findings p is then adjusted by Holm's procedure.
+    The statement's better method is compared with each of its rivals; see `compared`. 'yes' needs it to be above all
+    rivals, so that p is the largest of the p-values and needs no correction; 'no' needs only one rival above it, so
+    that p is the smallest p-value of such rivals times the number of all rivals. Holm's procedure then adjusts p over
+    all findings.
 
     Args:
-        cells: of `compare.compare`.
+        cells: from `compare.compare`.
         network: dataset and architecture as the paper writes them, a key of `STATEMENTS`.
         source: 'printed', 'released' or 'ours'.
-        images: n.
+        images: number of images n.
 
     Returns:
-        A finding for every statement and level that has a value, and a clean accuracy, of `better` and of at least one
-        of `worse`.
+        One finding for each statement and level where the source has a value and a clean accuracy for `better` and
+        for at least one of `worse`.
 
     Raises:
-        ValueError: an unknown source, or a network without statements.
+        ValueError: unknown source, or a network without statements.
 
     Source: section 5.
     """
@@ -259,6 +261,7 @@ def findings(
                     untrained=tuple(m for m in there if clean[m] <= TRAINED),
                 )
             )  # fmt: skip
+    # Findings on untrained networks test nothing: they would only make Holm's correction harsher.
     trained = [finding for finding in found if not finding.untrained]
     adjusted = iter(intervals.holm([finding.p for finding in trained]))
     return [finding if finding.untrained else replace(finding, adjusted=next(adjusted)) for finding in found]
@@ -273,15 +276,16 @@ def gamma_rows(
     method: str = "Int",
     steps: int = 200,
 ) -> list[dict]:
-    """Accuracy of the networks that we trained with one method and several gammas: the rows of Figure A1.
+    """Return the accuracy of our networks of one method against gamma: the rows of Figure A1.
 
-    gamma = 0 is normal training, and its rows are those of Normal. Schedules are not mixed: the first of
-    `compare.SCHEDULES` under which there is more than one gamma, else the first that is there. `accuracies` is the
-    measurement that they are taken from, 'pgd' or 'many'; see `compare.compare`.
+    gamma = 0 is normal training, so its rows are the rows of Normal. Schedules are not mixed: the rows come from the
+    first of `compare.SCHEDULES` with more than one gamma > 0, else from the first that has rows. `accuracies` is the
+    measurement that the accuracies are taken from, 'pgd' or 'many'; see `compare.compare`.
 
     Returns:
-        A row for every gamma and eps, in this order: gamma, eps, accuracy (mean over seeds), se (of the images),
-        spread (standard deviation between seeds; None for one), seeds, n (images), schedule. Empty without a record.
+        One row for each gamma and eps, in this order: gamma, eps, accuracy (mean over seeds), se (of the images),
+        spread (standard deviation between seeds; None for one seed), seeds, n (images), schedule. Empty without a
+        record.
 
     Source: Appendix C.
     """

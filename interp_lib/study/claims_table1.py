@@ -1,4 +1,4 @@
-"""What the paper reads off Table 1, as paired comparisons with standard errors, and as it is printed."""
+"""Test the paper's claims about Table 1, on the printed values and by paired comparisons with standard errors."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,13 +14,13 @@ SINGLE_CLASS_SETS = ("1-class", "all-class")
 
 LARGER, SMALLER = {"NDS": 1, "NSL": -1}, {"NDS": -1, "NSL": 1}
 
-NO_CONTENT = ("l1", "NDS")  # claim and score: of one difference of maps the l1 norm is never below the l2 norm
+NO_CONTENT = ("l1", "NDS")  # claim and score; it always holds: the l1 norm of a vector is never below its l2 norm
 
 Side = tuple[str, str]  # interpreter, measure
 
 
 def statements(sides: set[Side]) -> Iterator[tuple[str, Side, Side, dict[str, int]]]:
-    """The comparisons that the three claims are made of: claim, one side, the other, and the sign of each score.
+    """Yield the comparisons that make up the three claims: claim, one side, the other, and the sign of each score.
 
     1. "2-class": the pair (t, t') has the largest NDS and the smallest NSL, against 1-class and all-class.
     2. "l1": it has a larger NDS and often a smaller NSL than l2, with the same classes.
@@ -28,7 +28,7 @@ def statements(sides: set[Side]) -> Iterator[tuple[str, Side, Side, dict[str, in
        worst of all. ("Relatively high NDS and low ISA" in print: NSL is meant.)
 
     Args:
-        sides: (interpreter, measure) that have scores; a statement about another is left out.
+        sides: the pairs (interpreter, measure) that have scores; statements about other pairs are left out.
 
     Source: the text on Table 1.
     """
@@ -48,19 +48,19 @@ def statements(sides: set[Side]) -> Iterator[tuple[str, Side, Side, dict[str, in
 
 
 def _entry(claim: str, one: Side, other: Side, score: str) -> dict:
-    """The first columns of a row: what is compared with what."""
+    """Return the first columns of a row, which say what is compared with what."""
     return {"claim": claim, "interpreter": one[0], "measure": one[1], "against_interpreter": other[0],
             "against": other[1], "score": score}  # fmt: skip
 
 
 def printed_claims(dataset: str) -> list[dict]:
-    """The paper's claims about Table 1 on the values that it prints.
+    """Evaluate the paper's claims about Table 1 on the printed values.
 
     Args:
         dataset: as the paper writes it, 'MNIST', 'CIFAR-10' or 'R-ImageNet'.
 
     Returns:
-        Rows as of `claims`, without what a single value does not have: se, z, p, clear, n.
+        Rows as from `claims`, without the columns that a single value cannot have: se, z, p, clear, n.
     """
     table: dict[Side, dict[str, float]] = {}
     for row in paper.paper_tables():
@@ -77,22 +77,22 @@ def printed_claims(dataset: str) -> list[dict]:
 
 
 def claims(rows: Iterable[dict], *, squared: bool = False) -> list[dict]:
-    """The paper's claims about Table 1 on measured rows, image by image.
+    """Evaluate the paper's claims about Table 1 on measured rows, image by image.
 
-    Both sides are compared on the images that both keep, see `nds_nsl.difference`, so that a side's value here need
-    not be the one of Table 1, which is over the images that this side keeps. In claim 2 the half about NDS has no
-    content, as the paper says itself: of one difference of maps the l1 norm is never below the l2 norm.
+    Both sides are compared on the images that both keep, see `nds_nsl.difference`. A side's value here can therefore
+    differ from its value in Table 1, which is over all images that this side keeps. In claim 2 the half about NDS has
+    no content, as the paper says itself: the l1 norm of a difference of maps is never below its l2 norm.
 
     Args:
-        rows: of ISA records of one network, `isa_scores.isa_rows`.
-        squared: l2 with the square of the norm as score, in place of the norm of Appendix D.
+        rows: rows of ISA records of one network, see `isa_scores.isa_rows`.
+        squared: score l2 by the square of the norm, in place of the norm of Appendix D.
 
     Returns:
-        A row for every comparison and score: claim, interpreter, measure, against_interpreter, against, score
+        One row for each comparison and score: claim, interpreter, measure, against_interpreter, against, score
         ('NDS' or 'NSL'), value and other on the n images that both keep, their difference, se, z = difference / se
-        and p of Student's t test with n - 1 degrees of freedom, two-sided (None without an error), as_claimed (the
-        difference has the sign that the paper says), clear (it has, by two standard errors; None without an error),
-        n. A comparison without an image that both keep is left out.
+        and p of Student's t test with n - 1 degrees of freedom, two-sided (None without an error), as_claimed (whether
+        the difference has the sign that the paper claims), clear (whether it has this sign by more than two standard
+        errors; None without an error), n. A comparison without an image that both keep is left out.
     """
     table = {
         (row["interpreter"], row["measure"]): row
@@ -110,7 +110,7 @@ def claims(rows: Iterable[dict], *, squared: bool = False) -> list[dict]:
                 continue
             known = math.isfinite(se) and se > 0
             z = gap / se if known else None
-            # A bootstrap of n images spreads as s / sqrt(n) with n in the place of n - 1 in s.
+            # The bootstrap's variance divides by n; the t test needs the unbiased one, which divides by n - 1.
             variance = se**2 * apart.images / (apart.images - 1) if known else None
             p = intervals.t_test(gap, [(variance, apart.images - 1)])[0] if known else None
             found.append(
@@ -122,19 +122,20 @@ def claims(rows: Iterable[dict], *, squared: bool = False) -> list[dict]:
 
 
 def with_verdicts(found: Iterable[dict]) -> list[dict]:
-    """Rows of `claims`, of one network or of several, with what they say when all of them are read together.
+    """Add verdicts to rows of `claims`, of one network or of several, corrected for the number of comparisons.
 
     Where nothing differs, one in twenty of many comparisons is beyond two standard errors all the same. Holm's
-    correction, for the number of comparisons in `found` that have an error and a content, lets any of them be settled
-    wrongly with probability 0.05 at most.
+    correction, for the number of comparisons in `found` that have an error and a content, keeps the probability that
+    any of them is settled wrongly at 0.05 at most.
 
     Returns:
-        The rows with two columns more: adjusted, p after the correction (None where it has no part in it), and
-        verdict: 'yes' and 'no' where the comparison is settled, the paper's way or the other; 'not settled' by this
-        many images; 'one image', of which there is no error; 'no content', see `NO_CONTENT`.
+        The rows with two more columns: adjusted, p after the correction (None where a row takes no part in it), and
+        verdict: 'yes' or 'no' where the comparison is settled as the paper claims or the other way; 'not settled' if
+        the images are too few to tell; 'one image', which gives no error; 'no content', see `NO_CONTENT`.
     """
     found = list(found)
     tested = [row for row in found if row["p"] is not None and (row["claim"], row["score"]) != NO_CONTENT]
+    # Keyed by id, because rows are dictionaries, which are not hashable.
     adjusted = dict(zip(map(id, tested), intervals.holm([row["p"] for row in tested]), strict=True))
 
     def verdict(row: dict) -> str:
@@ -150,11 +151,12 @@ def with_verdicts(found: Iterable[dict]) -> list[dict]:
 
 
 def tally(judged: Iterable[dict]) -> dict[str, float]:
-    """How the comparisons that have an error and a content come out, of the rows of `with_verdicts`.
+    """Count the outcomes of the comparisons that have an error and a content, in rows of `with_verdicts`.
 
     Returns:
-        compared, how many these are; by_chance, how many would be beyond two standard errors if nothing differed;
-        beyond and beyond_other, how many are, with the paper's sign and the other; yes, no and 'not settled'.
+        compared, the number of these comparisons; by_chance, how many of them would be beyond two standard errors if
+        nothing differed; beyond and beyond_other, how many are, with the paper's sign and with the opposite sign; and
+        the counts of the verdicts yes, no and 'not settled'.
     """
     tested = [row for row in judged if row["adjusted"] is not None]
     beyond = [row["as_claimed"] for row in tested if abs(row["z"]) > 2]
@@ -165,9 +167,10 @@ def tally(judged: Iterable[dict]) -> dict[str, float]:
 
 
 def cell(group: Sequence[dict]) -> str:
-    """Comparisons as a cell of a table: '10, 8, 6 of 12' have the paper's sign, by two standard errors, settled.
+    """Format comparisons as a table cell: '10, 8, 6 of 12' have the paper's sign, by two standard errors, settled.
 
-    Only the first of these numbers where there is no error or no content, '–' for no comparison at all.
+    The cell has only the first of these numbers where no comparison has an error and a content, and '–' where there is
+    no comparison.
     """
     signs = sum(row["as_claimed"] for row in group)
     if all(row.get("adjusted") is None for row in group):

@@ -1,4 +1,4 @@
-"""The paper's 743 values beside what was measured: on the released networks, and on networks that we trained."""
+"""Compare the paper's 743 values with measurements on the released networks and on networks that we trained."""
 
 import math
 from collections.abc import Iterable
@@ -9,26 +9,27 @@ from .. import paper
 from ..paper import DATASETS, EXCHANGED_ROWS, GAMMA, SQUARED, eps_of
 from . import records
 
-SCHEDULES = ("paper", "quick", "digits")  # of networks that we trained, the ones to be preferred first
+SCHEDULES = ("paper", "quick", "digits")  # of the networks that we trained, in order of preference
 
-STARTS = 5  # random points that count as one attack, where accuracies are after several numbers of them
+STARTS = 5  # random starts of the attack whose accuracy is compared, where a record has several numbers of starts
 
 ONE_IMAGE = 1 / 200
 
-CLOSE_TAU = 0.01 + 1e-9
+CLOSE_TAU = 0.01 + 1e-9  # 1e-9: a difference of exactly 0.01 must survive float rounding
 
-CLOSE_SCORE = 0.05  # of the printed value: about the sampling error of NDS and NSL over 100 images
+CLOSE_SCORE = 0.05  # relative to the printed value: about the sampling error of NDS and NSL over 100 images
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One printed value and what we have for it; None where nothing was measured.
+    """One printed value and our measurements of it; None where nothing was measured.
 
-    `released` is measured on the released network that the printed name says, `corrected` on the one that the row
-    really belongs to, `owner`; they differ in five rows of the paper. `ours` is measured on networks that we trained
-    as the owner says: a mean over seeds, all of them by `schedule`, and `spread` their standard deviation; None for
-    one seed. `n` counts the images of the measured columns, `n_ours` those of ours over all seeds. `outcomes` says of
-    these three columns, where the records do, which share of the networks has each image right.
+    `released` is measured on the released network with the printed name, `corrected` on the network that the row
+    really belongs to, `owner`; the two differ in five rows of the paper. `ours` is measured on networks that we trained
+    by the owner's method: a mean over seeds, all with the same `schedule`. `spread` is the standard deviation over the
+    seeds; None for one seed. `n` counts the images of `released` and `corrected`, `n_ours` the images of `ours` over
+    all seeds. `outcomes` gives for each of these three columns, where the records have it, the share of the networks
+    that classify each image right.
     """
 
     table: str
@@ -51,13 +52,13 @@ class Cell:
 
     @property
     def owner(self) -> str:
-        """The method whose network the printed row belongs to: the printed one, but for `EXCHANGED_ROWS`."""
+        """The method whose network the printed row belongs to: the printed method, except in `EXCHANGED_ROWS`."""
         exchanged = self.table in ("A1", "A2") and self.dataset == "CIFAR-10"
         return EXCHANGED_ROWS.get(self.method, self.method) if exchanged else self.method
 
     @property
     def architecture(self) -> str:
-        """The network's: the printed model, and where Table 1 prints an interpreter and no network, what it was."""
+        """The network's architecture: the printed model, or the network of Table 1, which prints no model."""
         return self.model or ("WResnet" if self.dataset == "R-ImageNet" else "Small")
 
     @property
@@ -65,12 +66,12 @@ class Cell:
         return float(self.value)
 
     def difference(self, source: str = "released") -> float | None:
-        """Measured minus printed."""
+        """Return measured minus printed; None where nothing was measured."""
         measured = getattr(self, source)
         return None if measured is None else measured - self.printed
 
     def cause(self) -> str:
-        """Why the released network's value is not the printed one, in a few words; '' where it is."""
+        """Say in a few words why the released network's value differs from the printed one; '' where it agrees."""
         if self.verdict() in ("", "exact"):
             return ""
         if self.owner != self.method:
@@ -88,15 +89,16 @@ class Cell:
         return "rounding at max-pool ties" if self.model == "Pool" and self.metric.startswith("ATA") else "unexplained"
 
     def verdict(self, source: str = "released") -> str:
-        """'exact' to the printed decimals, 'one image' of 200, 'close', 'other', or '' where nothing was measured.
+        """Classify the agreement: 'exact' to the printed decimals, 'one image' of 200, 'close' or 'other'.
 
-        Close is a rank correlation within 0.01, or an NDS or NSL within 5 %.
+        'close' is a rank correlation within 0.01, or an NDS or NSL within 5 %. The result is '' where nothing was
+        measured.
         """
         measured = getattr(self, source)
         if measured is None:
             return ""
         decimals = len(self.value.partition(".")[2])
-        # Half a unit of the last decimal, because an accuracy of 200 images has no more than three decimals.
+        # Half a unit of the last printed decimal: an accuracy of 200 images never has more than three decimals.
         if abs(measured - self.printed) <= 0.5 * 10**-decimals + 1e-9:
             return "exact"
         if self.metric.startswith("ATA") and abs(measured - self.printed) <= ONE_IMAGE + 1e-9:
@@ -106,7 +108,7 @@ class Cell:
 
 
 def _pgd_settings(row: dict) -> tuple[float, int] | None:
-    """(eps, steps) of a printed robust accuracy: Tables 3, 4, A1, A2, A3."""
+    """Return (eps, steps) of a printed robust accuracy: Tables 3, 4, A1, A2, A3."""
     if row["table"] == "3":
         return eps_of(row["level"]), 200
     if row["metric"].startswith("ATA@eps="):
@@ -117,7 +119,7 @@ def _pgd_settings(row: dict) -> tuple[float, int] | None:
 
 
 def _wanted(row: dict) -> tuple | None:
-    """The run that a printed value rests on: what `_run` says of its row."""
+    """Return the key of the run that a printed value rests on, in the form of `_run`."""
     if row["table"] == "1":
         squared = (row["method"], row["level"]) in SQUARED and row["dataset"] != "R-ImageNet"
         return "isa", row["method"], row["level"], squared
@@ -128,7 +130,8 @@ def _wanted(row: dict) -> tuple | None:
 
 
 def _run(measurement: str, row: dict) -> tuple:
-    """What tells a measured row from the others of its network."""
+    """Return the key that tells a measured row from the other rows of its network."""
+    # eps is rounded, so that a record and the print match in spite of float error.
     if measurement == "isa":
         return "isa", row["interpreter"], row["measure"], row["squared_score"]
     if measurement == "aai":
@@ -137,29 +140,29 @@ def _run(measurement: str, row: dict) -> tuple:
 
 
 def _value(printed: dict, row: dict) -> float | None:
-    """The measured number that stands beside a printed one; None where no image was left."""
+    """Return the measured number to compare with a printed one; None where no image was left."""
     if printed["table"] == "1":
         return row[printed["metric"].lower()]
     return row["tau"] if printed["metric"].startswith("tau") else row["correct"] / row["n"]
 
 
 def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Cell]:
-    """Every printed value with the measured ones, in the order of print.
+    """Return every printed value with its measurements, in the order of print.
 
-    A value measured on several networks of one method (seeds) is their mean, weighted by the images that each was
-    measured on, and n_ours counts the images of all of them. Networks
-    that we trained count by one schedule for each dataset and architecture, the first of `SCHEDULES` that is there,
-    and with the paper's gamma only.
+    A value measured on several networks of one method (seeds) is the mean over the networks, weighted by the number of
+    images that each was measured on, and n_ours counts the images of all of them. Networks that we trained enter with
+    one schedule for each dataset and architecture, the first of `SCHEDULES` that has rows, and with the paper's gamma
+    only.
 
     Args:
-        found: records; those that measure no table are passed over.
-        accuracies: the measurement that robust accuracies are taken from: 'pgd' as in print, 'many' of more images, or
-            'starts' from random points, five of them.
+        found: records; records that measure no table are skipped.
+        accuracies: the measurement that robust accuracies are taken from: 'pgd' as in print, 'many' with more images,
+            or 'starts' with five random starts.
 
     Raises:
-        ValueError: two records of the same measurement on different copies of the data; say which one to use by
-            keeping only that one in the folder.
-        records.RecordError: a record with numbers that cannot be, see `records.fault`.
+        ValueError: two records of the same measurement on different copies of the data; choose one by keeping only
+            that record in the folder.
+        records.RecordError: a record with impossible numbers, see `records.fault`.
     """
     measured: dict[tuple, list[dict]] = {}
     titles: dict[tuple, str] = {}
@@ -187,7 +190,7 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
     for row in paper.paper_tables():
         cell, run = {**row, "outcomes": {}}, _wanted(row)
         printed = Cell(**row)
-        # Table 1 names an interpreter where others have a method.
+        # The method column of Table 1 names an interpreter; its network is always Normal.
         method, owner = ("Normal", "Normal") if row["table"] == "1" else (printed.method, printed.owner)
         wanted = [("released", method), ("ours", owner), ("corrected", owner)]
         for column, method in wanted if run else ():
@@ -199,6 +202,7 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
                     values = [_value(row, r) for r in rows]
                     cell |= {"schedule": chosen.get(unit), "spread": stdev(values) if len(values) > 1 else None}
                 n = sum(r["n"] for r in rows)
+                # fsum rounds once, so that the mean does not depend on the order of the records.
                 cell[column] = math.fsum(_value(row, r) * r["n"] for r in rows) / n
                 cell.setdefault("n_ours" if column == "ours" else "n", n)
                 cell.setdefault("copy", titles[unit])
@@ -210,11 +214,11 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
 
 
 def row_distances(printed: Iterable[Cell], measured: Iterable[Cell]) -> dict[str, dict[str, float]]:
-    """How far each printed row is from each network: mean absolute difference over the levels they share.
+    """Measure how far each printed row is from each network: mean absolute difference over the levels they share.
 
     Args:
-        printed: the cells of one table and dataset; their `value` is used.
-        measured: the cells of one table and dataset; their `released` is used.
+        printed: the cells of one table and dataset, of which `value` is used.
+        measured: the cells of one table and dataset, of which `released` is used.
 
     Returns:
         printed method -> network's method -> mean |printed - measured|.
@@ -237,7 +241,7 @@ def row_distances(printed: Iterable[Cell], measured: Iterable[Cell]) -> dict[str
 
 
 def assign_rows(distances: dict[str, dict[str, float]]) -> dict[str, str]:
-    """The one-to-one assignment of printed rows to networks with the smallest total distance."""
+    """Return the one-to-one assignment of printed rows to networks with the smallest total distance."""
     from scipy.optimize import linear_sum_assignment
 
     names = list(distances)
@@ -247,14 +251,14 @@ def assign_rows(distances: dict[str, dict[str, float]]) -> dict[str, str]:
 
 
 def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
-    """A row for each table and dataset that has a measured value: how many were, and what came of them.
+    """Count verdicts and summarise differences, in one row for each table, dataset and architecture with values.
 
-    A part of a table of which every value rests on a single image is left out: one image measures no mean.
+    A part of a table is left out if each of its values rests on a single image: one image measures no mean.
 
     Args:
         source: 'corrected' (the released networks under their right names), 'released' (under the printed names)
-            or 'ours', which has two columns more: the mean distance to the released networks' values, under the right
-            names, and the mean standard deviation between seeds; None without either.
+            or 'ours', which has two more columns: the mean distance to the released networks' values, under the right
+            names, and the mean standard deviation between seeds; each is None where it cannot be computed.
     """
     groups: dict[tuple, list[Cell]] = {}
     for cell in cells:

@@ -1,7 +1,7 @@
-"""Figures 1 and 2 as numbers: what attacks do to the maps of one image, computed, stored as a record, and read back.
+"""Compute Figures 1 and 2 as numbers, what attacks do to the maps of one image, and store them as records.
 
-An `Explained` is one version of an image with the network's prediction and its maps. A figure is a few of them by
-name: 'x' is the image itself, and every other version is compared with it.
+An `Explained` is one version of an image with the network's prediction and its maps. A figure is a dictionary of
+versions by name: 'x' is the image itself, and every other version is compared with it. `stored_maps` reads the records.
 """
 
 import sys
@@ -31,10 +31,11 @@ IG_STEPS = 100
 
 
 # The GradCAM++ of the paper's figures and tables is the released code's, see `interpreters.gradcam_pp_release`.
+# The lambda looks `_integrated` up when it is called, because the function is defined below.
 FIGURE1 = {"CAM": cam, "GradCAM++": gradcam_pp_release, "IG": lambda *inputs: _integrated(*inputs)}
 
 
-# Dataset and architecture, eps of the PGD example, and the perturbation sizes of Figure 2.
+# (dataset, architecture) -> eps of the PGD example, and the perturbation sizes of Figure 2.
 UNITS = {
     ("mnist", "small"): (0.2, (0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3)),
     ("cifar10", "small"): (0.02, (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06)),
@@ -43,7 +44,8 @@ UNITS = {
 
 
 def _integrated(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
-    """Integrated gradients for the eye, (1, k, H, W): colours summed, and as many points at once as memory holds."""
+    """Compute integrated gradients for display, (1, k, H, W): the sum over colours."""
+    # Bound a batch of path points to about a million input values, to limit memory.
     at_once = max(1, 1_000_000 // x[0].numel())
     return sum_colours(integrated_gradients(model, x, classes, steps=IG_STEPS, internal_batch_size=at_once))
 
@@ -51,15 +53,15 @@ def _integrated(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
 def explain_versions(
     model: nn.Module, versions: Mapping[str, Tensor], classes: Tensor, interpreters: Mapping[str, Callable]
 ) -> dict[str, Explained]:
-    """Predictions, maps and rank correlations of several versions of one image.
+    """Compute predictions, maps and rank correlations of several versions of one image.
 
     Args:
         versions: name -> (1, C, H, W); the first is the natural image.
-        classes: int64 (1, k), of the maps.
+        classes: the classes of the maps, int64 (1, k).
         interpreters: name -> L(model, x, classes).
 
     Returns:
-        The versions in their order.
+        name -> `Explained`, in the order of `versions`.
     """
     made: dict[str, Explained] = {}
     natural = None
@@ -78,18 +80,18 @@ def explain_versions(
 def figure1(
     model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: float, steps: int = 10
 ) -> dict[str, Explained]:
-    """An image and its targeted PGD example, with CAM, GradCAM++ and IG of the true class and of the target.
+    """Compute CAM, GradCAM++ and IG of the true class and of the target, on an image and its targeted PGD example.
 
     Args:
         x: one image, (1, C, H, W) in [0, 1].
         y, target: its class t and the target t', int64 (1,).
-        eps: radius; the step is a fifth of it.
+        eps: radius; the step size is a fifth of it.
         steps: number of steps.
 
     Returns:
-        'x' and 'PGD'.
+        The versions 'x' and 'PGD'.
 
-    Source: Figure 1. IG is of the network as it is, 100 steps from the black image, colours summed.
+    Source: Figure 1. IG is computed on the network as it is, 100 steps from the black image, colours summed.
     """
     x_adv = pgd(model, x, target, eps=eps, alpha=eps / 5, steps=steps, targeted=True)
     return explain_versions(model, {"x": x, "PGD": x_adv}, torch.stack([y, target], 1), FIGURE1)
@@ -100,11 +102,11 @@ class Sneaking:
     """ISAs of one image over perturbation sizes, see `sneaking`.
 
     Attributes:
-        eps: the sizes, rising.
-        versions: one dictionary a size: 'x', 'PGD', '1-class', '2-class' and 'all-class', with CAMs of t and t'.
-        rows: one an attack and size: p, attack, eps, success, and the discrepancies '1-class', '2-class',
-            'all-class' of the image that it found.
-        bound: half the margin on x, below which Proposition 1 lets no l1 2-class discrepancy of a success fall.
+        eps: perturbation sizes, ascending.
+        versions: one dictionary per size: 'x', 'PGD', '1-class', '2-class' and 'all-class', with CAMs of t and t'.
+        rows: one row per attack and size: p, attack, eps, success, and the discrepancies '1-class', '2-class',
+            'all-class' of the attacked image.
+        bound: half the margin on x, by Proposition 1 a lower bound on a success's l1 2-class discrepancy.
     """
 
     eps: list[float]
@@ -114,15 +116,15 @@ class Sneaking:
 
 
 def sneaking(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: Sequence[float], p: int = 1) -> Sneaking:
-    """PGD and the ISAs of the 1-, 2- and all-class discrepancy on one image, for every perturbation size.
+    """Run PGD and the ISAs of the 1-, 2- and all-class discrepancy on one image, for every perturbation size.
 
-    All attacks are targeted and take ten steps; the ISAs have the released code's settings for a batch of one, see
-    `attacks.released_settings`, and all sizes are one batch.
+    All attacks are targeted and take ten steps; the ISAs use the released code's settings for a batch of one, see
+    `attacks.released_settings`. All sizes run in one batch.
 
     Args:
         x: one image, (1, C, H, W) in [0, 1].
         y, target: its class t and the target t', int64 (1,).
-        eps: perturbation sizes, rising.
+        eps: perturbation sizes, ascending.
         p: 1, or 2 for the squared norm.
 
     Source: Figure 2.
@@ -134,6 +136,7 @@ def sneaking(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: Seq
     with torch.no_grad():
         every = class_set("all-class", y, target, model.num_classes)
         clean = cam(model, x, every)
+    # The released code's CAM is a plain sum: scale by the number of its pixels.
     settings = released_settings(sizes[:, None], p=p, batch=1, scale=clean[0, 0].numel())
     for name in CLASS_SETS:
         of = class_set(name, y, target, model.num_classes)
@@ -159,9 +162,9 @@ def sneaking(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: Seq
 
 
 def lowest_so_far(rows: Sequence[Mapping]) -> list[dict]:
-    """The rows of successful ISAs in rising eps, each with the least discrepancy found up to its size, `lowest`.
+    """Return the rows of successful ISAs by ascending eps, with `lowest`, the least discrepancy up to each size.
 
-    An attack stays available in a larger ball; a search that ends higher there has only searched worse.
+    An attack in a small ball also lies in every larger ball; a search that ends higher there has only searched worse.
     """
     made, lowest = [], {}
     for row in sorted(rows, key=lambda row: row["eps"]):
@@ -173,7 +176,7 @@ def lowest_so_far(rows: Sequence[Mapping]) -> list[dict]:
 
 
 def falls(rows: Sequence[Mapping], p: int = 1) -> dict[str, float]:
-    """How far the least discrepancy falls from the first size with a success to the last: its share, by class set."""
+    """Return the relative fall of the least discrepancy from the first successful size to the last, by class set."""
     made = {}
     for name in CLASS_SETS:
         line = [row["lowest"] for row in lowest_so_far(rows) if (row["p"], row["attack"]) == (p, name)]
@@ -183,9 +186,9 @@ def falls(rows: Sequence[Mapping], p: int = 1) -> dict[str, float]:
 
 
 def moved_maps(model: nn.Module, x: Tensor, y: Tensor, *, eps: Sequence[float]) -> list[dict[str, Explained]]:
-    """The top-k AAI of Table 2 on one image, for every perturbation size: 'x' and 'AAI', with the CAM of class y.
+    """Run the top-k AAI of Table 2 on one image, for every perturbation size, without a random start.
 
-    Arguments as `sneaking`. There is no random start.
+    Arguments as in `sneaking`. Returns one dictionary per size: the versions 'x' and 'AAI', with the CAM of class y.
     """
     sizes = torch.tensor(eps, dtype=x.dtype, device=x.device)
     images = aai(model, x.repeat(len(eps), 1, 1, 1), y.repeat(len(eps)), eps=sizes, **AAI)
@@ -195,10 +198,10 @@ def moved_maps(model: nn.Module, x: Tensor, y: Tensor, *, eps: Sequence[float]) 
 def first_fooled(
     model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: float, limit: int | None = None
 ) -> int:
-    """The first image that is classified right and that ten steps of targeted PGD turn into its target.
+    """Return the index of the first image classified right that ten steps of targeted PGD move to its target class.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such image.
     """
     for i in range(len(x) if limit is None else min(limit, len(x))):
         one = slice(i, i + 1)
@@ -211,10 +214,11 @@ def first_fooled(
 
 
 def _chosen(dataset: data.Dataset, model: nn.Module, eps: float) -> tuple[dict, Tensor, Tensor, Tensor]:
-    """The image of the figures, by rule: the settings that say it, x, y and target, each of one image.
+    """Choose the image of the figures by rule; return the settings that describe it, then its x, y and target.
 
-    The first that is classified right and fooled: of R-ImageNet's primates, in the order of the files, with the
-    target fish, as in the paper's figure; of the evaluation subset, with its targets, elsewhere.
+    The rule is the first image that is classified right and fooled. On R-ImageNet it is the first such primate, in the
+    order of the files, with the target fish, as in the paper's figure; elsewhere it is the first such image of the
+    evaluation subset, with that subset's target.
     """
     if dataset.name == "restricted_imagenet":
         primate, fish = (dataset.classes.index(name) for name in ("primate", "fish"))
@@ -234,14 +238,14 @@ def _chosen(dataset: data.Dataset, model: nn.Module, eps: float) -> tuple[dict, 
 def figure_record(
     figure: str, dataset: data.Dataset, model_name: str, model: nn.Module, *, folder: str | Path = records.RESULTS
 ) -> Path:
-    """Computes a figure on one dataset and writes its record.
+    """Compute a figure on one dataset and write its record.
 
     Args:
-        figure: 'figure1', or 'figure2'.
-        dataset: with the released network `model` of the architecture `model_name`.
+        figure: 'figure1' or 'figure2'.
+        dataset, model_name, model: the released network `model`, its dataset and its architecture.
 
     Returns:
-        The record's path; see `read_versions` and `read_curves`.
+        The record's path; see `stored_maps.read_versions` and `stored_maps.read_curves`.
     """
     eps, sizes = UNITS[dataset.name, model_name]
     began = time.perf_counter()
@@ -273,7 +277,7 @@ def measure_figure(
     networks_dir: str | Path | None = None,
     folder: str | Path = records.RESULTS,
 ) -> list[Path]:
-    """`figure_record` on the released Normal networks; a dataset that is not there is left out, which is said.
+    """Run `figure_record` on the released Normal networks; skip a missing dataset, with a message on stderr.
 
     Raises:
         FileNotFoundError: no released networks, or no dataset.

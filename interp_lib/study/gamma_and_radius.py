@@ -1,8 +1,8 @@
-"""The release's networks with other gammas, radii of training and runs, beside those of the tables.
+"""Compare the release's networks with other gammas, training radii and runs with the networks of the tables.
 
-The paper compares its methods at one radius of training, with one network each. The release holds more: Adv and Int
-trained in balls of several radii, Int with several gammas, and second runs at the paper's settings. Here the rows of
-both kinds of record, `released` and `sweeps`, become one table.
+The paper compares its methods at one training radius, with one network each. The release has more networks: Adv and Int
+trained in balls of several radii, Int with several gammas, and second runs at the paper's settings. This module joins
+the rows of both kinds of record, `released` and `sweeps`, into one table.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from .records import Record
 
 
 def rows_of_small(found: Iterable[Record], measurement: str, dataset: str) -> list[dict]:
-    """All measured rows of the release's Small networks trained by Normal, Adv and Int on one dataset.
+    """Return all measured rows of the release's Small networks trained by Normal, Adv and Int on one dataset.
 
     Args:
         found: records.
@@ -21,8 +21,8 @@ def rows_of_small(found: Iterable[Record], measurement: str, dataset: str) -> li
         dataset: 'mnist' or 'cifar10'.
 
     Returns:
-        The records' rows, each with gamma, radius and run. Those of the tables have the paper's: gamma 0.01 for Int
-        and 0 for Normal, the radius of training, run 1. Adv has gamma None; Normal has radius 0.
+        The records' rows, each with gamma, radius and run. Rows of the tables' networks have the paper's values: gamma
+        0.01 for Int and 0 for Normal, the paper's training radius, run 1. Adv has gamma None; Normal has radius 0.
     """
     rows = []
     for record in found:
@@ -36,16 +36,17 @@ def rows_of_small(found: Iterable[Record], measurement: str, dataset: str) -> li
                 continue
             usual = {"gamma": {"Normal": 0.0, "Adv": None, "Int": GAMMA}[row["method"]], "run": 1,
                      "radius": 0.0 if row["method"] == "Normal" else TRAINING_EPS[dataset]}  # fmt: skip
+            # A record of `sweeps` states gamma, radius and run itself, which then override the paper's.
             rows.append({**usual, **row})
     return rows
 
 
 def choose(rows: Iterable[dict], **wanted: float | str | None) -> list[dict]:
-    """The rows with these values, numbers up to rounding; in the order of gamma, radius, run and eps.
+    """Return the rows with the wanted values, sorted by gamma, radius, run and eps.
 
     Args:
-        rows: of `rows_of_small`.
-        wanted: column = value, or column = a list of values.
+        rows: rows from `rows_of_small`.
+        wanted: column = value, or column = a list of values; floats are compared up to rounding.
     """
 
     def agrees(value, other) -> bool:
@@ -57,11 +58,12 @@ def choose(rows: Iterable[dict], **wanted: float | str | None) -> list[dict]:
             for key, values in wanted.items()
         )
 
+    # Adv has gamma None, which cannot be compared with a number.
     return sorted(filter(right, rows), key=lambda r: (r["gamma"] or 0, r["radius"], r["run"], r["eps"]))
 
 
 def gamma_rows(found: Sequence[Record], measurement: str = "pgd", *, dataset: str = "mnist") -> list[dict]:
-    """The rows of Figure A1 on the networks that were released for it: Int with each gamma at the paper's radius.
+    """Return the rows of Figure A1 on the networks released for it: Int with each gamma at the paper's radius.
 
     Args:
         found: records.
@@ -78,12 +80,12 @@ def gamma_rows(found: Sequence[Record], measurement: str = "pgd", *, dataset: st
 
 
 def front_points(found: Sequence[Record], measurement: str = "many", *, dataset: str = "cifar10") -> list[dict]:
-    """A row for each network of Adv and Int: clean accuracy beside the accuracy at the paper's radius of training.
+    """Return one row per network of Adv and Int: clean accuracy, and accuracy at the paper's training radius.
 
     Returns:
         Rows with method, radius, gamma (0 for Adv), run, n, clean, robust, their standard errors `clean se` and
-        `robust se`, and `right`, what the network makes of each attacked image, see `records.pack`; in the order of
-        method, radius, gamma and run.
+        `robust se`, and `right`, whether the network classifies each attacked image right, see `records.pack`; sorted
+        by method, radius, gamma and run.
     """
     names = ("method", "radius", "gamma", "run")
     rows = [{**row, "gamma": row["gamma"] or 0.0} for row in rows_of_small(found, measurement, dataset)]
@@ -103,6 +105,6 @@ def front_points(found: Sequence[Record], measurement: str = "many", *, dataset:
 
 
 def radius_rows(found: Sequence[Record], measurement: str, radii: Sequence[float], **wanted) -> list[dict]:
-    """Rows of Adv and of Int with the paper's gamma, trained on MNIST in balls of these radii; see `choose`."""
+    """Return rows of Adv and of Int with the paper's gamma, trained on MNIST in balls of `radii`; see `choose`."""
     rows = rows_of_small(found, measurement, "mnist")
     return choose(rows, method=["Adv", "Int"], gamma=[None, GAMMA], radius=list(radii), **wanted)

@@ -1,4 +1,4 @@
-"""How large IG-Norm's penalty is on trained networks: the evidence for its weight, 1/N and not 1."""
+"""Measure how large IG-Norm's penalty is on trained networks: the evidence that its weight is 1/N and not 1."""
 
 import argparse
 import math
@@ -22,16 +22,17 @@ PAIRS = (("mnist", "small"), ("mnist", "pool"), ("cifar10", "small"))
 
 
 def loss_terms(model: GlobalPoolNetwork, x: Tensor, y: Tensor, x_adv: Tensor, batch_size: int) -> dict[str, float]:
-    """The terms of IG-Norm's loss, means over the images, and their sum with either weight.
+    """Return the terms of IG-Norm's loss, as means over the images, and their sum with either weight.
 
         1/n sum_i [ l(x_i) + w ||IG(x_i, x'_i)||_1 ],        w = 1 and w = 1/N
 
-    l is the cross-entropy, IG its integrated gradients, each image's own; see `path_integral`. A classifier
-    that gives each of C classes the same probability has l = log C and no penalty.
+    l is the cross-entropy, and IG are its integrated gradients, for each image separately; see `path_integral`. A
+    classifier that gives each of C classes the same probability has l = log C and no penalty.
 
     Args:
         model: a network in evaluation mode.
-        x, y, x_adv, batch_size: images (N, C, H, W), labels (N,), the points x', and N of training.
+        x, y, x_adv: images (n, C, H, W), labels (n,), and the points x', shape of x.
+        batch_size: N, the batch size of training.
     """
     integral, logits_adv = path_integral(model, x, x_adv, y)
     penalty = integral.abs().flatten(1).sum(1).mean().item()
@@ -43,9 +44,9 @@ def loss_terms(model: GlobalPoolNetwork, x: Tensor, y: Tensor, x_adv: Tensor, ba
 
 
 def ig_penalty_rows(model: GlobalPoolNetwork, x: Tensor, y: Tensor, schedule: Schedule) -> list[dict]:
-    """`loss_terms` where x' climbs the penalty, as the method's does, and where it climbs the cross-entropy.
+    """Compute `loss_terms` for x' that maximises the penalty, as in the method, and that maximises the cross-entropy.
 
-    Both from one random start, with the radius and the steps of training, `schedule`.
+    Both ascents begin at the same random start, with the radius, the step size and the steps of training, `schedule`.
     """
     start = uniform_start(x, schedule.eps, torch.Generator().manual_seed(0))
     attack = {"eps": schedule.eps, "alpha": schedule.attack_alpha, "steps": schedule.attack_steps, "start": start}
@@ -58,7 +59,7 @@ def ig_penalty_rows(model: GlobalPoolNetwork, x: Tensor, y: Tensor, schedule: Sc
 
 
 def measure_ig_penalty(data_dir=None, networks_dir=None, folder=records.RESULTS, *, source="released") -> list[Path]:
-    """`ig_penalty_rows` of the networks trained by IG-Norm, on the paper's 200 images: a record a dataset and model."""
+    """Run `ig_penalty_rows` for IG-Norm's networks on the paper's 200 images; one record per dataset and model."""
     networks, paths = list(find_networks(source, networks_dir)), []
     for dataset, model in PAIRS:
         found = [n for n in networks if (n.dataset, n.model) == (dataset, model) and n.labels["method"] in METHODS]

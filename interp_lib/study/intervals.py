@@ -1,16 +1,16 @@
-"""How certain a count, a difference or several verdicts are: intervals and tests of accuracies.
+"""Intervals and tests for accuracies: how certain a count, a difference or several verdicts are.
 
-SciPy's where it has them; it is loaded when a function is called.
+SciPy computes them where it can; it is imported only when a function is called.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 
-LEVEL = 0.05  # of a test; an interval holds the true value with probability 1 - LEVEL
+LEVEL = 0.05  # significance level of a test; an interval contains the true value with probability 1 - LEVEL
 
 
 def proportion(correct: int, n: int, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a proportion (Clopper and Pearson): of 0 in 200 it is [0, 0.018].
+    """Return the exact confidence interval of a proportion (Clopper and Pearson): for 0 of 200 it is [0, 0.018].
 
     Args:
         correct: successes, 0 to n.
@@ -18,7 +18,7 @@ def proportion(correct: int, n: int, level: float = LEVEL) -> tuple[float, float
         level: how often such intervals may miss the true value.
 
     Returns:
-        Its two ends, in [0, 1].
+        The two ends of the interval, in [0, 1].
     """
     from scipy.stats import binomtest
 
@@ -27,25 +27,25 @@ def proportion(correct: int, n: int, level: float = LEVEL) -> tuple[float, float
 
 
 def discordant(one: Sequence[float], other: Sequence[float]) -> tuple[int, int]:
-    """On how many images only the first of two networks is right, and on how many only the second.
+    """Count the images on which only the first of two networks is right, and those on which only the second is.
 
     Args:
-        one, other: what each network did on the same images, 1 or True where it was right.
+        one, other: the outcomes of the two networks on the same images, 1 or True where a network is right.
     """
     pairs = list(zip(one, other, strict=True))
     return sum(a > b for a, b in pairs), sum(b > a for a, b in pairs)
 
 
 def mcnemar(one: Sequence[float], other: Sequence[float]) -> float:
-    """p of the exact McNemar test that two networks get the same images equally often right, two-sided.
+    """Return p of the exact two-sided McNemar test that two networks are equally accurate on the same images.
 
-    Under the hypothesis an image on which only one of the two is right is as often the one's as the other's.
+    Under the null hypothesis, an image that only one network classifies right is equally likely to be either's.
 
     Args:
         one, other: see `discordant`.
 
     Returns:
-        p; 1 where no image tells the two apart.
+        p; 1 where the networks are right on the same images.
     """
     from scipy.stats import binomtest
 
@@ -54,10 +54,10 @@ def mcnemar(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def fisher(correct: int, n: int, other_correct: int, other_n: int) -> float:
-    """p of Fisher's exact test that two proportions are one, two-sided, the trials being different ones.
+    """Return p of Fisher's exact two-sided test that two proportions are equal, for independent trials.
 
-    Of two networks that saw the same images, and mostly have the same right, this p is too large: a verdict that it
-    gives would stand.
+    For two networks that saw the same images, and mostly classify the same ones right, this p is too large: a verdict
+    that it supports stands.
     """
     from scipy.stats import fisher_exact
 
@@ -65,20 +65,21 @@ def fisher(correct: int, n: int, other_correct: int, other_n: int) -> float:
 
 
 def t_test(difference: float, parts: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """p of Student's t test that a difference is 0, two-sided, where its variance is a sum of estimated ones.
+    """Return p of Student's two-sided t test that a difference is 0, with a variance that sums several estimates.
 
-    With v_k a part of the variance and m_k its degrees of freedom, the sum has those of Welch and Satterthwaite,
+    With v_k a part of the variance and m_k its degrees of freedom, the sum has m degrees of freedom (Welch and
+    Satterthwaite),
 
         m = (sum_k v_k)^2 / sum_k v_k^2 / m_k
 
-    Two parts s^2/n and s'^2/n' with n - 1 and n' - 1 degrees are Welch's test.
+    Two parts s^2/n and s'^2/n' with n - 1 and n' - 1 degrees of freedom make Welch's test.
 
     Args:
-        difference: of two means.
-        parts: (v_k, m_k), m_k > 0.
+        difference: difference of two means.
+        parts: pairs (v_k, m_k), m_k > 0.
 
     Returns:
-        p, and m. A variance of 0 gives p = 0, and m infinite; p = 1 where the difference is 0 too.
+        p and m. A variance of 0 gives p = 0 and infinite m; p = 1 where the difference is 0 too.
     """
     from scipy.stats import t
 
@@ -91,9 +92,10 @@ def t_test(difference: float, parts: Iterable[tuple[float, float]]) -> tuple[flo
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p of several tests, adjusted so that all verdicts together are wrong with probability `level` at most.
+    """Adjust the p-values of several tests, so that the probability of any wrong verdict is `LEVEL` at most.
 
-    The smallest of m is multiplied by m, the next by m - 1 and so on, and none becomes smaller than one before it.
+    The smallest of m values is multiplied by m, the next by m - 1 and so on, and none becomes smaller than the one
+    before it.
 
     Source: Holm (1979), A simple sequentially rejective multiple test procedure.
     """

@@ -1,4 +1,4 @@
-"""NDS and NSL of sneaking attacks as rows, as Table 1 has them."""
+"""Measure NDS and NSL of interpretability sneaking attacks, as rows in the form of Table 1."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ from ..values import check_choice, check_each, check_number, check_whole
 from .accuracy import check_subset
 from .nds_nsl import from_record, image_scores, isa_scores, to_record
 
-# The paper's names. Its GradCAM++ and its IG are the released code's, see `interpreters`.
+# By the paper's names. Its GradCAM++ and its IG are the released code's, see `interpreters`.
 INTERPRETERS = {
     "CAM": cam, "GradCAM++": gradcam_pp_release, "IG": integrated_gradients_release, "Repr": representation,
 }  # fmt: skip
@@ -37,7 +37,7 @@ MAPS = ("CAM", "GradCAM++", "Repr")
 PENALTIES = (1.1, 1.2, 1.4, 1.6)
 
 
-BATCH = 100  # images in the released code's batch, which its step depends on
+BATCH = 100  # batch size of the released code; its step depends on it, because the gradient is that of a batch mean
 
 
 IG_SCALE = 1.0
@@ -56,29 +56,29 @@ def isa_rows(
     held: Sequence[dict] = (),
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[list[dict]]:
-    """NDS and NSL of targeted ISAs for every interpreter, norm and set of classes, as in Table 1.
+    """Measure NDS and NSL of targeted ISAs for every interpreter, norm and set of classes, as in Table 1.
 
-    eps* of every image is the smallest at which the plain attack succeeds; then come ISAs of penalty * eps*, each
-    with the largest weight on the discrepancy at which it succeeds. A point counts when the target beats the true
-    class on x' and does not on x. Settings as of the released code, see `attacks.released_settings`; the step is
-    that of 100 images in a batch, however many there are.
+    eps* of an image is the smallest eps at which the plain attack succeeds. ISAs of size penalty * eps* follow, each
+    with the largest weight on the discrepancy at which it still succeeds. A point counts when the target beats the true
+    class on x' and does not beat it on x. The settings are the released code's, see `attacks.released_settings`; the
+    step is always the step for a batch of 100 images, whatever the number of images.
 
     Args:
         subset: images, labels and targets, on the model's device.
         interpreters: names in `INTERPRETERS`.
-        norms, class_sets: p and C of eq. (3). Repr has no classes and stands with '2-class', as in the paper.
-        penalties: multiples of eps*; the paper's list is not known, its last is 1.6.
-        images: how many of the subset to measure, the first ones; all where not given.
-        at_once: how many of them at a time, all measures of these before the next; all where not given.
+        norms, class_sets: p and C of eq. (3). Repr has no classes and is listed under '2-class', as in the paper.
+        penalties: multiples of eps*; the paper's list is not known, except that its last value is 1.6.
+        images: measure the first `images` of the subset; None for all.
+        at_once: number of images in a part; all measures of a part come before the next part. None for one part.
         held: rows of an earlier run with the same settings; their images are not measured again.
-        progress: called with the number of images of a measure that are done, held ones included.
+        progress: called with the number of images finished for a measure, counting those already in `held`.
 
     Yields:
-        All rows so far, whenever one more measure of some images is done; nothing where `held` has them all. A row
-        for every measure: interpreter, measure ('l1:2-class'), squared_score, n images kept of those measured, the
-        fields of `nds_nsl.IsaScores`, None where too few are kept; at_cap, the share of searches that ended at the
-        largest weight they can reach (an image whose target leads already has none); and each, see
-        `nds_nsl.to_record`. In l2 there are two, one with the squared norm as score.
+        All rows so far, whenever one more measure of a part is done; nothing if `held` already has all images. One row
+        for each measure: interpreter, measure ('l1:2-class'), squared_score, n (images kept), measured (images
+        measured), the fields of `nds_nsl.IsaScores`, None where too few images are kept; at_cap, the share of searches
+        that ended at the largest weight they can reach (an image whose target already leads has no search); and each,
+        see `nds_nsl.to_record`. For l2 there are two rows, the second with the squared norm as score.
 
     Raises:
         TypeError, ValueError: see `checks`.
@@ -105,6 +105,7 @@ def isa_rows(
             begin = max(start, rows[key]["measured"] if key in rows else 0)
             if begin < stop:
                 part = slice(begin, stop)
+                # All measures of a part share eps*; search again only when `held` left another number of images.
                 if eps_search is None or len(eps_search.eps) != stop - begin:
                     eps_search = _smallest_eps(model, x[part], y[part], target[part])
                 found, at_cap = _isa_of_images(
@@ -119,13 +120,14 @@ def isa_rows(
 
 
 def plain_attack(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> Callable[[Tensor], Tensor]:
-    """The attack of Table 1 that leaves the maps alone, eps (N,) -> x': ten steps, which shrink with the gradient."""
+    """Return the plain attack of Table 1, eps (N,) -> x': it ignores the maps; its steps shrink with the gradient."""
+    # Ten steps of 0.2 eps as in `released_settings`, so that ISA and the plain attack differ in the discrepancy only.
     direction = clipped(1000 / BATCH)
     return lambda eps: margin_attack(model, x, y, target, eps=eps, alpha=0.2 * eps, steps=10, direction=direction)
 
 
 def _smallest_eps(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> MinimalAttack:
-    """eps* of the plain attack."""
+    """Search eps*, the smallest eps at which the plain attack succeeds."""
     with evaluating(model), torch.no_grad():
         return minimal_eps(plain_attack(model, x, y, target), lambda x_adv: margin(model(x_adv), target) < 0, x)
 
@@ -134,10 +136,14 @@ def _isa_of_images(
     model: nn.Module, x: Tensor, y: Tensor, target: Tensor, plain: MinimalAttack, *, name: str, p: int, classes: str,
     penalties: Sequence[float],
 ) -> tuple[list[Tensor], float]:  # fmt: skip
-    """`nds_nsl.image_scores` of one measure, for p = 2 also of the squared score; and the share of gamma at its cap."""
+    """Score the images by one measure, for p = 2 also with the squared score.
+
+    Returns:
+        `nds_nsl.image_scores`, one (N, 3) per score; and the share of searches whose gamma ends at its cap.
+    """
     interpreter = INTERPRETERS[name]
     with evaluating(model), torch.no_grad():
-        able = ~_leads(model, x, y, target)  # where the target leads on x itself no point counts: nothing to search
+        able = ~_leads(model, x, y, target)  # if the target leads on x itself, no point counts: nothing to search
         each = [torch.zeros(len(x), 3, dtype=torch.float64) for _ in range(p)]
         if not able.any():
             return each, 0.0
@@ -151,6 +157,7 @@ def _isa_of_images(
         sizes = torch.stack([(x_adv - x).abs().flatten(1).amax(1) for x_adv in attacks], 1)
         counts = torch.stack([_leads(model, x_adv, y, target, ties=True) for x_adv in attacks], 1)
         maps = [interpreter(model, x_adv, of) for x_adv in attacks]
+        # The first weight doubles once in each round but the first; 0.999 allows for float32.
         largest = settings["gamma_first"] * 2 ** (settings["rounds"] - 1)
         at_cap = float((found.gamma > 0.999 * largest).double().mean(0).sum()) / len(able)
     for squared in range(p):
@@ -160,9 +167,10 @@ def _isa_of_images(
 
 
 def released_scale(name: str, maps: Tensor, p: int) -> float:
-    """What a map is multiplied by in the released code's D: u for CAM and GradCAM++, plain sums there, 1 for IG.
+    """Return the factor that brings a map to the scale of the released code's D.
 
-    Repr is summed over its K channels there: K with l1, sqrt(K) with the square of l2.
+    The factor is u for CAM and GradCAM++, which are plain sums in that code, and 1 for IG. That code sums Repr over its
+    K channels: the factor is K with l1, and sqrt(K) with the square of l2.
     """
     if name == "IG":
         return IG_SCALE
@@ -170,7 +178,7 @@ def released_scale(name: str, maps: Tensor, p: int) -> float:
 
 
 def _isa_row(key: tuple, before: dict | None, each: Tensor, at_cap: float) -> dict:
-    """A row with the images of `each` after those of the row before."""
+    """Build a row from the images of the row before, if there is one, followed by the images of `each`."""
     earlier, share = (before["each"], before["at_cap"]) if before else ([], 0.0)
     together = earlier + to_record(each)
     scores = isa_scores(from_record(together))._asdict()
@@ -181,7 +189,7 @@ def _isa_row(key: tuple, before: dict | None, each: Tensor, at_cap: float) -> di
 
 
 def _leads(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, ties: bool = False) -> Tensor:
-    """Whether the target beats the true class, or with `ties` is not behind it: bool (N,)."""
+    """Return whether the target's logit exceeds the true class's, or with `ties` at least equals it: bool (N,)."""
     logits = model(x)
     lead = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
     return lead >= 0 if ties else lead > 0

@@ -1,7 +1,7 @@
-"""One table of the paper, measured: which networks it needs, with which attack, and the record that comes out.
+"""Measure a table of the paper: which networks and which attack it needs, and the record that results.
 
-A record grows network by network and is written after each, that of ISAs after each measure, so that an interrupted
-run loses no more than that and a second run of the same settings does only what is missing.
+A record grows network by network and is written after each network, an ISA record after each measure. An interrupted
+run therefore loses no more than that, and a second run with the same settings measures only what is missing.
 """
 
 import sys
@@ -30,17 +30,17 @@ CIFAR_EPS = (0, 2 / 255, 4 / 255, 6 / 255, 8 / 255)
 STEPS = (1, 10, 100, 200)
 
 
-STARTS = (1, compare.STARTS)  # numbers of random starts
+STARTS = (1, compare.STARTS)  # numbers of random starts to report
 
 
-SEEN_STEPS, TRAINING_EPS = 10, {"mnist": 0.3, "cifar10": 8 / 255, "digits": 0.15}  # of the attack on training images
+SEEN_STEPS, TRAINING_EPS = 10, {"mnist": 0.3, "cifar10": 8 / 255, "digits": 0.15}  # attack on training images
 
 
-# From one random point in finer steps, beyond the training radius as well: what Table 3's attack may have missed.
+# Finer steps from one random start, also beyond the training radius: finds what Table 3's attack may have missed.
 FINE = {"steps": 40, "alpha": 1 / 255, "eps": (8 / 255, 10 / 255, 12 / 255)}
 
 
-MANY = 2000  # images, where the paper's 200 leave a statement open
+MANY = 2000  # images, for statements that the paper's 200 images leave open
 
 
 PGD_EPS = {
@@ -71,7 +71,7 @@ TABLES = {
 }  # fmt: skip
 
 
-# What a table is measured with, other than PGD: the record's family and its arguments.
+# Tables that are not measured with PGD: table -> the record's family and the interpreter.
 INTERPRETATION = {
     "table2": ("aai", "CAM"),
     "aai-printed": ("aai-printed", "CAM"),
@@ -86,10 +86,10 @@ INTERPRETATION = {
 ISA_IMAGES = 100
 
 
-AGAIN = 123  # seed of another hundred images of Table 1: the one in the released script `isa_cam`
+AGAIN = 123  # seed of another hundred images for Table 1: the seed in the released script `isa_cam`
 
 
-# Table 1 has no IG of R-ImageNet, and there an image takes half an hour: few are measured, the first ones.
+# Table 1 has no IG on R-ImageNet, and an image takes half an hour there: measure only the first few images.
 ISA_FEW = {("restricted_imagenet", "wresnet"): 2}
 
 
@@ -104,14 +104,14 @@ def accuracy_record(
     n: int = 200,
     device: str = "cpu",
 ) -> Path:
-    """Measures the accuracy of all networks of one dataset and architecture under an attack, and writes the record.
+    """Measure the accuracy of all networks of one dataset and architecture under an attack, and write the record.
 
     'pgd' takes steps of 0.01 for every eps and number of steps of the tables; 'fgsm' takes one step of eps; 'starts' is
-    'pgd' with 200 steps from random points instead of x itself; 'fine' is 40 finer steps from one random point; 'many'
-    is 200 steps from x at the eps that the statements of `orderings` are about. Images are those of
-    `Dataset.evaluation_subset`, 200 for the tables; more of them begin with the same 200. 'seen' is ten steps at the
-    training radius on the first n training images, 'clean' no attack. Rows that the record already holds are kept;
-    those of a network whose weights have changed are measured anew.
+    'pgd' with 200 steps from random points instead of x itself; 'fine' takes 40 finer steps from one random point;
+    'many' takes 200 steps from x at the eps in the statements of `claims_robustness`. The images are
+    `Dataset.evaluation_subset(n)`, with n = 200 for the tables; a larger subset begins with the same 200 images. 'seen'
+    takes ten steps at the training radius on the first n training images; 'clean' is no attack. Rows already in the
+    record are kept; a network whose weights have changed is measured again.
 
     Returns:
         The record's path.
@@ -123,7 +123,7 @@ def accuracy_record(
         eps = (0, TRAINING_EPS[dataset.name])
     elif attack == "fine":
         eps = FINE["eps"]
-    # The attack as the record says it, its rows, and how many steps it takes at one eps.
+    # Per attack: its settings in the record, the function that measures rows, and the number of steps at one eps.
     last = max(STEPS)
     said, rows_of, steps = {
         "pgd": ({"random_start": False, "alpha": 0.01, "steps": list(STEPS)},
@@ -168,7 +168,7 @@ def aai_record(
     n: int = 200,
     device: str = "cpu",
 ) -> Path:
-    """Measures rank correlations under AAI, `rank_correlation.aai_rows`; arguments as `accuracy_record`."""
+    """Measure rank correlations under AAI, see `rank_correlation.aai_rows`; arguments as in `accuracy_record`."""
     eps = [e for e in PGD_EPS[dataset.name, model] if e]
     settings = {
         "measurement": "aai", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
@@ -191,9 +191,9 @@ def printed_aai_record(
     n: int = 200,
     device: str = "cpu",
 ) -> Path:
-    """Measures rank correlations of CAM under AAI as eq. (7) prints it, in both of its forms; see `aai_record`.
+    """Measure rank correlations of CAM under AAI as eq. (7) is printed, in both of its forms; see `aai_record`.
 
-    A row says in `form` which it is: 'top-k' or 'l1'.
+    The column `form` of a row names the form: 'top-k' or 'l1'.
     """
     eps = [e for e in PGD_EPS[dataset.name, model] if e]
     settings = {
@@ -226,13 +226,13 @@ def isa_record(
     seed: int = 99,
     device: str = "cpu",
 ) -> Path:
-    """Measures NDS and NSL of ISAs, see `isa_scores.isa_rows`; arguments as `accuracy_record`.
+    """Measure NDS and NSL of ISAs, see `isa_scores.isa_rows`; other arguments as in `accuracy_record`.
 
     Args:
         interpreters: `MAPS`, or IG, which has a record of its own.
-        images: how many of the n images of the subset; `measured` in a row says how many they were. More of them
-            later go on with the same record.
-        seed: of the subset. Other images than the tables' make another measurement, 'isa-again'.
+        images: how many of the subset's n images to measure; the column `measured` of a row gives this number. A later
+            run with more images continues the same record.
+        seed: seed of the subset. Images other than the tables' make another measurement, 'isa-again'.
     """
     ig = "IG" in interpreters
     settings = {
@@ -247,6 +247,7 @@ def isa_record(
     }  # fmt: skip
     subset = dataset.evaluation_subset(n, seed=seed).to(device)
     images = min(n, ISA_FEW.get((dataset.name, model), n)) if images is None else images
+    # Small parts where an image is slow, because the record is written after each measure of a part.
     run = {"interpreters": interpreters, "images": images, "at_once": 1 if images < n else 10 if ig else None}
     rows = lambda network, held, progress: isa_rows(network, subset, held=held, progress=progress, **run)
     total = images * sum(2 * (1 if name == "Repr" else len(CLASS_SETS)) for name in interpreters)
@@ -263,7 +264,7 @@ def softplus_record(
     n: int = ISA_IMAGES,
     device: str = "cpu",
 ) -> Path:
-    """Measures how many images of Table 1 a network has right with softplus in the place of ReLU, as in rows IG."""
+    """Count the images of Table 1 classified right with ReLU, and with softplus in its place as in the rows IG."""
     settings = {
         "measurement": "softplus", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
         "subset": {"n": n, "seed": 99}, "model": model, "networks": source,
@@ -293,27 +294,28 @@ def measure(
     folder: str | Path = records.RESULTS,
     device: str | None = None,
 ) -> list[Path]:
-    """Measures one of the paper's tables, `table1` to `table4` or `A1` to `A5`, or what it leaves out.
+    """Measure one of the paper's tables, `table1` to `table4` or `A1` to `A5`, or an experiment beyond them.
 
-    Tables 3 and 4, and Tables A1 to A3, rest on the same runs; the second costs nothing after the first. `fgsm` is one
-    step of the full size on the networks of Table 3; `starts` is the attack of Table 3 from random points on these and
-    on those of Tables A1 to A3; `fine` is one random point and finer steps on WResnet; `aai-printed` is Table 2 by eq.
+    Tables 3 and 4 use the same runs, and so do Tables A1 to A3: after the first, the others cost nothing. `fgsm` is one
+    step of the full size on MNIST Small; `starts` is the attack of Table 3 from random points on MNIST Small and on the
+    networks of Tables A1 to A3; `fine` is finer steps from one random point on WResnet; `aai-printed` is Table 2 by eq.
     (7) with its hinge; `many` is Table 3's attack on 2,000 images for the Small networks; `seen` is ten steps at the
-    training radius on training images; `clean` is no attack at all; `isa-again` is Table 1 on another hundred images,
-    `softplus` what its rows IG classify; `digits` is the experiment of Table 3 on digits. Table 1 is measured on the
-    Small networks, whose numbers it prints, and on R-ImageNet where its images are there.
+    training radius on training images; `clean` is no attack; `isa-again` is Table 1 on another hundred images;
+    `softplus` counts what the network of Table 1's rows IG classifies right; `digits` is the experiment of Table 3 on
+    digits. Table 1 is measured on the Small networks, whose numbers it prints, and on R-ImageNet where its images are
+    available.
 
     Args:
-        table: a key of `TABLES`, in capitals or not.
+        table: a key of `TABLES`, in upper or lower case.
         source, networks_dir: see `find_networks`.
-        dataset, model: only the part of the table on this dataset, or of this architecture.
+        dataset, model: restrict the table to this dataset or this architecture.
 
     Returns:
         The paths of the records that the table needs.
 
     Raises:
-        ValueError: an unknown table, or one without such a part.
-        FileNotFoundError: none of the networks that the table needs is there.
+        ValueError: unknown table, or a table without the part asked for.
+        FileNotFoundError: none of the networks that the table needs exists.
         data.DataError: the dataset is missing or wrong.
     """
     by_lower = {name.lower(): name for name in TABLES}
@@ -331,13 +333,13 @@ def measure(
         kind, interpreter = INTERPRETATION.get(
             name, (name if name in ("fgsm", "starts", "fine", "many", "seen", "clean") else "pgd", None)
         )
-        if kind in ("isa", "isa-again", "softplus"):  # Table 1 has no other
+        if kind in ("isa", "isa-again", "softplus"):  # Table 1 uses Normal only
             found = [network for network in found if network.labels["method"] == "Normal"]
         if found:
             try:
                 loaded = data.load(dataset, data_dir)
             except data.DataError as error:
-                if dataset != "restricted_imagenet" or not paths:  # the one that cannot be downloaded
+                if dataset != "restricted_imagenet" or not paths:  # only R-ImageNet cannot be downloaded
                     raise
                 print(f"left out: {error}", file=sys.stderr)
                 continue

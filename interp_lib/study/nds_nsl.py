@@ -1,7 +1,7 @@
-"""NDS and NSL of many images, as Table 1 averages them: with standard errors, and compared image by image.
+"""Average NDS and NSL over images as Table 1 does, with standard errors, and compare measures image by image.
 
-Three numbers an image are all that both scores need: how many points count, the sum of their D_norm, and the slope.
-Records keep them, so that any two measures of the same images can be compared in pairs.
+Both scores need only three numbers per image: how many points count, the sum of their D_norm, and the slope. Records
+store these numbers, so that any two measures of the same images can be compared in pairs.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class IsaScores(NamedTuple):
     """NDS and NSL of many images, see `isa_scores`.
 
     nds, nds_se: mean over points, and its standard error with images as the sampling unit.
-    nsl, nsl_se: sum of slopes over the number of points, as the released code divides.
-    nsl_per_image, nsl_per_image_se: mean of slopes over images, as Appendix D says.
-    images, points: how many were kept.
+    nsl, nsl_se: sum of slopes divided by the number of points, as in the released code, and its standard error.
+    nsl_per_image, nsl_per_image_se: mean of slopes over images, as in Appendix D, and its standard error.
+    images, points: numbers of images and of points kept.
     """
 
     nds: float
@@ -53,15 +53,15 @@ class Difference(NamedTuple):
 
 
 def image_scores(scores: Tensor, eps: Tensor, counts: Tensor) -> Tensor:
-    """What each image contributes to NDS and NSL: number of points, sum of D_norm, slope.
+    """Compute what each image contributes to NDS and NSL: number of points, sum of D_norm, slope.
 
-    Of each image the points that count are put in the order of eps and replaced by their running minimum: an attack
-    stays available in a larger ball. Images whose score never falls are dropped, and with them those of fewer than
-    two points, or of a score that is not finite. Appendix D says none of this; it is what the released code does.
+    The scores of the points that count, in the order of eps, are replaced by their running minimum, because an attack
+    in a small ball also lies in every larger ball. Images whose score never falls are dropped; so are images with
+    fewer than two points, or with a score that is not finite. Appendix D says none of this; the released code does it.
 
     Args:
-        scores: D_norm, (N, E); the first column is the plain attack at eps*, then rising eps.
-        eps: perturbation sizes, (N, E), rising along each row. The released code takes the largest change of a pixel
+        scores: D_norm, (N, E); the first column is the plain attack at eps*, the others follow by ascending eps.
+        eps: perturbation sizes, (N, E), ascending along each row. The released code takes the largest change of a pixel
             that the attack made, not the radius that it was allowed.
         counts: bool (N, E): f_t'(x') >= f_t(x') and not f_t'(x) > f_t(x).
 
@@ -69,7 +69,7 @@ def image_scores(scores: Tensor, eps: Tensor, counts: Tensor) -> Tensor:
         float64 (N, 3); zeros for an image that is dropped.
 
     Raises:
-        ValueError: for other shapes.
+        ValueError: the shapes differ, or are not (N, E).
 
     Source: Appendix D and the released code of Table 1.
     """
@@ -79,7 +79,9 @@ def image_scores(scores: Tensor, eps: Tensor, counts: Tensor) -> Tensor:
             f"{tuple(scores.shape)}, {tuple(eps.shape)} and {tuple(counts.shape)}."
         )
     scores, eps = scores.detach().double(), eps.detach().double()
+    # A point that does not count is infinite, so that the running minimum passes over it.
     lowest = torch.where(counts, scores, torch.inf).cummin(1).values
+    # Columns of the first and the last point that counts; arbitrary for images without one, which are dropped below.
     order = torch.arange(counts.shape[1], device=counts.device).expand_as(counts)
     first = torch.where(counts, order, counts.shape[1] - 1).amin(1, keepdim=True)
     last = torch.where(counts, order, 0).amax(1, keepdim=True)
@@ -93,38 +95,40 @@ def image_scores(scores: Tensor, eps: Tensor, counts: Tensor) -> Tensor:
 
 
 def ratios(sums: Tensor) -> Tensor:
-    """NDS and NSL from sums over images of (points, total, slope): (..., 3) -> (..., 2)."""
+    """Compute NDS and NSL from sums over images of (points, total, slope): (..., 3) -> (..., 2)."""
     return sums[..., 1:] / sums[..., :1]
 
 
 def resampled(each: Tensor, draws: int = DRAWS) -> Tensor:
-    """Sums over images, each of which was drawn with replacement: (N, ...) -> (draws, ...).
+    """Sum over images drawn with replacement, for each draw of the bootstrap: (N, ...) -> (draws, ...).
 
-    The same images for all numbers in `each`, and, as the seed is fixed, for every table of N images.
+    All numbers in `each` use the same drawn images; the seed is fixed, so every table of N images uses them too.
     """
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(each), (draws, len(each)), generator=generator)
+    # How often each draw has each image: sums are then one matrix product, without a (draws, N, ...) tensor.
     times = torch.zeros(draws, len(each), dtype=each.dtype).scatter_add_(1, drawn, torch.ones_like(drawn).to(each))
     return (times @ each.flatten(1)).unflatten(1, each.shape[1:])
 
 
 def spread(values: Tensor) -> Tensor:
-    """Standard deviation over draws, without those draws that hit no image that is kept: (draws, ...) -> (...)."""
+    """Return the standard deviation over draws, skipping draws without any kept image: (draws, ...) -> (...)."""
     return values[values.flatten(1).isfinite().all(1)].std(0)
 
 
 def isa_scores(each: Tensor) -> IsaScores:
-    """NDS and NSL of Table 1, with the standard errors of a bootstrap over images.
+    """Compute NDS and NSL of Table 1, with standard errors from a bootstrap over images.
 
     NDS is the mean over all points of all kept images. The released code divides the sum of slopes by the number of
-    points, where Appendix D averages over images: both are returned. All three are ratios of two sums over images,
-    and images are what was sampled, so that whole images are drawn with replacement and both sums taken of the same.
+    points, where Appendix D averages over images: both are returned. All three are ratios of two sums over images. The
+    sampling unit is the image, so the bootstrap draws whole images with replacement and takes both sums over the same
+    draw.
 
     Args:
-        each: of `image_scores`, (N, 3) on the CPU; zeros for images that are not kept.
+        each: from `image_scores`, (N, 3) on the CPU; zeros for images that are not kept.
 
     Returns:
-        An `IsaScores`; its numbers are NaN where no image is kept, its errors where only one is.
+        An `IsaScores`; its scores are NaN where no image is kept, and its errors are NaN where only one image is kept.
 
     Source: Appendix D and Table 1.
     """
@@ -138,25 +142,25 @@ def isa_scores(each: Tensor) -> IsaScores:
 
 
 def common(one: Tensor, other: Tensor) -> Tensor:
-    """Two measures on the images that both keep: (N, 3) and (M, 3) -> (min(N, M), 2, 3), zeros for other images."""
+    """Stack two measures on the images that both keep: (N, 3), (M, 3) -> (min(N, M), 2, 3), zeros for other images."""
     n = min(len(one), len(other))
     both = torch.stack([one[:n], other[:n]], 1)
     return torch.where((both[..., :1] > 0).all(1, keepdim=True), both, 0)
 
 
 def difference(one: Tensor, other: Tensor) -> Difference:
-    """NDS and NSL of one measure minus those of another on the images that both keep, with paired standard errors.
+    """Subtract another measure's NDS and NSL on the images that both keep, with paired standard errors.
 
-    An image whose score never falls is dropped, and two measures drop different images. Scores over the images of
-    each would differ because the images do, so that an image counts only where both measures keep it. In each draw
-    of the bootstrap both see the same images, and what an image adds to both cancels, as in the paired test. Images
-    are drawn from all that both were measured on, because which of them both keep is chance as well.
+    An image whose score never falls is dropped, and two measures drop different images. Scores over each measure's own
+    images would differ because the images differ, so an image counts only where both measures keep it. In each draw of
+    the bootstrap both measures see the same images, and what an image adds to both cancels, as in a paired test.
+    Images are drawn from all images that both were measured on, because which of them both keep is also random.
 
     Args:
-        one, other: of `image_scores`, (N, 3) and (M, 3), the same images in the same order as far as both go.
+        one, other: from `image_scores`, (N, 3) and (M, 3); the first min(N, M) images are the same, in the same order.
 
     Returns:
-        A `Difference`; its numbers are NaN where there is no image that both keep, its errors where there is one.
+        A `Difference`; its scores are NaN where both keep no common image, its errors where they keep fewer than two.
     """
     both = common(one, other)
     images = int((both[:, 0, 0] > 0).sum())
@@ -168,10 +172,11 @@ def difference(one: Tensor, other: Tensor) -> Difference:
 
 
 def to_record(each: Tensor) -> list[list[float] | None]:
-    """(N, 3) as it stands in a record: six significant digits, None for an image that is not kept."""
+    """Convert (N, 3) to a record's list: six significant digits, None for an image that is not kept."""
     return [[int(row[0]), *(float(f"{value:.6g}") for value in row[1:])] if row[0] else None for row in each.tolist()]
 
 
 def from_record(each: Each) -> Tensor:
-    """A record's list as float64 (N, 3)."""
+    """Convert a record's list to float64 (N, 3)."""
+    # reshape keeps the shape (0, 3) for an empty list.
     return torch.tensor([row or (0, 0, 0) for row in each], dtype=torch.float64).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Attacks against interpretability, as Tables 2, A4 and A5 measure them: Kendall's tau of maps before and after."""
+"""Measure attacks against interpretability as in Tables 2, A4 and A5: Kendall's tau of maps before and after."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +17,12 @@ from .isa_scores import INTERPRETERS
 AAI = {"top_k": 8, "alpha": 0.01, "steps": 200, "hinge": 0.0}
 
 
-# Eq. (7) as printed, with its hinge; the paper leaves lambda open. The released code, `AAI`, has none.
+# Eq. (7) as printed, with its hinge; the paper does not give lambda. The released code, `AAI`, has no hinge.
 PRINTED_AAI = {"top-k": {**AAI, "hinge": 1.0}, "l1": {**AAI, "hinge": 1.0, "top_k": None}}
 
 
 def mean_and_error(values: Tensor) -> tuple[float | None, float | None]:
-    """Mean and standard error; None for the mean of none, and for the error of fewer than two. NaN is left out."""
+    """Return mean and standard error, ignoring NaN; None for the mean of no value and the error of fewer than two."""
     values = values[~values.isnan()]
     n = len(values)
     return (float(values.mean()) if n else None, float(values.std()) / math.sqrt(n) if n > 1 else None)
@@ -37,23 +37,23 @@ def aai_rows(
     attack: Mapping[str, float | None] = AAI,
     progress: Callable[[int], object] | None = None,
 ) -> list[dict]:
-    """Kendall's tau-b of the true class's map before and after an AAI, for every eps.
+    """Measure Kendall's tau-b of the true class's map before and after an AAI, for every eps.
 
     By default the attack is the released code's: the eight largest pixels, 200 steps of 0.01, no hinge. Every attack
-    begins at the subset's random start. An image whose predicted class has changed is dropped afterwards; being right
-    is not required. The maps are not up-sampled.
+    begins at the subset's random start. An image whose predicted class has changed is dropped afterwards; the
+    prediction need not be right. The maps are not up-sampled.
 
     Args:
         subset: images and labels, on the model's device.
         eps: perturbation sizes > 0, in the unit of the pixels.
         interpreter: 'CAM' or 'GradCAM++' (the released code's).
-        attack: arguments of `attacks.aai`; those of eq. (7) as printed are `PRINTED_AAI`.
+        attack: arguments of `attacks.aai`; `PRINTED_AAI` has the arguments for eq. (7) as printed.
         progress: called with the number of steps done since the last call.
 
     Returns:
-        A row for every eps: tau over the n images that are left, with its standard error se, and tau_all over all
-        n_all images. None where no image is left; the released code has 0 there. A map that is the same at every
-        pixel has no order, and its image counts in neither.
+        One row for each eps: tau over the n images that are left, with its standard error se, and tau_all over all
+        n_all images, with its standard error se_all. tau is None where no image is left; the released code has 0 there.
+        A constant map has no order, so its image counts neither in n nor in n_all.
 
     Raises:
         TypeError, ValueError: see `checks`.
@@ -74,6 +74,7 @@ def aai_rows(
             start = (x + subset.random_start(size).to(x)).clamp(0, 1)
             x_adv = aai(model, x, y, eps=size, start=start, interpreter=attacked, **attack)
             taus = kendall_tau(clean, attacked(model, x_adv, y[:, None]))
+            # kendall_tau returns its values on the CPU, so the mask must be there too.
             left, defined = (predictions(model, x_adv) == predicted).cpu(), ~taus.isnan()
             (tau, se), (tau_all, se_all) = mean_and_error(taus[left]), mean_and_error(taus)
             rows.append({"interpreter": interpreter, "eps": size, "tau": tau, "n": int((left & defined).sum()),

@@ -1,12 +1,12 @@
-"""Result records: what was measured, with every setting and where it comes from; and their comparison with the paper.
+"""Write, read and check result records: what was measured, with every setting, and where the numbers come from.
 
 A record is one JSON file:
 
     {"schema": 1, "name": ..., "settings": {...}, "provenance": {...}, "rows": [{...}, ...]}
 
-`settings` is everything that decides the numbers; the record's name ends in eight digits of its hash, so the same
-settings always give the same file and other settings never overwrite it. `rows` are tidy: one dictionary a number.
-A row is a line of the file, so that two records can be told apart with `diff`.
+`settings` is everything that decides the numbers; the record's name ends in eight digits of their hash, so the same
+settings always give the same file and other settings never overwrite it. `rows` are tidy: one dictionary per number.
+Each row is one line of the file, so that `diff` shows how two records differ.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ SCHEMA = 1
 RESULTS = Path("results")
 
 
-LARGEST_RECORD = 2**24  # bytes; of the committed ones the longest has 270,000
+LARGEST_RECORD = 2**24  # bytes; the longest committed record has 270,000
 
 
-# What a row may hold under a name. Counts are whole; a rank correlation rounds to a little more than 1.
+# The smallest count, or the range, that a row may have under a name. Rounding can lift a tau slightly above 1.
 _COUNTS = {"n": 0, "n_all": 0, "correct": 0, "measured": 0, "steps": 0, "starts": 1, "seed": 0, "run": 1, "epochs": 0,
            "draw": 0}  # fmt: skip
 
@@ -36,17 +36,17 @@ _RANGES = {"eps": (0, 1), "radius": (0, 1), "accuracy": (0, 1), "at_cap": (0, 1)
            "se": (0, math.inf), "tau": (-1 - 1e-9, 1 + 1e-9), "tau_all": (-1 - 1e-9, 1 + 1e-9),
            "nds": (-math.inf, math.inf), "nsl": (-math.inf, math.inf)}  # fmt: skip
 
-_MEANS = ("tau", "tau_all", "se", "nds", "nsl")  # None where no image was left
+_MEANS = ("tau", "tau_all", "se", "nds", "nsl")  # may be None, where no image was left
 
 _WORDS = frozenset(("method", "schedule", "measure", "form", "activation"))
 
 
-# The names that tell a row from the others of its record; everything else is measured.
+# The names that tell a row from the other rows of its record; all other names are measured values.
 _LABELS = (*sorted(_WORDS), "seed", "gamma", "radius", "run", "epochs", "eps", "steps", "starts", "draw", "interpreter",
            "squared_score", "climbs", "library", "map")  # fmt: skip
 
 
-# The names that a row needs, by measurement, and those that its settings need.
+# By measurement, the names that each row must have; and below, the names that the settings must have.
 _ACCURACY = ("method", "eps", "steps", "correct", "n")
 
 _NEEDED = {
@@ -61,12 +61,12 @@ _SETTINGS = ("dataset", "model", "networks", "title")
 
 
 class RecordError(FileError):
-    """A file that is not a whole record of this schema."""
+    """A file is not a complete record of this schema."""
 
 
 @dataclass
 class Record:
-    """A measurement: `family` names the file, `settings` decide the numbers, `rows` are the numbers."""
+    """A measurement: `family` begins the file's name, `settings` decide the numbers, `rows` are the numbers."""
 
     family: str
     settings: dict
@@ -75,7 +75,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        """The family and eight digits of the sha256 of the settings."""
+        """The family and the first eight digits of the sha256 of the settings."""
         return f"{self.family}-{hashlib.sha256(_dump(self.settings).encode()).hexdigest()[:8]}"
 
 
@@ -84,7 +84,7 @@ def _dump(value) -> str:
 
 
 def fault(record: Record) -> str:
-    """What is impossible in a record, in words, or '': a count beyond its n, a value out of range, a row twice."""
+    """Describe the first error in a record: a count beyond its n, a value out of range, a row twice ...; '' if none."""
     if not all(isinstance(part, dict) for part in (record.settings, record.provenance)):
         return "its settings or its provenance are no dictionary"
     if not isinstance(record.rows, list) or not all(isinstance(row, dict) for row in record.rows):
@@ -99,8 +99,10 @@ def fault(record: Record) -> str:
         return wrong
     seen = set()
     for number, row in enumerate(record.rows, 1):
+        # A row without a method has no label that sets it apart: compare it as a whole.
         label = {name: row[name] for name in _LABELS if name in row} if "method" in row else row
         wrong = _fault(row, _NEEDED.get(measurement, ()))
+        # repr makes lists hashable, and keeps True from being equal to 1.
         key = tuple((name, value if type(value) in (int, float, str) else repr(value)) for name, value in label.items())
         if wrong or key in seen:
             which = ", ".join(f"{name} {value}" for name, value in label.items() if name in _LABELS)
@@ -110,7 +112,7 @@ def fault(record: Record) -> str:
 
 
 def _fault(row: dict, needed: Iterable[str]) -> str:
-    """What is impossible in one row."""
+    """Describe the first error in one row; '' if there is none."""
     for name in needed:
         if name not in row:
             return f"it lacks {name!r}"
@@ -118,12 +120,13 @@ def _fault(row: dict, needed: Iterable[str]) -> str:
         if not isinstance(row[name], str):
             return f"{name} must be a word; got {printable(row[name], 30)}"
     for name in _COUNTS.keys() & row.keys():
+        # Not isinstance: a bool is an int.
         if type(row[name]) is not int or not _COUNTS[name] <= row[name] < 10**9:
             return f"{name} must be a whole number from {_COUNTS[name]}; got {printable(row[name], 30)}"
     for name in _RANGES.keys() & row.keys():
         value = row[name]
         if name in _MEANS and (value is None or not needed and isinstance(value, list)):
-            continue  # no image was left; or a figure's, one for every class set
+            continue  # no image was left; or tau in a figure's record: a list, one for every map
         if wrong := _out_of_range(name, value, *_RANGES[name]):
             return wrong
     if "correct" in row and "n" not in row:
@@ -147,7 +150,7 @@ def _fault(row: dict, needed: Iterable[str]) -> str:
 
 
 def _out_of_range(name: str, value, low: float, high: float) -> str:
-    """That a value is no finite number in low .. high; '' where it is."""
+    """Say that a value is not a finite number in low .. high; '' if it is one."""
     if type(value) in (int, float) and low <= value <= high and abs(value) < 1e300:  # NaN is in no range
         return ""
     bounds = f"in {low:.3g} .. {high:.3g}" if math.isfinite(high) else f"from {low:g}" if math.isfinite(low) else ""
@@ -155,14 +158,14 @@ def _out_of_range(name: str, value, low: float, high: float) -> str:
 
 
 def write(record: Record, folder: str | os.PathLike = RESULTS) -> Path:
-    """Writes a record atomically, one row a line.
+    """Write a record atomically, one row per line.
 
     Returns:
-        Its path, folder / name.json.
+        The record's path, folder / name.json.
 
     Raises:
-        OSError: see `write_atomically`.
-        ValueError: a number in it is NaN or infinite.
+        OSError: see `storage.write_atomically`.
+        ValueError: a number in the record is NaN or infinite.
     """
     path = Path(folder) / f"{record.name}.json"
     rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in record.rows)
@@ -172,24 +175,26 @@ def write(record: Record, folder: str | os.PathLike = RESULTS) -> Path:
         "settings": record.settings,
         "provenance": record.provenance,
     }
+    # Cut the closing brace of the head to append the rows: `indent` would spread each row over many lines.
     text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n'
     write_atomically(path, text.encode())
     return path
 
 
 def read(path: str | os.PathLike) -> Record:
-    """A record from its file.
+    """Read a record from its file and check it.
 
     Raises:
         FileNotFoundError: no such file.
-        RecordError: half-written, of another schema, renamed, edited so that name and settings disagree, or with
-            numbers that cannot be, see `fault`.
+        RecordError: the file is half-written, of another schema, renamed, edited so that name and settings disagree,
+            or has impossible numbers, see `fault`.
     """
     path = Path(path)
     try:
         content = read_json(path, LARGEST_RECORD)
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise RecordError(f"it is not of schema {SCHEMA}")
+        # The stem ends in a hyphen and eight digits of the hash: what comes before is the family.
         record = Record(path.stem[:-9], content["settings"], content["rows"], content["provenance"])
         if not (content["name"] == record.name == path.stem):
             raise RecordError(f"its name, its settings ({record.name}) and its inner name ({content['name']}) disagree")
@@ -202,17 +207,21 @@ def read(path: str | os.PathLike) -> Record:
 
 
 def read_all(folder: str | os.PathLike = RESULTS) -> list[Record]:
-    """Every record of a folder, in order of name. Raises RecordError for the first file that is none."""
+    """Read every record of a folder, in order of name.
+
+    Raises:
+        RecordError: a file that is not a complete record; the first one stops the reading.
+    """
     return [read(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
 def pack(right: Iterable[bool]) -> str:
-    """Yes or no for every image as hexadecimal digits, four images a digit, the first in its highest bit."""
+    """Encode yes or no for each image as hexadecimal digits: four images per digit, the first in the highest bit."""
     bits = "".join("01"[bool(yes)] for yes in right)
     bits += "0" * (-len(bits) % 4)
     return f"{int(bits, 2):0{len(bits) // 4}x}" if bits else ""
 
 
 def unpack(digits: str, n: int) -> list[bool]:
-    """What `pack` was given, for n images."""
+    """Decode the digits of `pack` for n images."""
     return [bit == "1" for bit in "".join(f"{int(digit, 16):04b}" for digit in digits)[:n]]

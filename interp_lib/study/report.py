@@ -1,4 +1,4 @@
-"""The comparison with the paper as a file and as a text."""
+"""Format the comparison with the paper as a CSV file and as text."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from .compare import Cell, counts
 
 
 def as_csv(cells: Iterable[Cell]) -> str:
-    """The columns of the paper's table file plus `released`, `ours`, `n`, `n_ours`; empty where not measured."""
+    """Format cells as CSV: the paper's columns plus `released`, `ours`, `n`, `n_ours`; empty where not measured."""
     columns = (
         "table",
         "dataset",
@@ -30,7 +30,7 @@ def as_csv(cells: Iterable[Cell]) -> str:
 
 
 def as_text(cells: Iterable[Cell], source: str = "released") -> str:
-    """A line for every measured value, with the cause of each difference, then the counts."""
+    """Format one line per measured value, with the cause of each difference, followed by the counts."""
     cells = [cell for cell in cells if getattr(cell, source) is not None]
     lines = [f"{'table':5} {'dataset':10} {'model':8} {'method':12} {'metric':14} {'level':>7} "
              f"{'paper':>8} {source:>9} {'diff':>7} {'n':>5}  cause"]  # fmt: skip

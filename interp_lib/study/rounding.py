@@ -1,4 +1,4 @@
-"""How much another processor's rounding moves an accuracy: the cause of most of Pool's differences to print."""
+"""Measure how much another CPU's rounding moves an accuracy: the cause of most of Pool's differences from print."""
 
 import copy
 import time
@@ -21,13 +21,14 @@ from .sweep import Network, find_networks
 
 @contextmanager
 def rounded_differently(model: GlobalPoolNetwork, generator: torch.Generator, scale: float) -> Iterator[None]:
-    """Convolutions of `model` with noise of `scale` times their mean magnitude: another processor's rounding.
+    """Add noise of `scale` times the mean magnitude to the convolutions of `model`, to imitate another CPU's rounding.
 
-    Where an image is flat so are its feature maps, and a max-pool sees exactly equal maxima. Which of them gets the
-    gradient is then the library's choice, and on hardware that rounds differently it is chance.
+    Where an image is constant, its feature maps are constant too, and a max-pool sees exactly equal maxima. Which of
+    them gets the gradient is then the library's choice, and on hardware that rounds differently it is chance.
     """
 
     def hook(_, __, h):
+        # Detached and with its own generator: rounding has no gradient, and the global generator stays as it was.
         return h + scale * h.detach().abs().mean() * torch.randn(h.shape, generator=generator)
 
     handles = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, SameConv2d)]
@@ -49,11 +50,11 @@ def rounding_record(
     scale: float = 1e-6,
     n: int = 200,
 ) -> Path:
-    """How much rounding alone moves an accuracy under PGD: the attack again, `draws` times, with other rounding.
+    """Measure how much rounding alone moves an accuracy under PGD: repeat the attack `draws` times with other rounding.
 
     Args:
-        cells: (method, eps) to measure; of each the accuracy after 10, 100 and 200 steps.
-        scale: of the noise, relative to a layer's mean magnitude; float32 rounds at 6e-8 a multiplication.
+        cells: pairs (method, eps) to measure, each after 10, 100 and 200 steps.
+        scale: scale of the noise, relative to a layer's mean magnitude; float32 rounds at 6e-8 per multiplication.
 
     Returns:
         The record's path; a row has method, eps, steps, draw, correct, n, accuracy, se.
@@ -80,9 +81,10 @@ def rounding_record(
             stops = {k: x_adv for k, x_adv in enumerate(run, 1) if k in STEPS[1:]}
         rows = []
         for k, x_adv in stops.items():
+            # The noise changes the search only; the unchanged network judges its result.
             right = classified_right(plain, x_adv, subset.y)
             rows.append({"method": method, "eps": eps, "steps": k, "draw": draw, **proportion(right)})
-        with storage.locked(folder):  # another run may have written meanwhile
+        with storage.locked(folder):  # another process may have written to the record meanwhile
             record = records.read(path) if path.exists() else record
             there = {(row["method"], row["eps"], row["draw"]) for row in record.rows}
             record.rows += [] if (method, eps, draw) in there else rows
@@ -92,7 +94,7 @@ def rounding_record(
 
 
 def measure_rounding(data_dir=None, networks_dir=None, folder: str | Path = records.RESULTS) -> Path:
-    """`rounding_record` of the Pool cells that the records in `folder` have and that are not as printed."""
+    """Run `rounding_record` for the Pool cells in the records of `folder` that differ from print."""
     off = [
         c for c in compare.compare(records.read_all(folder)) if c.model == "Pool" and c.verdict() not in ("", "exact")
     ]

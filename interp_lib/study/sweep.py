@@ -1,4 +1,4 @@
-"""One record of one measurement over many networks, grown row by row."""
+"""Run one measurement on many networks, and add its rows to one record as they come."""
 
 import sys
 import time
@@ -15,7 +15,8 @@ from ..models.architectures import GlobalPoolNetwork
 from ..models.names import NETWORKS
 from . import records
 
-DESCRIPTION = {"dataset": str, "method": str, "schedule": str, "seed": int, "gamma": (int, float)}  # in a .json of ours
+# The types of what the .json beside one of our networks says.
+DESCRIPTION = {"dataset": str, "method": str, "schedule": str, "seed": int, "gamma": (int, float)}
 
 
 RowsOf = Callable[[GlobalPoolNetwork, list[dict], Callable[[int], object]], Iterable[list[dict]]]
@@ -23,7 +24,7 @@ RowsOf = Callable[[GlobalPoolNetwork, list[dict], Callable[[int], object]], Iter
 
 @dataclass(frozen=True)
 class Network:
-    """A network to measure: its labels (the first columns of its rows), its weights' fingerprint and how to load it."""
+    """A network to measure: dataset, architecture, labels (the first columns of its rows) and the file to load."""
 
     dataset: str
     model: str
@@ -37,16 +38,17 @@ class Network:
 
 
 def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Network]:
-    """The networks of a source, in the order of the paper's tables.
+    """Yield the networks of a source, in the order of the paper's tables.
 
     Args:
-        source: 'released', those of the tables; 'sweeps', the release's networks with other gammas, radii, runs or
-            epochs, see `released.other_networks`; or 'ours'.
-        folder: where they are; see `released.released_dir`, for 'ours' the folder networks/.
+        source: 'released', the released networks of the tables; 'sweeps', the release's networks with other gammas,
+            radii, runs or epochs, see `released.other_networks`; or 'ours', the networks that we trained.
+        folder: the folder with the networks; default: see `released.released_dir`, and networks/ for 'ours'.
 
     Raises:
         FileNotFoundError: no folder of released networks.
-        ValueError: an unknown source.
+        trained.NetworkError: the .json of one of our networks lacks a description, or has one of the wrong type.
+        ValueError: unknown source.
     """
     if source == "released":
         for dataset, model, method in released.available(folder):
@@ -72,7 +74,7 @@ def find_networks(source: str, folder: str | Path | None = None) -> Iterator[Net
 
 
 def row_order(row: dict) -> tuple:
-    """Rows stand in the order of the paper's tables, other methods after them; then by what varies within a method."""
+    """Return the sort key of a row: the order of the paper's methods, then other methods, then the other labels."""
     method = row["method"]
     position = released.METHODS.index(method) if method in released.METHODS else len(released.METHODS)
     varied = row.get("schedule", ""), row.get("radius", 0), row.get("gamma", paper.GAMMA), row.get("seed", 0)
@@ -80,7 +82,7 @@ def row_order(row: dict) -> tuple:
 
 
 def once(rows_of: Callable[[GlobalPoolNetwork, Callable[[int], object]], list[dict]]) -> RowsOf:
-    """For `grow`: all rows of a network at a time, or none where some are held."""
+    """Adapt a measurement that returns all rows at once to `grow`: skip it when the record already has its rows."""
     return lambda network, held, progress: () if held else (rows_of(network, progress) for _ in range(1))
 
 
@@ -94,21 +96,26 @@ def grow(
     folder: str | Path,
     device: str,
 ) -> Path:
-    """Measures every network that the record of these settings does not hold yet, and writes whenever rows come.
+    """Measure every network that is not yet in the record of these settings; write the record whenever rows come.
 
     Args:
-        settings: of the record; `measurement`, `dataset`, `model` and `networks` name its family.
-        rows_of: (network, rows that the record holds of it, progress) -> all its rows, again each time that there
-            are more; without labels; calls progress with the number of steps done. See `once`.
-        total: steps of one network, in `unit`.
+        settings: the record's settings; `measurement`, `dataset`, `model` and `networks` name its family.
+        found: the networks to measure.
+        rows_of: (network, its rows in the record, progress) -> iterator over the network's complete list of rows,
+            whenever new rows are ready. Labels are added here. It calls progress with the number of steps done. See
+            `once`.
+        total: number of steps for one network, in `unit`.
+        unit: the unit of the progress bar.
+        folder: the folder of the record.
+        device: the device to measure on.
 
     Returns:
         The record's path.
 
     Raises:
-        ValueError: two files of one network, or a network that cannot be measured, by name; what was measured before
-            it is written.
-        OSError: a folder that cannot be written to.
+        ValueError: two files with the same labels, or a network that cannot be measured; the message names the file.
+            The rows measured before it are in the record.
+        OSError: the folder cannot be written to.
     """
     measurement, dataset, model, source = (settings[key] for key in ("measurement", "dataset", "model", "networks"))
     described: dict[str, Path] = {}
@@ -121,7 +128,7 @@ def grow(
             )
     empty = records.Record(f"{measurement}-{dataset}-{model}-{source}", settings)
     path = storage.ready_folder(folder) / f"{empty.name}.json"
-    # Read anew before every writing, and locked until it is written: a second run may measure other networks meanwhile.
+    # Read again before each write, under a lock: another process may be adding other networks to the same record.
     current = lambda: records.read(path) if path.exists() else records.Record(empty.family, settings)
     before = current().provenance
     for network in found:
@@ -129,6 +136,7 @@ def grow(
         labels = {**network.labels, "weights": predict.fingerprint(loaded)}
         ours = lambda row, keys=network.labels: all(row.get(key) == value for key, value in keys.items())
         record = current()
+        # Rows of other weights are not kept: a network trained again under its old name is measured again.
         held = [row for row in record.rows if ours(row) and row.get("weights") == labels["weights"]]
         description = f"{measurement.upper()}  {dataset} {model} {network.labels['method']}"
         began, spent = time.perf_counter(), record.provenance.get("seconds", 0.0)
@@ -148,7 +156,7 @@ def grow(
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Lets an error say which file it is about."""
+    """Re-raise a ValueError or RuntimeError as a ValueError that names the network's file."""
     try:
         yield
     except (ValueError, RuntimeError) as error:

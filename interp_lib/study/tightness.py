@@ -1,4 +1,4 @@
-"""How tight Proposition 1 is: the discrepancy of the smallest successful attacks over what it cannot fall below."""
+"""Measure how tight Proposition 1 is: the discrepancy of the smallest successful attacks over its lower bound."""
 
 import copy
 import sys
@@ -36,16 +36,17 @@ ROUNDING = 1e-9  # a ratio this far below 1 is float64, not a violation
 def tightness(
     model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, **search
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both sides of Proposition 1 on smallest-eps adversarial examples.
+    """Compute both sides of Proposition 1 on adversarial examples of the smallest eps.
 
         D_{2,l1}(x, x')  >=  1/2 (f_t(x) - f_t'(x)),        t' the prediction on x'                  (eq. 5)
 
-    CAM in units of eq. (1); the smallest eps of each image by bisection. Without a target the attack is PGD, ten
-    steps of a quarter of eps, no random start. With one it is the targeted plain attack of Table 1, whose step shrinks
-    with the gradient. It runs in the network's precision, both sides of the inequality in float64.
+    The CAM is in units of eq. (1); bisection finds the smallest eps of each image. Without a target the attack is PGD,
+    ten steps of a quarter of eps, no random start. With a target it is the targeted plain attack of Table 1, whose step
+    shrinks with the gradient. The attack runs in the network's precision; both sides of the inequality are computed in
+    float64.
 
     Args:
-        model: a complete network, in any mode.
+        model: a network whose CAM is complete (logits are its means over pixels), in any mode.
         x, y: images (N, C, H, W) and labels (N,), all classified right.
         target: targets t' other than y, (N,), for the plain attack of ISA; an attack that reaches another class fails.
         search: first, high, rounds of `minimal_eps`.
@@ -66,6 +67,7 @@ def tightness(
         succeeded = lambda reached: reached == target
     with evaluating(model), torch.no_grad():
         found = minimal_eps(attack, lambda x_adv: succeeded(predictions(model, x_adv)), x, **search)
+        # A copy, because .double() would change the caller's network in place.
         exact, x, x_adv = copy.deepcopy(model).double(), x.double(), found.x_adv.double()
         reached = predictions(exact, x_adv)
         pair = torch.stack([y, reached], 1)
@@ -78,19 +80,20 @@ def tightness(
 def tightness_rows(
     model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, *, at_once: int = 250, progress=None
 ) -> list[dict]:
-    """One row a network: how far D_{2,l1} stands above its bound on the images that are classified right.
+    """Measure the ratio of D_{2,l1} to its bound for one network, on the images that are classified right.
 
     Args:
-        x, y, target: as `tightness`; images that are classified wrong are left out.
-        at_once: how many images are attacked together.
-        progress: called with the number of images done.
+        x, y, target: as in `tightness`; images that are classified wrong are left out.
+        at_once: number of images attacked in one batch.
+        progress: called with the number of images done since the last call.
 
     Returns:
-        One row: images, right (classified right), n (of these with a successful attack), median, q05, q25, q75, q95,
-        smallest and largest ratio, violations (ratios below 1 by more than rounding), deciles from 0 to 1,
-        and the median eps*; None where there is no success.
+        One row: images, right (number classified right), n (number of these with a successful attack); median, q05,
+        q25, q75, q95, smallest and largest ratio; violations (ratios below 1 by more than rounding), the deciles of the
+        ratio from 0 to 1, and the median eps*. Ratios and eps* are None where no attack succeeds.
     """
     right = predictions(model, x) == y
+    # Begin with empty tensors, so that torch.cat works when no image is classified right.
     ratios, sizes = [torch.empty(0, dtype=torch.float64)], [torch.empty(0)]
     index = right.nonzero()[:, 0]
     for part in index.split(at_once) if len(index) else ():
@@ -120,10 +123,10 @@ def tightness_record(
     n: int | None = None,
     device: str = "cpu",
 ) -> Path:
-    """`tightness_rows` of all networks of one dataset and architecture, on the first n of the evaluation permutation.
+    """Run `tightness_rows` for all networks of one dataset and architecture, on the evaluation subset of n images.
 
     Args:
-        attack: 'pgd', or 'isa' for the plain attack of Table 1 at the subset's targets.
+        attack: 'pgd', or 'isa' for the plain attack of Table 1 with the subset's targets.
 
     Returns:
         The record's path.
@@ -145,7 +148,7 @@ def tightness_record(
 def measure_tightness(
     data_dir=None, networks_dir=None, folder: str | Path = records.RESULTS, *, device: str | None = None
 ) -> list[Path]:
-    """`tightness_record` of every released network whose dataset is there, the cheapest first.
+    """Run `tightness_record` for the released networks, the cheapest first.
 
     Raises:
         FileNotFoundError: no released networks.

@@ -1,4 +1,4 @@
-"""Training from scratch: the methods of the paper's tables, and one loop for all of them."""
+"""Training from scratch: the methods of the paper's tables, and one training loop for all of them."""
 
 from ..faces import lazy
 

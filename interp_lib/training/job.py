@@ -1,4 +1,4 @@
-"""Training as a job: networks that are wanted, each with its checkpoint, log and record."""
+"""What the command `train` does: train the requested networks, each with its checkpoint, log and stored settings."""
 
 import sys
 from pathlib import Path
@@ -7,8 +7,8 @@ from .. import places, storage
 
 
 def differs(how: dict, asked: dict) -> str:
-    """In which settings, other than those of its name, a network was trained otherwise than asked; '' where in none."""
-    defaults = {"precision": "float32", "kept": "last"}  # of networks that were trained before there was a choice
+    """Describe how a stored network's settings differ from the requested ones; return '' if they agree."""
+    defaults = {"precision": "float32", "kept": "last"}  # of networks stored before these settings existed
     said = [f"{key} {how.get(key, defaults[key])}" for key in asked if how.get(key, defaults[key]) != asked[key]]
     return f", but with {', '.join(said)}; name another folder by --out" if said else ""
 
@@ -17,12 +17,14 @@ def train(
     wanted: list, *, data_dir=None, resume: bool = True, device: str | None = None, keep: str = "last",
     precision: str = "float32", tensorboard: Path | None = None, at_once: bool | None = None,
 ) -> None:  # fmt: skip
-    """Trains networks and stores each, with a checkpoint beside it while it runs.
+    """Train networks and store each one, with a checkpoint beside it while it trains.
 
     Args:
-        wanted: (name, path) of each; all of one dataset.
-        at_once: all at the same time, see `together`, or one by one; where not given, as the device likes it.
+        wanted: pairs (name, path), one per network; all networks use the same dataset.
+        at_once: train all networks at the same time, see `training.together`, or one after another. Default: at the
+            same time on a GPU, one after another on a CPU.
     """
+    # Imported here, so that the command line starts without PyTorch.
     import torch
 
     from .. import data, models
@@ -34,7 +36,7 @@ def train(
     from .together import fit_together
 
     device = check_device(device)
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch cannot say
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch do not report capabilities
     if (precision, device, able.get("amx_bf16")) == ("bfloat16", "cpu", False):
         print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)
     dataset = data.load(wanted[0][0].dataset, data_dir, device=device)
@@ -69,6 +71,7 @@ def train(
         )
 
     if device.startswith("cuda") if at_once is None else at_once:
+        # Keyed by the run, so that each network is stored as soon as it is finished, in whatever order.
         runs = {begun(*each): each for each in wanted}
         fit_together(list(runs), finished=lambda run: store(run, *runs[run], len(runs)))
     else:
@@ -79,7 +82,7 @@ def train(
 
 
 def log_epoch(slug: str, row: dict) -> None:
-    """A line for a log, where there is no progress bar; only of epochs that one waits for."""
+    """Print one line per epoch on stderr, for logs without a progress bar; skip epochs under 10 s."""
     if row["seconds"] >= 10:
         loss, accuracy, robust = (row[key] for key in ("loss", "validation_accuracy", "validation_robust"))
         print(f"{slug}, epoch {row['epoch']}: loss {loss:.4f}, validation accuracy {accuracy:.3f}, {robust:.3f} under "
@@ -87,7 +90,7 @@ def log_epoch(slug: str, row: dict) -> None:
 
 
 def scalars(folder: Path):
-    """A function that writes a row of numbers for TensorBoard, which is optional."""
+    """Return a function that writes a row of the history for TensorBoard, an optional package."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

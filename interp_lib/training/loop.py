@@ -1,4 +1,4 @@
-"""`fit`, the one loop for all methods: schedule, inner maximisation, validation."""
+"""`fit`, the one training loop for all methods: schedule, inner maximisation, validation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,14 +19,15 @@ from ..values import check_whole
 from .methods import METHODS
 from .run import Run, deferred_interrupt, generator
 
-WATCHED = 1000  # validation images that are attacked after every epoch
+WATCHED = 1000  # number of validation images attacked after every epoch
 
 FIT_SETTINGS = {"gamma", "seed", "precision", "checkpoint", "keep", "report"}  # see `fit`
 
 
 @contextmanager
 def drawing(run: "Run", step: int, device: torch.device) -> Iterator[None]:
-    """The global generators, which dropout draws from, seeded for one step; at the end as they were."""
+    """Seed the global generators, which dropout draws from, for one step, and restore them afterwards."""
+    # The seed depends on the step, so that a resumed run draws the dropout masks of an uninterrupted one.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(generator(run.seed, "layers", step).initial_seed())
         yield
@@ -35,19 +36,19 @@ def drawing(run: "Run", step: int, device: torch.device) -> Iterator[None]:
 def inner_maximum(
     objective: Objective, x: Tensor, *, eps: float, schedule: Schedule, generator: torch.Generator
 ) -> Tensor:
-    """x' of the min-max problem (9): ascent on `objective` from a uniform random start. (N, C, H, W)."""
+    """Return x' of the min-max problem (9), (N, C, H, W): ascent on `objective` from a uniform random start."""
     start = uniform_start(x, eps, generator)
     return ascend(objective, x, eps=eps, alpha=schedule.attack_alpha, steps=schedule.attack_steps, start=start)
 
 
 def watch(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -> dict:
-    """What an epoch is judged by: accuracy on the validation images, and on some of them under attack.
+    """Measure an epoch by the accuracy on the validation images, and on some of them under attack.
 
-    The attack is PGD of the schedule's final radius, ten steps of a quarter of it, whatever the ramp has reached, so
-    that epochs can be compared.
+    The attack is PGD with the schedule's final radius, whatever the ramp has reached, so that epochs can be compared:
+    ten steps of a quarter of the radius.
 
     Returns:
-        validation_accuracy, and validation_robust over the first `WATCHED` images.
+        validation_accuracy over all images, and validation_robust over the first `WATCHED` images.
     """
     images, labels = dataset.validation.x().to(dtype_of(model)), dataset.validation.labels
     x, y, eps = images[:WATCHED], labels[:WATCHED], schedule.eps
@@ -67,34 +68,36 @@ def fit(
     max_steps: int | None = None,
     **settings,
 ) -> list[dict]:
-    """Trains `model` in place; `together.fit_together` trains many at once on a GPU.
+    """Train `model` in place; `together.fit_together` trains many networks at once on a GPU.
 
     Args:
-        model: on the device of the dataset; any classifier, and for Int and its variants one with a CAM, as
-            `models.adapt` makes of others. What a step does to running statistics `fast.fold.fold_for_training` says.
-        dataset: its `train` split is learnt, its `validation` split watched after every epoch.
-        method: a row of the tables, a key of `methods.METHODS`.
-        schedule: how long and how hard.
+        model: any classifier, on the device of the dataset. Int and its variants need one with a CAM; `models.adapt`
+            makes one of another network. For the effect of a step on running statistics see
+            `fast.fold.fold_for_training`.
+        dataset: the network is trained on its `train` split and, after every epoch, validated on `validation`.
+        method: a key of `methods.METHODS`: a row of the paper's tables, or one of four other methods.
+        schedule: epochs, batch size, learning rate and inner maximisation.
         max_steps: stop, with a checkpoint, after this many training steps.
-        settings: by name, of which each has a default:
+        settings: by name, each with a default:
             gamma: the regularisation parameter of Int and its variants.
-            seed: of the order of the images and of the random starts.
-            precision: of `PRECISIONS`, see `fast.fold.fold_for_training`. Validation is in float32 whatever it is.
-            checkpoint: a file written after every epoch and when the run is interrupted; where it exists, training
-                goes on from it. It must come from the same method, gamma, schedule, seed, precision and data.
-            keep: 'last' leaves the weights of the last step, as the paper's networks are; 'best' those of the epoch
-                with the highest `validation_robust`, the first of equals.
-            report: called with every row of the history.
+            seed: determines the order of the images, the random starts and the dropout masks.
+            precision: one of `schedule.PRECISIONS`, see `fast.fold.fold_for_training`. Validation is always in
+                float32.
+            checkpoint: a file written after every epoch and when the run is interrupted. If it exists, training
+                continues from it; it must come from the same method, gamma, schedule, seed, precision and data.
+            keep: 'last' keeps the weights of the last step, as in the paper's networks; 'best' keeps the weights of
+                the epoch with the highest `validation_robust`, the first one of a tie.
+            report: a function called with every row of the history.
 
     Returns:
-        One row an epoch: epoch, loss (mean over the epoch), eps, what `watch` sees, and seconds, the wall time of the
-        epoch with its validation, the time between an interruption and the next start left out.
+        One row per epoch: epoch, loss (mean over the epoch), eps, what `watch` returns, and seconds, the wall time of
+        the epoch and its validation without the time between an interruption and the next start.
 
     Raises:
-        TypeError, ValueError: an unknown method, `keep` or `precision`, a number that is none or out of range, a
-            network of other images or classes than the dataset's, a training split smaller than a batch, or a
-            checkpoint of another run.
-        Diverged: the loss or a weight became NaN or infinite; the checkpoint holds the last good state.
+        TypeError, ValueError: an unknown method, `keep` or `precision`; a setting that is not a number or is out of
+            range; a network whose image shape or number of classes differs from the dataset's; a training split
+            smaller than a batch; or a checkpoint of another run.
+        Diverged: the loss or a weight became NaN or infinite; the checkpoint has the last good state.
 
     Source: eq. (9), section 5 and Appendix B.
     """
@@ -108,7 +111,7 @@ def fit(
 
 
 def train(run: Run, max_steps: int | None = None) -> None:
-    """Takes a run to its end, or as far as `max_steps`; see `fit`."""
+    """Train a run to its end, or up to `max_steps`; see `fit`."""
     model, dataset, method, schedule = run.model, run.dataset, run.method, run.schedule
     stop = run.total if max_steps is None else min(run.total, max_steps)
     device, order, order_of = dataset.train.labels.device, None, None
@@ -141,13 +144,13 @@ def train(run: Run, max_steps: int | None = None) -> None:
                             schedule=schedule,
                             generator=generator(run.seed, "start", step, device),
                         )
-                    except NotANumber:  # what the weights have come to
+                    except NotANumber:  # the weights have diverged
                         raise run.diverged(float("nan"), step) from None
                 loss = problem.loss(x_adv).mean()
             if not torch.isfinite(loss):
                 raise run.diverged(loss.item(), step)
             run.optimizer.zero_grad(set_to_none=True)
-            # Nothing else needs a gradient, such as the points of IG-Norm's path, which are leaves as well.
+            # Weights only: the points of IG-Norm's path are leaves too, and need no gradient.
             loss.backward(inputs=[p for p in model.parameters() if p.requires_grad])
             run.optimizer.param_groups[0]["lr"] = schedule.rate(step)
             run.optimizer.step()

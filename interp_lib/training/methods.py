@@ -1,17 +1,19 @@
-"""The training methods, eight of them the paper's tables': the loss of the weights, and the objective of x'.
+"""Training methods: for each, the loss minimised over the weights and the objective maximised over x'.
 
-Training is a min-max problem, eq. (9): for every batch x' climbs an objective inside the ball around x, and the weights
-then descend a loss at that x'. A method is these two and nothing else; `training.fit` is the one loop for all.
+Training is a min-max problem, eq. (9): for every batch, x' maximises an objective inside the ball around x, and the
+weights then minimise a loss at that x'. A method is these two functions and nothing else; `training.fit` is the one
+loop for all methods. Eight of the methods are in the paper's tables.
 
 Four settings follow the released code, which made the tables, and not the text:
 
-* Int's discrepancy is a plain sum over the CAM's u pixels without the factor 1/2 of eq. (8): its weight gamma = 0.01
-  is 2 u gamma, 0.98 on MNIST and 1.28 on CIFAR-10, in the units of eqs. (1) and (8).
-* p of eq. (8) is the softmax over the classes other than the true one. Neither detaches it.
-* What x' climbs is the whole loss, the terms that do not depend on x' left out.
-* IG-Norm and IG-Norm-Sum integrate the gradient of the batch's mean cross-entropy, which is 1/N of that of an image's
-  own: their penalty has weight 1/N, 1/50 on MNIST and 1/128 on CIFAR-10. Chen et al. (2019), who proposed them, have
-  weights 1 and 0.1; these are `Chen-IG-Norm` and `Chen-IG-Sum-Norm`, which are in none of the paper's tables.
+* Int's discrepancy is a plain sum over the CAM's u pixels without the factor 1/2 of eq. (8): in the units of eqs. (1)
+  and (8) the weight gamma = 0.01 is 2 u gamma, 0.98 on MNIST and 1.28 on CIFAR-10.
+* p of eq. (8) is the softmax over the classes other than the true class. Neither the text nor the code detaches p.
+* The inner objective is the whole loss, without the terms that do not depend on x'.
+* IG-Norm and IG-Norm-Sum integrate the gradient of the batch's mean cross-entropy, which is 1/N of the gradient of an
+  image's own cross-entropy: the penalty has weight 1/N, 1/50 on MNIST and 1/128 on CIFAR-10. Chen et al. (2019), who
+  proposed the two methods, use weights 1 and 0.1; these are `Chen-IG-Norm` and `Chen-IG-Sum-Norm`, which are in none
+  of the paper's tables.
 """
 
 from collections.abc import Callable
@@ -36,9 +38,9 @@ class Problem(NamedTuple):
     """The min-max problem of one batch.
 
     Attributes:
-        loss: x' (N, C, H, W) -> what the weights descend, (N,), whose mean over the batch is meant.
-        objective: x' -> what it climbs, (N,), with no graph to the weights; None for a method without x', whose
-            `loss` takes the batch itself.
+        loss: x' (N, C, H, W) -> loss per image, (N,); the weights minimise its mean over the batch.
+        objective: x' -> objective per image, (N,), which x' maximises, with no graph to the weights. None for a
+            method without inner maximisation, whose `loss` is called on the batch x itself.
     """
 
     loss: Callable[[Tensor], Tensor]
@@ -49,34 +51,36 @@ def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
     """Normal: -log softmax(f(x))_t.
 
     Args:
-        model: the network; its weights of this moment are folded once for all inner steps. With dropout or batch
-            statistics the loss is of training mode and the objective of evaluation mode, see `fold_for_training`.
+        model: the network; its current weights are folded once for all inner steps. With dropout or batch
+            statistics the loss is computed in training mode and the objective in evaluation mode, see
+            `fast.fold.fold_for_training`.
         x: the batch, (N, C, H, W) in [0, 1].
-        y: its labels, int64 (N,).
-        gamma: the regularisation parameter; only Int and its variants have one.
-        dtype: of the convolutions, see `fast.fold.fold_for_training`; None is that of the weights.
+        y: labels of the batch, int64 (N,).
+        gamma: the regularisation parameter; only Int and its variants use it.
+        dtype: dtype of the convolutions, see `fast.fold.fold_for_training`; None is the dtype of the weights.
     """
     free, _ = fold_for_training(model, dtype)
     return Problem(cross_entropy(free.logits, y), None)
 
 
 def adv(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
-    """Adv: -log softmax(f(x'))_t, which x' climbs as well.
+    """Adv: -log softmax(f(x'))_t, which x' maximises.
 
-    Arguments: as `normal`. Source: Madry et al. (2018).
+    Arguments: see `normal`. Source: Madry et al. (2018).
     """
     free, fixed = fold_for_training(model, dtype)
     return Problem(cross_entropy(free.logits, y), cross_entropy(fixed.logits, y))
 
 
 def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
-    """TRADES: -log softmax(f(x))_t + KL(softmax f(x) || softmax f(x')), weight 1; x' climbs the second.
+    """TRADES: -log softmax(f(x))_t + KL(softmax f(x) || softmax f(x')), weight 1; x' maximises the second term.
 
-    Arguments: as `normal`. Source: Zhang et al. (2019), with 1 / lambda = 1 as in the released code.
+    Arguments: see `normal`. Source: Zhang et al. (2019), with 1 / lambda = 1 as in the released code.
     """
     free, fixed = fold_for_training(model, dtype)
     logits = free.logits(x)
     log_p = logits.log_softmax(1)
+    # With dropout or batch statistics, training and evaluation mode give different logits at x.
     clean = fixed.logits(x).log_softmax(1).detach() if fixed.differs else log_p.detach()
 
     def divergence(log_p: Tensor, logits_adv: Tensor) -> Tensor:
@@ -90,7 +94,7 @@ def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
 
 
 def batch_size(model: GlobalPoolNetwork, x: Tensor) -> int:
-    """Number of images that one network sees of a batch; a `stack.Stack` gets those of all its networks at once."""
+    """Return the batch size of one network; a `fast.stack.Stack` gets the images of all its networks in one batch."""
     return len(x) if isinstance(model, nn.Module) else len(x) // len(model)
 
 
@@ -106,10 +110,10 @@ def ig_norm(
 ) -> Problem:
     """IG-Norm: -log softmax(f(x))_t + w ||IG(x, x')||_1, the integrated gradients of the loss itself.
 
-    x' climbs the second term; with `adversarial`, IG-Norm-Sum, the first is taken at x' and x' climbs both.
+    x' maximises the second term. With `adversarial`, IG-Norm-Sum, the first term is taken at x' and x' maximises both.
 
     Args:
-        model, x, y, gamma, dtype: as `normal`.
+        model, x, y, gamma, dtype: see `normal`.
         adversarial: take the cross-entropy at x'.
         weight: w. Default: 1/N for a batch of N images, as in the released code, which differentiates the mean
             cross-entropy of the batch, so that the gradient of an image carries 1/N. A batch of one image has w = 1.
@@ -129,7 +133,7 @@ def ig_norm(
 
     def objective(x_adv: Tensor) -> Tensor:
         norm, logits_adv = penalty(fixed.logits, x_adv)
-        # Sign steps do not see a factor: without the cross-entropy w is left out, and small ones lose no digits.
+        # A sign step ignores a constant factor: without the cross-entropy w is left out, as a small w loses digits.
         return F.cross_entropy(logits_adv, y, reduction="none") + w * norm if adversarial else norm
 
     both = {"cross_entropy": float(adversarial), "weight": w if adversarial else 1.0}
@@ -149,15 +153,16 @@ def interpretability_aware(
 ) -> Problem:
     """Int: -log softmax(f(x))_t + gamma D~(x, x'), D~ the target-free discrepancy of eq. (8) between CAMs; eq. (9).
 
-    D~ is in the released code's units, 2 u times those of eqs. (1) and (8); p is renormalised and not detached.
+    D~ is in the released code's units, 2 u times D~ in the units of eqs. (1) and (8); p is renormalised and not
+    detached.
 
     Args:
-        model, x, y, dtype: as `normal`.
-        gamma: weight of D~ in those units; 0 is `normal` or, with `adversarial`, `adv`.
-        adversarial: Int-Adv, the cross-entropy of x' in the place of that of x; x' climbs it as well.
-        one_class: Int-1-class, the first norm of eq. (8) alone.
-        plain_attack: x' climbs the cross-entropy, and not the loss: the released code's variants Int2 and Int2-Adv,
-            which are in none of the paper's tables.
+        model, x, y, dtype: see `normal`.
+        gamma: weight of D~ in the released code's units; 0 is `normal` or, with `adversarial`, `adv`.
+        adversarial: Int-Adv, the cross-entropy of x' in place of the cross-entropy of x; x' maximises it as well.
+        one_class: Int-1-class, only the first norm of eq. (8).
+        plain_attack: x' maximises the cross-entropy instead of the loss: the released code's variants Int2 and
+            Int2-Adv, which are in none of the paper's tables.
 
     Source: eqs. (8) and (9), section 4.
     """
@@ -181,20 +186,20 @@ def interpretability_aware(
     def objective(x_adv: Tensor) -> Tensor:
         maps_adv = fixed.cam(x_adv)
         logits_adv = fixed.logits_of(maps_adv)
-        # Sign steps do not see a factor: without the cross-entropy gamma is left out, and small ones lose no digits.
+        # As in `ig_norm`: without the cross-entropy gamma is a constant factor, which a sign step ignores.
         value = apart(clean, maps_adv, logits_adv)
         return F.cross_entropy(logits_adv, y, reduction="none") + gamma * value if adversarial else value
 
     if plain_attack:
         return Problem(loss, cross_entropy(fixed.logits, y))
-    # The compiled maps have the factor 1/u of eq. (1); `apart` multiplies by u again.
+    # The compiled maps have the factor 1/u of eq. (1), which `apart` undoes; here the weight undoes it.
     both = {"cross_entropy": float(adversarial), "weight": (gamma if adversarial else 1.0) * scale}
     kind = "true class" if one_class else "target-free"
     return Problem(loss, climbing(objective, fixed.head, kind, y=y, reference=x, **both))
 
 
 def variant(method: Callable[..., Problem], **settings: bool | float) -> Callable[..., Problem]:
-    """A method with settings of its own."""
+    """Return `method` with some of its settings fixed."""
     return lambda model, x, y, gamma=GAMMA, dtype=None: method(model, x, y, gamma, dtype=dtype, **settings)
 
 

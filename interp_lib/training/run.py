@@ -1,4 +1,4 @@
-"""One training run that can be taken up again: its state, its checkpoint, its random numbers."""
+"""The resumable state of one training run: checkpoint, history, random numbers."""
 
 import hashlib
 import io
@@ -25,26 +25,29 @@ from ..storage import write_atomically
 from ..values import check_choice, check_number, check_whole
 from .methods import METHODS
 
-LARGEST_CHECKPOINT = 2**30  # bytes; a WResnet's has 8 million
+LARGEST_CHECKPOINT = 2**30  # bytes; a checkpoint of WResnet has 8 million
 
 
 class Diverged(RuntimeError):
-    """The loss is no number any more; the last good state is in the checkpoint."""
+    """The loss or a weight became NaN or infinite; the checkpoint, if there is one, has the last good state."""
 
 
 def generator(seed: int, purpose: str, counter: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """A generator whose numbers depend on nothing but these three, and on the kind of device that draws them."""
+    """Return a generator whose numbers depend only on these three arguments and on the kind of device."""
+    # A hash keeps the streams apart for neighbouring seeds and counters; 63 bits, as for the seeds of `Run`.
     digest = hashlib.sha256(f"{seed} {purpose} {counter}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Holds Ctrl-C and a scheduler's SIGTERM back until the training step under way is done.
+    """Defer Ctrl-C and a scheduler's SIGTERM to the end of the block, and raise KeyboardInterrupt there.
 
-    Yields a function that says whether one has come. Outside the main thread signals are left as they are.
+    Yields a function that tells whether a signal has come, so that the training loop can stop after the current step.
+    Outside the main thread signals are not deferred.
     """
     came: list[int] = []
+    # Python allows signal handlers to be set in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -65,33 +68,33 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 
 def last_good(checkpoint: Path | None) -> str:
-    """Where the last good state of a diverged run is, in words."""
+    """Describe in words where the last good state of a diverged run is."""
     kept = checkpoint and checkpoint.exists()
     return f"{checkpoint} has the last good state" if kept else "there is no checkpoint yet"
 
 
 def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
-    """What `save_checkpoint` wrote, on the device of the model.
+    """Read what `save_checkpoint` wrote, onto the device of the model.
 
     Raises:
-        ValueError: a file that is no whole checkpoint.
+        ValueError: the file is not a complete checkpoint.
     """
     keys = {"run", "model", "optimizer", "step", "losses", "history", "best", "seconds"}
     try:
-        with opened(path, LARGEST_CHECKPOINT) as file:
+        with opened(path, LARGEST_CHECKPOINT) as file:  # weights_only: a full pickle could run code
             state = torch.load(file, map_location=device_of(model), weights_only=True)
         if not isinstance(state, dict) or set(state) != keys:
             raise ValueError("it has other contents")
     except OSError:
         raise
-    except Exception as error:  # torch, zipfile and pickle each complain in their own way
+    except Exception as error:  # torch, zipfile and pickle each raise errors of their own
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} is no whole checkpoint: {reason}. Delete it to train from the start.") from None
     return state
 
 
 def _check_run(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -> None:
-    """Refuse what is no network, no dataset, no schedule, and a network of other images or classes."""
+    """Refuse arguments of a wrong type, and a network with other image shapes or classes than the dataset."""
     if not isinstance(dataset, Dataset):
         raise TypeError(f"dataset must be what data.load gives; got {dataset!r:.80}.")
     if not isinstance(schedule, Schedule):
@@ -103,22 +106,22 @@ def _check_run(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -
     for name, here in (("input_shape", dataset.shape), ("num_classes", dataset.num_classes)):
         there = getattr(model, name, here)
         if name == "input_shape" and getattr(model, "any_size", False):
-            there = (there[0], *here[1:])
+            there = (there[0], *here[1:])  # only the channels have to match
         if there != here:
             raise ValueError(f"model must have {name} {here} for {dataset.title}; got {there}. Build one for it.")
 
 
 class Run:
-    """One network on its way through a schedule: what a checkpoint holds, and what is done with it.
+    """The resumable state of one training run.
 
-    Args: as `fit`.
+    Args: see `fit`.
 
     Attributes:
-        step: training steps done.
-        losses: of the epoch under way, a number a step.
-        history: a row for each epoch, see `fit`.
-        best: epoch, accuracy and weights of the epoch that `keep` means by 'best'.
-        error: what went wrong, in a run that is trained together with others, which go on.
+        step: number of training steps done.
+        losses: loss of every step of the current epoch.
+        history: one row per epoch, see `fit`.
+        best: epoch, robust validation accuracy and weights of the epoch that `keep='best'` selects.
+        error: why this run diverged, when it is trained together with others, which continue.
 
     Raises:
         ValueError: see `fit`.
@@ -165,11 +168,11 @@ class Run:
         if self.checkpoint and self.checkpoint.exists():
             self.restore()
         self.model.train()
-        self.began = time.perf_counter() - self.seconds  # of the epoch
+        self.began = time.perf_counter() - self.seconds  # start of the epoch, less the time before a restart
 
     @property
     def identity(self) -> dict:
-        """What a checkpoint must agree with: everything that decides the weights."""
+        """Everything that determines the weights; a checkpoint must agree with it."""
         return {"method": self.method, "gamma": self.gamma, "seed": self.seed, "schedule": asdict(self.schedule),
                 "precision": self.precision, "data": self.dataset.fingerprint}  # fmt: skip
 
@@ -181,14 +184,14 @@ class Run:
             self.model.load_state_dict(state["model"])
         except RuntimeError:
             raise ValueError(f"{path} belongs to another architecture; delete it or name another file.") from None
-        # The settings beside the state are those of the device that it was written on.
+        # Keep this optimiser's own settings: some of the stored ones suit the device that wrote the checkpoint.
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         for name in ("step", "losses", "history", "best", "seconds"):
             setattr(self, name, state[name])
 
     def save(self) -> None:
-        """Writes the checkpoint, where there is to be one and the weights are numbers."""
+        """Write the checkpoint, if one is wanted and all weights are finite."""
         if self.checkpoint and all_finite(self.model):
             save_checkpoint(self.checkpoint, {
                 "run": self.identity, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
@@ -197,7 +200,8 @@ class Run:
             })  # fmt: skip
 
     def order(self, epoch: int) -> Tensor:
-        """Which images the batches of an epoch hold, int64 (per_epoch, batch): a permutation, its rest dropped."""
+        """Return the indices of an epoch's batches, int64 (per_epoch, batch size): a permutation, the rest dropped."""
+        # Drawn on the CPU, so that the order does not depend on the device.
         order = torch.randperm(len(self.dataset.train), generator=generator(self.seed, "order", epoch))
         return order[: self.per_epoch * self.schedule.batch_size].view(self.per_epoch, -1)
 
@@ -205,7 +209,7 @@ class Run:
         return Diverged(f"{self.method}: the loss is {loss} at step {step}; {last_good(self.checkpoint)}.")
 
     def end_epoch(self, watched: dict) -> dict:
-        """A row for the history, from what `watch` saw after the epoch's last step."""
+        """Add a row to the history, from what `watch` returned after the epoch's last step, and return the row."""
         now = time.perf_counter()
         row = {
             "epoch": self.step // self.per_epoch,
@@ -217,6 +221,7 @@ class Run:
         self.losses, self.began = [], now
         self.history.append(row)
         if self.best is None or row["validation_robust"] > self.best["validation_robust"]:
+            # A copy: the optimiser changes the weights in place.
             weights = {key: value.clone() for key, value in self.model.state_dict().items()}
             self.best = {"epoch": row["epoch"], "validation_robust": row["validation_robust"], "model": weights}
         if self.report:
@@ -224,8 +229,12 @@ class Run:
         return row
 
     def end(self) -> None:
-        """Evaluation mode, and the weights that are to be kept, once no step will follow."""
-        if not all_finite(self.model):  # the last step may leave what no loss has seen
+        """Load the weights that `keep` selects and switch to evaluation mode, when no step follows.
+
+        Raises:
+            Diverged: a weight is NaN or infinite.
+        """
+        if not all_finite(self.model):  # no loss is computed after the last step's update
             raise Diverged(
                 f"{self.method}: weights are NaN or infinite after {self.step} steps; {last_good(self.checkpoint)}."
             )

@@ -1,13 +1,13 @@
-"""Many networks at once on a GPU: whole training steps as CUDA graphs, seeds stacked, methods side by side.
+"""Train many networks at once on a GPU: training steps as CUDA graphs, seeds stacked, methods on parallel streams.
 
 A step of Small is a thousand kernels of some microseconds each. Launched one by one from Python they take ten times as
-long; recorded once and replayed (a CUDA graph) the card is the limit, and one network's kernels do not fill it. So the
-runs of one method and architecture become one `stack.Stack`, whose kernels do the work of all, and the graphs of
-several stacks run beside each other, each on a stream of its own.
+long. Captured once and replayed (a CUDA graph), the GPU is the limit, and one network's kernels do not fill it. So the
+runs of one method and architecture become one `fast.stack.Stack`, whose kernels do the work of all runs, and the
+graphs of several stacks run in parallel, each on its own stream.
 
-A recorded step takes nothing from Python: which images, which radius, which rate it reads from tables by the number of
-the step. Random starts are drawn as `training.fit` draws them on the same device. On a processor the same steps are
-taken without a recording.
+A captured step takes no value from Python: it looks up its images, radius and learning rate in tables, by the number
+of the step. Random starts are drawn as `training.fit` draws them on the same device. On a CPU the same steps run
+without a capture.
 """
 
 import time
@@ -23,9 +23,9 @@ from .loop import WATCHED
 from .methods import METHODS
 from .run import Diverged, Run, deferred_interrupt, generator
 
-BLOCK = 25  # steps whose random starts are drawn at a time, and that are in flight before anyone looks
+BLOCK = 25  # training steps launched as one block, with their random starts drawn beforehand
 
-SECONDS = 60  # between two checkpoints of a run
+SECONDS = 60  # least time between two checkpoints, which are written at the end of an epoch
 
 
 class Group:
@@ -49,6 +49,7 @@ class Group:
             self.losses[:position] = table([run.losses for run in runs]).T
         self.watched = torch.zeros(2, size, dtype=torch.float64, device=self.device)
         self.parameters = [p for run in runs for p in run.model.parameters()]
+        # The learning rate is a tensor: a graph would keep the value that a Python number had at the capture.
         self.optimizer = torch.optim.Adam(self.parameters, lr=torch.zeros((), device=self.device), **self.on_cuda())
         for run in runs:
             for p in run.model.parameters():
@@ -59,7 +60,7 @@ class Group:
                     "exp_avg": state.get("exp_avg", zero()),
                     "exp_avg_sq": state.get("exp_avg_sq", zero()),
                 }
-                run.optimizer.state[p] = self.optimizer.state[p]  # shared: a checkpoint shows what there is now
+                run.optimizer.state[p] = self.optimizer.state[p]  # shared, so that a checkpoint has the current state
         self.graphs = self.stream = None
         self.saved = time.perf_counter()
 
@@ -67,10 +68,10 @@ class Group:
         return {"capturable": True, "fused": True} if self.device.type == "cuda" else {}
 
     def take_step(self, attacked: bool = True) -> None:
-        """A training step of every run, by the tables' entries for `step`, which it advances.
+        """Take one training step of every run, with the tables' entries for `self.step`, and advance `self.step`.
 
         Args:
-            attacked: whether the radius is not 0.
+            attacked: whether the radius is above 0.
         """
         position = self.step % self.per_epoch
         index = self.orders.index_select(0, position)[0]
@@ -80,9 +81,11 @@ class Group:
         if problem.objective and attacked:
             eps = self.radii.index_select(0, self.step).expand(len(x))
             noise = self.noise.index_select(0, self.step % BLOCK)[0].transpose(0, 1).flatten(0, 1)
+            # watched=False: a capture cannot read values; `read_losses` notices a run that diverged.
             x_adv = ascend(problem.objective, x, eps=eps, alpha=self.schedule.attack_alpha,
                            steps=self.schedule.attack_steps, start=shifted(x, eps, noise), watched=False)  # fmt: skip
-        losses = self.stack.each(problem.loss(x_adv))  # a network's gradient is that of its own mean
+        # (S,): the gradient of the sum gives each network the gradient of its own mean.
+        losses = self.stack.each(problem.loss(x_adv))
         self.optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
         self.optimizer.param_groups[0]["lr"].copy_(self.rates.index_select(0, self.step)[0])
@@ -91,7 +94,7 @@ class Group:
         self.step += 1
 
     def watch(self) -> None:
-        """What `loop.watch` sees, of every run."""
+        """Measure what `loop.watch` measures, for every run."""
         images, labels, eps = self.data.validation.x(), self.data.validation.labels, self.schedule.eps
         x, y = self.stack.repeat(images[:WATCHED]), self.stack.repeat(labels[:WATCHED])
         logits = self.stack.fold()[1].logits
@@ -102,17 +105,18 @@ class Group:
                 row.copy_(self.stack.each((logits(of).argmax(1) == true).double()))
 
     def record(self) -> None:
-        """Makes graphs of a step and of a look at the validation images; the state stays what it was."""
+        """Capture training steps and validation as CUDA graphs; the state is the same afterwards."""
         self.stream = torch.cuda.Stream(self.device)
         state = [*self.parameters, self.step, self.losses, self.optimizer.param_groups[0]["lr"]]
         state += [tensor for p in self.parameters for tensor in self.optimizer.state[p].values()]
         self.load_order()
         before = [tensor.detach().clone() for tensor in state]
         torch.cuda.synchronize(self.device)
-        with torch.cuda.stream(self.stream):  # a rehearsal: libraries choose and load their kernels
+        with torch.cuda.stream(self.stream):  # a warm-up: libraries choose and load their kernels
             self.take_step()
             self.watch()
         graphs = {}
+        # Two graphs for a step, since a graph cannot branch on whether the radius is 0.
         for name in ("take_step", "take_first_step", "watch"):
             graphs[name] = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graphs[name], stream=self.stream):
@@ -124,27 +128,28 @@ class Group:
         torch.cuda.synchronize(self.device)
 
     def take_first_step(self) -> None:
-        """A step before the ramp, where x' is x."""
+        """Take a step before the ramp, where the radius is 0 and x' = x."""
         self.take_step(attacked=False)
 
     def do(self, name: str) -> None:
         self.graphs[name].replay() if self.graphs else getattr(self, name)()
 
     def load_order(self) -> None:
-        """The images of the epoch under way, of every run: image i of a batch is that of run i mod S."""
+        """Load the image indices of the current epoch for all S runs: image i of a batch belongs to run i mod S."""
         orders = torch.stack([run.order(self.at // self.per_epoch) for run in self.runs], 2)
         self.orders.copy_(orders.flatten(1))
 
     def draw_noise(self, first: int, last: int) -> None:
-        """Noise for the random starts of steps first .. last - 1, of one block."""
+        """Draw the noise for the random starts of steps first .. last - 1, all of one block."""
+        # Outside the graphs: a replay runs no Python, so it could not seed a generator for its step.
         for step in range(first, last):
             for run, noise in zip(self.runs, self.noise[step % BLOCK], strict=True):
                 noise.uniform_(generator=generator(run.seed, "start", step, self.device))
 
     def steps(self, stop: int) -> Iterator[tuple[int, torch.cuda.Event | None]]:
-        """Takes steps up to `stop`, and says after each block how many and when they are done.
+        """Take steps up to `stop`, in blocks, and yield each block's number of steps and the event of its end.
 
-        On a GPU a block is handed over while the one before it runs.
+        On a GPU a block is launched while the block before it runs. On a CPU the event is None.
         """
         fresh, before = True, None
         while self.at < stop:
@@ -187,9 +192,10 @@ class Group:
             self.stream.synchronize()
 
     def read_losses(self) -> None:
-        """Gives every run the losses of the epoch so far. A run that diverged keeps its last good state."""
+        """Give every run its losses of the epoch so far; mark diverged runs, whose checkpoints stay as they are."""
         position = self.at % self.per_epoch or self.per_epoch
         for run, losses in zip(self.runs, self.losses[:position].T.tolist(), strict=True):
+            # abs(NaN) < inf is False, so this finds NaN as well.
             wrong = next((k for k, loss in enumerate(losses) if not abs(loss) < float("inf")), None)
             if wrong is not None and not run.error:
                 run.error = run.diverged(losses[wrong], self.at - position + wrong)
@@ -212,22 +218,22 @@ class Group:
         self.saved = time.perf_counter()
 
     def stop(self) -> None:
-        """Everything handed over is done, and written down."""
+        """Wait for all launched steps, and write their losses, rows and checkpoints."""
         self.wait()
         if self.at > self.runs[0].step:
             if self.at % self.per_epoch:
                 with self.on_stream():
                     self.read_losses()
-            else:  # the validation images have been looked at, and nobody has noted what was seen
+            else:  # the epoch was validated but its row is not written yet
                 self.end_epoch()
         self.save()
 
 
 def groups_of(runs: Sequence[Run], at_most: int = 8) -> list[Group]:
-    """Runs that can be stacked, in stacks of `at_most`."""
+    """Group runs that can be stacked, at most `at_most` runs per group; leave out finished runs."""
     kinds: dict[tuple, list[Run]] = {}
     for run in runs:
-        alone = run.seed, run.gamma
+        alone = run.seed, run.gamma  # splits up runs of WResnet, which cannot be stacked
         kind = (run.model.name, run.method, run.schedule, run.precision, run.dataset.fingerprint, run.step)
         kinds.setdefault((*kind, alone) if run.model.name == "wresnet" else kind, []).append(run)
     stacks = [group[k : k + at_most] for group in kinds.values() for k in range(0, len(group), at_most)]
@@ -237,16 +243,16 @@ def groups_of(runs: Sequence[Run], at_most: int = 8) -> list[Group]:
 def fit_together(
     runs: Sequence[Run], *, max_steps: int | None = None, finished: Callable[[Run], object] | None = None
 ) -> None:
-    """Trains the networks of all runs in place, at the same time. An interrupted call leaves checkpoints, as `fit`'s.
+    """Train the networks of all runs in place, at the same time. An interrupted call leaves checkpoints, like `fit`.
 
     Args:
         runs: each as `fit` would make it; methods, architectures, seeds and gammas may differ.
-        max_steps: stop, with checkpoints, after this many training steps of each.
-        finished: called with every run that has come to its end, as soon as it has.
+        max_steps: stop, with checkpoints, after this many training steps of each run.
+        finished: a function called with each run as soon as it has taken all its steps.
 
     Raises:
-        ValueError: see `stack.Stack`.
-        Diverged: some runs have, with a sentence for each; the others were trained to the end.
+        ValueError: see `fast.stack.Stack`.
+        Diverged: some runs diverged, with one sentence for each; the other runs were trained to the end.
     """
     errors = []
 
@@ -270,14 +276,14 @@ def fit_together(
                 group.record()
         limit = lambda group: group.total if max_steps is None else min(group.total, max_steps)
         work = {group: (group.steps(limit(group)), 0, None) for group in groups}
-        for run in runs:
+        for run in runs:  # the clock starts here, after the captures
             run.began = time.perf_counter() - run.seconds
         amount = sum(len(group.runs) * (limit(group) - group.at) for group in groups)
         with tqdm(total=amount, desc=f"{len(runs)} networks", unit="step", disable=None, unit_scale=True) as bar:
             while work and not interrupted():
                 idle = True
                 for group, (steps, done, event) in list(work.items()):
-                    if event is not None and not event.query():
+                    if event is not None and not event.query():  # poll: waiting here would hold up the other groups
                         continue
                     idle = False
                     bar.update(done * len(group.runs))

@@ -243,7 +243,7 @@ def one_step_lowers_the_loss(model, method, size, colours, rate=1e-3, precision=
     assert loss() < before
 
 
-# `python tests/test_adapt.py` takes all pairs of networks and methods.
+# `python tests/test_adapted.py` takes all pairs of networks and methods.
 ROTATED = [(NAMES[i % len(NAMES)], method) for i, method in enumerate(methods.METHODS)]
 
 

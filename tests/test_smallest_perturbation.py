@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pgd import Linear, images
+from test_projected_gradient_descent import Linear, images
 
 from interp_lib.attacks.balls import bisect, perturbation_size, project
 from interp_lib.attacks.interpretability_sneaking import margin, margin_attack
