@@ -73,7 +73,7 @@ def command_train(args) -> None:
             for gamma in (args.gamma if method.startswith("Int") else args.gamma[:1])
             for seed in args.seed
         ]
-    missing = []
+    missing, names = [], list(dict.fromkeys(names))  # `--seed 0,0` is one network
     for name in names:
         path = name.path(out)
         if path.exists() and args.resume:

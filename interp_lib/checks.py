@@ -154,7 +154,7 @@ def check_device(device: str | None = None) -> str:
         raise ValueError(f"device must be cpu{' or cuda' if there else ', PyTorch sees no CUDA here'}; got {device!r}.")
     if kind == "cuda":
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
-    return device
+    return str(device)
 
 
 def check_classes(classes: Tensor, n: int, num_classes: int | None = None, name: str = "classes") -> None:

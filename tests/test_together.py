@@ -11,6 +11,7 @@ from test_training import SCHEDULE, STEPS_AN_EPOCH, furthest, network, same, see
 from interp_lib import training
 from interp_lib.attacks.ascent import input_gradient
 from interp_lib.checks import check_device
+from interp_lib.fast.objective import Climbing
 from interp_lib.fast.stack import Stack
 from interp_lib.models.architectures import build
 from interp_lib.training import methods, together
@@ -107,8 +108,13 @@ def test_what_cannot_be_stacked_is_refused():
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
-def test_together_is_each_by_itself(method, dataset, device):
-    """Up to rounding: weights, histories."""
+def test_together_is_each_by_itself(method, dataset, device, monkeypatch):
+    """Up to rounding: weights, histories.
+
+    Both climb PyTorch's objectives. The compiled ones, which only a run by itself has, round otherwise; and on these
+    images some cross-entropies come down to 1e-7, where 1 - p_y, and so the sign of a gradient, is rounding.
+    """
+    monkeypatch.setattr(Climbing, "takes", lambda self, x: False)
     gammas = (0.01, 0.05, 0.05)
     runs = [Run(network(k).to(device), dataset, method, SCHEDULE, seed=k, gamma=g) for k, g in enumerate(gammas)]
     finished = []

@@ -588,3 +588,35 @@ def test_epochs_are_judged_under_the_final_radius(tiny_dataset):
     x_adv = pgd(model, x, y, eps=0.2, alpha=0.05, steps=10)
     assert row["validation_robust"] == (model(x_adv).argmax(1) == y).double().mean()
     assert row["validation_robust"] < row["validation_accuracy"]
+
+
+def test_the_optimizer_is_pytorchs_adam_and_loads_no_compiler(tmp_path, tiny_dataset):
+    """The same weights and state to the bit; `torch._dynamo` is what the import would take seconds for."""
+    generator_, made = torch.Generator().manual_seed(0), []
+    for kind in (run_module.Adam, torch.optim.Adam):
+        model = network()
+        optimizer = kind(model.parameters(), lr=0.01)
+        made.append((model, optimizer))
+    for _ in range(3):
+        gradients = [torch.randn(p.shape, generator=generator_) for p in made[0][0].parameters()]
+        for model, optimizer in made:
+            for p, gradient in zip(model.parameters(), gradients, strict=True):
+                p.grad = gradient.clone()
+            optimizer.param_groups[0]["lr"] = 0.02
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    (ours, own), (theirs, pytorch) = made  # networks and optimizers
+    assert all(
+        torch.equal(p, q) and p.grad is None for p, q in zip(ours.parameters(), theirs.parameters(), strict=True)
+    )
+    assert repr(own.state_dict()) == repr(pytorch.state_dict())
+    pytorch.load_state_dict(own.state_dict())
+    own.load_state_dict(pytorch.state_dict())
+    code = (
+        "import sys, torch; from interp_lib.training.run import Adam\n"
+        "p = torch.nn.Parameter(torch.ones(3)); optimizer = Adam([p]); p.grad = torch.ones(3)\n"
+        "optimizer.step(); optimizer.zero_grad(set_to_none=True); optimizer.load_state_dict(optimizer.state_dict())\n"
+        "print('torch._dynamo' in sys.modules, bool((p < 1).all()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -138,14 +138,9 @@ def projected_ascent(
         onto = lambda moved: moved.clamp_(low, high)
     else:
         onto = lambda moved: project(moved, x, eps, norm)
-    signs = direction is torch.Tensor.sign_ and not isinstance(alpha, Tensor)
-    x_adv, steps = x if start is None else onto(start.detach().clone()), int(steps)
-    if (
-        norm == "linf"
-        and direction is torch.Tensor.sign_
-        and isinstance(objective, Climbing)
-        and objective.takes(x_adv)
-    ):
+    signs, steps = direction is torch.Tensor.sign_, int(steps)
+    x_adv = x if start is None else onto(start.detach().clone())
+    if norm == "linf" and signs and isinstance(objective, Climbing) and objective.takes(x_adv):
         for _ in range(steps if every else min(steps, 1)):  # without `every`, one call takes all steps
             x_adv, sound = objective.climb(x_adv, low, high, alpha, 1 if every else steps)
             if watched:

@@ -91,7 +91,8 @@ def pgd(
         check_step_sizes(eps=eps, alpha=alpha, steps=steps)
         start = uniform_start(x, eps, generator)
     attack = {"eps": eps, "alpha": alpha, "steps": steps, "targeted": targeted, "start": start}
-    x_adv = next(pgd_iterates(model, x, y, every=False, **attack), None)
-    if x_adv is None:  # no steps: the start is the result
+    # To the end of the iterator: on CUDA the check for NaN comes after the last iterate.
+    iterates = list(pgd_iterates(model, x, y, every=False, **attack))
+    if not iterates:  # no steps: the start is the result
         return (x if start is None else start).detach().clamp(*ball(x.detach(), eps))
-    return x_adv
+    return iterates[-1]

@@ -202,4 +202,6 @@ def climbing(
         return plain
     if reference is not None and reference.dtype != torch.float32:
         return plain
+    if kind not in (*OF_MAPS, "path") and weight != 1:  # `ascent.cpp` has no weight for the other terms
+        raise ValueError(f"a term of kind {kind!r} has weight 1; got {weight}.")
     return Climbing(plain, head, kind, y, reference, cross_entropy, weight, points)

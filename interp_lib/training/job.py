@@ -32,7 +32,7 @@ def train(
     from ..models import trained
     from ..schedule import Schedule
     from .loop import train as train_alone
-    from .run import Run
+    from .run import Diverged, Run
     from .together import fit_together
 
     device = check_device(device)
@@ -75,10 +75,17 @@ def train(
         runs = {begun(*each): each for each in wanted}
         fit_together(list(runs), finished=lambda run: store(run, *runs[run], len(runs)))
     else:
+        diverged = []
         for each in wanted:
             run = begun(*each)
-            train_alone(run)
-            store(run, *each)
+            try:
+                train_alone(run)
+            except Diverged as error:  # the others are trained all the same, as they are together
+                diverged.append(str(error))
+            else:
+                store(run, *each)
+        if diverged:
+            raise Diverged(" ".join(diverged))
 
 
 def log_epoch(slug: str, row: dict) -> None:

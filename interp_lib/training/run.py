@@ -1,6 +1,7 @@
 """The resumable state of one training run: checkpoint, history, random numbers."""
 
 import hashlib
+import inspect
 import io
 import os
 import signal
@@ -111,6 +112,22 @@ def _check_run(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -
             raise ValueError(f"model must have {name} {here} for {dataset.title}; got {there}. Build one for it.")
 
 
+class Adam(torch.optim.Adam):
+    """`torch.optim.Adam` without the import of `torch.compile`, which takes 2 to 3 s of the first step of a process.
+
+    PyTorch wraps these methods so that `torch.compile` leaves them alone; here the wrapped functions are called.
+    """
+
+    add_param_group, load_state_dict, state_dict, zero_grad = (
+        inspect.unwrap(getattr(torch.optim.Adam, name))
+        for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    )
+
+    @torch.no_grad()
+    def step(self) -> None:
+        inspect.unwrap(torch.optim.Adam.step)(self)
+
+
 class Run:
     """The resumable state of one training run.
 
@@ -161,7 +178,7 @@ class Run:
         self.dtype = None if precision == "float32" else getattr(torch, precision)
         self.per_epoch = len(dataset.train) // schedule.batch_size
         self.total = schedule.epochs * self.per_epoch
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
+        self.optimizer = Adam(model.parameters(), lr=schedule.learning_rate)
         self.step, self.losses, self.history, self.best, self.seconds = 0, [], [], None, 0.0
         self.error: Diverged | None = None
         self.checkpoint = Path(checkpoint) if checkpoint else None
