@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_labels, check_logits, check_pair
-from .values import check_choice, check_number, check_whole
+from .values import check_choice, check_number
 
 
 def check_maps(maps: Tensor, maps_adv: Tensor) -> None:
@@ -206,30 +206,6 @@ def kendall_tau(map_a: Tensor, map_b: Tensor) -> Tensor:
     arrays = (m.detach().flatten(1).cpu().double().numpy() for m in (map_a, map_b))
     taus = [float(kendalltau(a, b).statistic) for a, b in zip(*arrays, strict=True)]
     return torch.tensor(taus, dtype=torch.float64)
-
-
-def topk_intersection(map_a: Tensor, map_b: Tensor, k: int) -> Tensor:
-    """Return the share of the k largest pixels of one map that are among the k largest pixels of the other.
-
-    Args:
-        map_a, map_b: (N, ...); everything after the first axis is one map.
-        k: 1 .. number of pixels; 8 in the tables of attacks against interpretability.
-
-    Returns:
-        (N,) in [0, 1].
-
-    Raises:
-        ValueError: maps of different shapes, or k out of range.
-
-    Source: section 3.2 (top-k pixel difference), after Ghorbani et al. (2019).
-    """
-    check_pair(map_a, map_b, "maps", 2)
-    check_whole(k, "k", -float("inf"))  # only that it is a whole number: the upper limit depends on the maps
-    pixels = map_a.shape[1:].numel()
-    if not 1 <= k <= pixels:
-        raise ValueError(f"k must lie in 1 .. {pixels}, the number of pixels; got {k}.")
-    a, b = (m.detach().flatten(1).topk(k).indices for m in (map_a, map_b))
-    return (a[:, :, None] == b[:, None, :]).any(2).double().mean(1)
 
 
 def proposition1_bound(logits: Tensor, t: Tensor, t_prime: Tensor) -> Tensor:

@@ -131,14 +131,6 @@ def test_kendall_tau_of_orders():
     assert D.kendall_tau(maps.float().requires_grad_(), maps.float()).dtype == DOUBLE
 
 
-def test_topk_intersection_by_hand():
-    a, b = torch.tensor([[4.0, 3.0, 2.0, 1.0]]), torch.tensor([[1.0, 3.0, 2.0, 4.0]])
-    assert [float(D.topk_intersection(a, b, k)) for k in (1, 2, 3, 4)] == pytest.approx([0, 0.5, 2 / 3, 1])
-    for k in (0, 5):
-        with pytest.raises(ValueError, match=r"1 \.\. 4"):
-            D.topk_intersection(a, b, k)
-
-
 def test_bad_maps_are_refused():
     for function in (D.discrepancy, D.normalised_discrepancy, D.two_class_discrepancy):
         with pytest.raises(ValueError, match=r"\(N, k, h, w\)"):
@@ -149,9 +141,8 @@ def test_bad_maps_are_refused():
         D.discrepancy(A, B, 3)
     with pytest.raises(ValueError, match="all classes"):
         D.target_free_discrepancy(A, B, torch.tensor([0]), torch.zeros(1, 3))
-    for function in (D.kendall_tau, lambda a, b: D.topk_intersection(a, b, 1)):
-        with pytest.raises(ValueError, match="one shape"):
-            function(A, B[:, :1])
+    with pytest.raises(ValueError, match="one shape"):
+        D.kendall_tau(A, B[:, :1])
 
 
 # Proposition 1 -----------------------------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ from conftest import bands
 from interp_lib.models import build
 from interp_lib.training import loop, together
 from interp_lib.training.run import Run
-from interp_lib.training.schedule import Schedule
+from interp_lib.schedule import Schedule
 together.SECONDS, take_step = 0, together.Group.take_step
 together.Group.take_step = lambda *a, **k: (time.sleep(0.03), take_step(*a, **k))[1]
 radius = Schedule.radius
