@@ -65,10 +65,12 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
   const Objective& what;
   const int numbers, middle, wide, blocks;
   std::vector<uint8_t> open;                     // units of the first layer, of every point
-  std::vector<float> h, dh, f, p, r;             // trunk of every point, and its gradient; logits, softmax, by the logits
+  std::vector<float> h, dh, f, p, log_p, r;      // trunk of every point, and its gradient; logits, softmax, by the logits
   std::vector<float> z, dm;                      // h and the maps' gradients, a row after another, with zeros around
   std::vector<Row> maps, clean, back_rows;
+  std::vector<float> apart, all;                 // of every class: how far its map has moved; softmax of all logits
   std::vector<float> before_x, along, sum;       // of the path: conv1 at x and of x' - x; gradients behind conv1
+  std::vector<float> attack, change;             // of the path: gradient behind conv1 of the last point; trunk of v
   std::vector<float> gradient, other, moved;
 
   Image(const Network& net, const Head& head, const Objective& what)
@@ -80,6 +82,7 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
     dh.assign(numbers, 0);
     f.assign(head.classes, 0);
     p.assign(points * head.classes, 0);
+    log_p.assign(head.classes, 0);
     r.assign(head.classes, 0);
     gradient.assign(net.image(), 0);
     if (what.kind == PATH) {
@@ -95,6 +98,8 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
       maps.assign(blocks * two.rows * CLASSES, Row{});
       clean = maps;
       back_rows.assign(two.rows * SECOND, Row{});
+      apart.assign(head.classes, 0);
+      all.assign(head.classes, 0);
     }
   }
 
@@ -132,8 +137,11 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
     for (int c = 1; c < head.classes; c++) top = f[c] > top ? f[c] : top;
     for (int c = 0; c < head.classes; c++) total += std::exp(f[c] - top);
     const float log_total = std::log(total);
-    for (int c = 0; c < head.classes; c++) p[c] = std::exp(f[c] - top - log_total);
-    return y < 0 ? 0 : -(f[y] - top - log_total);
+    for (int c = 0; c < head.classes; c++) {
+      log_p[c] = f[c] - top - log_total;
+      p[c] = std::exp(log_p[c]);
+    }
+    return y < 0 ? 0 : -log_p[y];
   }
 
   // d1 from dh: back through the second layer and the first ReLU.
@@ -172,8 +180,7 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
   // Value of the discrepancy and the cross-entropy; dh = their gradient. r is what each class's map gets everywhere.
   float discrepancy(int64_t y) {
     explain(maps);
-    std::vector<float>& apart = other;
-    apart.assign(head.classes, 0);
+    std::fill(apart.begin(), apart.end(), 0.f);
     for (int c = 0; c < head.classes; c++) {
       float total = 0;
       for (int i = 0; i < two.rows; i++) {
@@ -200,8 +207,6 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
     }
     p[y] = 1;
     if (what.cross_entropy) {
-      std::vector<float>& all = moved;
-      all.resize(head.classes);
       value += what.cross_entropy * softmax(all.data(), y);
       for (int c = 0; c < head.classes; c++) r[c] += what.cross_entropy * (all[c] - (c == y));
     }
@@ -282,7 +287,6 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
       for (int k = 0; k < middle; k++) sum[k] += d1[k];
     }
     // d1 of the last point is of the cross-entropy at x' as well, but for m.
-    std::vector<float>& attack = rest;
     if (what.cross_entropy) attack.assign(d1.begin(), d1.end());
     d1.swap(sum);
     to_pixels(net, gradient.data());
@@ -316,8 +320,6 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
     for (size_t i = 0; i < gradient.size(); i++) gradient[i] += what.weight * other[i];
     return what.weight * norm + (what.cross_entropy ? what.cross_entropy * last : 0);
   }
-  std::vector<float> rest, change;
-
   // What does not change while image i climbs.
   void begin(const Network& net, long i) {
     const float* reference = what.reference + i * net.image();
@@ -353,11 +355,8 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
         for (int c = 0; c < head.classes; c++) r[c] = what.cross_entropy * (p[c] - (c == y));
       } else {
         const float* q = what.reference + i * head.classes;
-        float top = f[0], total = 0;
-        for (int c = 1; c < head.classes; c++) top = f[c] > top ? f[c] : top;
-        for (int c = 0; c < head.classes; c++) total += std::exp(f[c] - top);
         for (int c = 0; c < head.classes; c++) {
-          if (q[c] > 0) value += q[c] * (std::log(q[c]) - (f[c] - top - std::log(total)));
+          if (q[c] > 0) value += q[c] * (std::log(q[c]) - log_p[c]);
           r[c] = p[c] - q[c];
         }
       }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..models.architectures import same_padding
 from .compiled import _Head, _Objective
-from .trunk import Layers
+from .trunk import Layers, pointer
 
 KINDS = "cross-entropy", "divergence", "probe", "target-free", "true class", "path"  # in the order of ascent.cpp
 OF_MAPS = "target-free", "true class"
@@ -50,10 +50,8 @@ class Head:
             return None
         if composed and model.conv3.stride != (1, 1):  # ascent.cpp computes maps with stride 1 only
             composed = None
-        rows, columns = model.input_shape[1:]
-        for stride in layers.strides:
-            rows, columns = -(-rows // stride), -(-columns // stride)
-        return cls(layers, (rows, columns), model.num_classes, composed, tail, model.classifier.bias)
+        network = layers.network(*model.input_shape[1:])
+        return cls(layers, (network.rows2, network.columns2), model.num_classes, composed, tail, model.classifier.bias)
 
     def can(self, kind: str) -> bool:
         """Return whether the head has the parts that a kind of objective needs, in a size that `ascent.cpp` handles."""
@@ -82,8 +80,7 @@ class Head:
                 parts[:2] = self.tail
             # The structure has bare pointers: the tensors are stored with it, so that their memory stays allocated.
             kept = [None if part is None else part.detach().contiguous() for part in parts]
-            pointers = [0 if part is None else part.data_ptr() for part in kept]
-            self.packed[maps] = _Head(self.classes, size, top, left, *pointers), kept
+            self.packed[maps] = _Head(self.classes, size, top, left, *map(pointer, kept)), kept
         return self.packed[maps][0]
 
 
@@ -99,8 +96,9 @@ class Climbing:
         # `told` has bare pointers into y and reference: as attributes their memory stays allocated.
         self.y = None if y is None else y.detach().contiguous()
         self.reference = None if reference is None else reference.detach().contiguous()
-        pointers = (0 if part is None else part.data_ptr() for part in (self.y, self.reference))
-        self.told = _Objective(KINDS.index(kind), points, cross_entropy, weight, *pointers)
+        self.told = _Objective(
+            KINDS.index(kind), points, cross_entropy, weight, pointer(self.y), pointer(self.reference)
+        )
         layers = head.layers
         self.key = (kind, bool(cross_entropy), layers.sizes, layers.strides, layers.colours, head.classes)
 
@@ -137,8 +135,9 @@ class Climbing:
     def _call(self, x: Tensor, low, high, alpha, steps: int, values, gradients) -> Tensor:
         network = self.head.layers.network(*x.shape[2:])
         sound = torch.empty(len(x), dtype=torch.uint8)
-        tensors = (ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in (x, low, high, alpha))
-        rest = (ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in (values, gradients, sound))
+        tensors, rest = (
+            [ctypes.c_void_p(pointer(t)) for t in some] for some in ((x, low, high, alpha), (values, gradients, sound))
+        )
         self.head.layers.compiled.climb(
             ctypes.byref(network), ctypes.byref(self.head.pack(self.kind in OF_MAPS)), ctypes.byref(self.told),
             min(torch.get_num_threads(), len(x)), ctypes.c_long(len(x)), *tensors, steps, *rest,

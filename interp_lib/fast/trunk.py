@@ -26,7 +26,8 @@ Weights = tuple[Tensor | None, ...]  # W1, b1, W2, b2, with their graph
 _verdicts: dict[tuple, bool] = {}
 
 
-def _pointer(tensor: Tensor | None) -> int:
+def pointer(tensor: Tensor | None) -> int:
+    """Return the address of a tensor's numbers for C++, 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
 
 
@@ -78,7 +79,7 @@ class Layers:
     def _call(self, function: str, size: tuple[int, int], n: int, *arguments) -> None:
         if n:  # without images `threads` would be 0
             network, threads = self.network(*size), min(torch.get_num_threads(), n)
-            given = (ctypes.c_int(a) if isinstance(a, bool) else ctypes.c_void_p(_pointer(a)) for a in arguments)
+            given = (ctypes.c_int(a) if isinstance(a, bool) else ctypes.c_void_p(pointer(a)) for a in arguments)
             getattr(self.compiled, function)(ctypes.byref(network), threads, ctypes.c_long(n), *given)
 
     def push(self, x: Tensor, opened: Tensor | None = None, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
