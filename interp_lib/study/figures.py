@@ -115,46 +115,69 @@ class Sneaking:
     bound: float
 
 
-def sneaking(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: Sequence[float], p: int = 1) -> Sneaking:
-    """Run PGD and the ISAs of the 1-, 2- and all-class discrepancy on one image, for every perturbation size.
+def sneaking_rows(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: Sequence[float], p: int = 1
+) -> tuple[list[list[dict]], dict[str, Tensor]]:
+    """Run PGD and the ISAs of the 1-, 2- and all-class discrepancy on N images, for every perturbation size.
 
     All attacks are targeted and take ten steps; the ISAs use the released code's settings for a batch of one, see
-    `attacks.released_settings`. All sizes run in one batch.
+    `attacks.released_settings`. All images and sizes run in one batch.
 
     Args:
-        x: one image, (1, C, H, W) in [0, 1].
-        y, target: its class t and the target t', int64 (1,).
-        eps: perturbation sizes, ascending.
+        x: images, (N, C, H, W) in [0, 1].
+        y, target: their classes t and the targets t', int64 (N,).
+        eps: E perturbation sizes, ascending.
         p: 1, or 2 for the squared norm.
 
-    Source: Figure 2.
+    Returns:
+        The rows of each image, as in `Sneaking`, and the attacked images, name -> (E, N, C, H, W).
     """
-    times, pair = len(eps), torch.stack([y, target], 1)
-    sizes = torch.tensor(eps, dtype=x.dtype, device=x.device)
-    repeated, aim = x.repeat(times, 1, 1, 1), target.repeat(times)
-    attacked = {"PGD": pgd(model, repeated, aim, eps=sizes, alpha=sizes / 5, steps=10, targeted=True)}
+    times, count = len(eps), len(x)
+    sizes = torch.tensor(eps, dtype=x.dtype, device=x.device)[:, None].expand(-1, count)
+    aim = target.repeat(times)
+    pgd_sizes = sizes.flatten()
+    moved = pgd(model, x.repeat(times, 1, 1, 1), aim, eps=pgd_sizes, alpha=pgd_sizes / 5, steps=10, targeted=True)
+    attacked = {"PGD": moved.unflatten(0, (times, count))}
     with torch.no_grad():
         every = class_set("all-class", y, target, model.num_classes)
         clean = cam(model, x, every)
     # The released code's CAM is a plain sum: scale by the number of its pixels.
-    settings = released_settings(sizes[:, None], p=p, batch=1, scale=clean[0, 0].numel())
+    settings = released_settings(sizes, p=p, batch=1, scale=clean[0, 0].numel())
     for name in CLASS_SETS:
-        of = class_set(name, y, target, model.num_classes)
-        attacked[name] = isa_over_eps(model, x, y, target, classes=of, **settings).x_adv[:, 0]
-    rows = []
+        classes = class_set(name, y, target, model.num_classes)
+        attacked[name] = isa_over_eps(model, x, y, target, classes=classes, **settings).x_adv
+    rows = [[] for _ in range(count)]
+    clean = clean.repeat(times, 1, 1, 1)
     for name, images in attacked.items():
         with torch.no_grad():
-            maps, success = cam(model, images, every.expand(times, -1)), predictions(model, images) == aim
+            maps = cam(model, images.flatten(0, 1), every.repeat(times, 1))
+            success = (predictions(model, images.flatten(0, 1)) == aim).view(times, count)
         distance = {}
         for measure in CLASS_SETS:
-            of = class_set(measure, y, target, model.num_classes)[0]
-            distance[measure] = discrepancy(clean[:, of].expand(times, -1, -1, -1), maps[:, of], p, p == 2)
-        for i, size in enumerate(eps):
-            found = {measure: float(values[i]) for measure, values in distance.items()}
-            rows.append({"p": p, "attack": name, "eps": size, "success": bool(success[i]), **found})
+            classes = class_set(measure, y, target, model.num_classes).repeat(times, 1)[..., None, None]
+            of_classes = (heat.take_along_dim(classes, 1) for heat in (clean, maps))
+            distance[measure] = discrepancy(*of_classes, p, p == 2).view(times, count)
+        for i, row in enumerate(rows):
+            for k, size in enumerate(eps):
+                measured = {measure: float(values[k, i]) for measure, values in distance.items()}
+                row.append({"p": p, "attack": name, "eps": size, "success": bool(success[k, i]), **measured})
+    return rows, attacked
+
+
+def sneaking(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, eps: Sequence[float], p: int = 1) -> Sneaking:
+    """Run `sneaking_rows` on one image, and explain what each attack makes of it.
+
+    Args:
+        x: one image, (1, C, H, W) in [0, 1].
+        y, target, eps, p: as in `sneaking_rows`.
+
+    Source: Figure 2.
+    """
+    (rows,), attacked = sneaking_rows(model, x, y, target, eps=eps, p=p)
+    pair = torch.stack([y, target], 1)
     versions = [
-        explain_versions(model, {"x": x, **{name: a[i : i + 1] for name, a in attacked.items()}}, pair, {"CAM": cam})
-        for i in range(times)
+        explain_versions(model, {"x": x, **{name: images[i] for name, images in attacked.items()}}, pair, {"CAM": cam})
+        for i in range(len(eps))
     ]
     with torch.no_grad():
         bound = float(proposition1_bound(model(x), y, target))
