@@ -30,7 +30,8 @@ def main():
             if code := cli.main(["train", "--dataset", args.dataset, *run, "--device", "cpu", "--out", FOLDER]):
                 sys.exit(code)
     found = [network for network in sweep.find_networks("ours", FOLDER) if network.dataset == args.dataset]
-    print(measure.accuracy_record(data.load(args.dataset), "small", found, "bfloat16", attack="many", n=measure.MANY))
+    part = sweep.Part(data.load(args.dataset), "small", found, "bfloat16")
+    print(*measure.measure_part(measure.find("many"), part))
 
 
 if __name__ == "__main__":

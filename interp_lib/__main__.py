@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 from . import paper, places, storage
@@ -91,34 +92,15 @@ def command_train(args) -> None:
 def command_measure(args) -> None:
     if args.until_stdin_closes:
         threading.Thread(target=end_with_stdin, daemon=True).start()
+    from .study.measure import measure
+
     results = args.results_dir or places.home() / records.RESULTS
-    table, where = args.table.lower(), (args.data_dir, args.released_dir, results)
-    if table in ("rounding", "tightness", "figure1", "figure2"):
-        whole = {"--dataset": args.dataset, "--model": args.model, "--networks-dir": args.networks_dir,
-                 f"--networks {args.networks}": args.networks != "released",
-                 "--device": table != "tightness" and args.device}  # fmt: skip
-        if given := [option for option, value in whole.items() if value]:
-            raise ValueError(f"{table} is measured as a whole, on the released networks; leave out {', '.join(given)}.")
-    if table == "rounding":
-        from .study.rounding import measure_rounding
-
-        paths = [measure_rounding(*where)]
-    elif table == "tightness":
-        from .study.tightness import measure_tightness
-
-        paths = measure_tightness(*where, device=args.device)
-    elif table in ("figure1", "figure2"):
-        from .study.figures import measure_figure
-
-        paths = measure_figure(table, data_dir=args.data_dir, networks_dir=args.released_dir, folder=results)
-    else:
-        from .study.measure import measure
-
-        folder = args.released_dir
-        if args.networks == "ours":
-            folder = args.networks_dir or places.home() / "networks"
-        paths = measure(args.table, args.networks, dataset=args.dataset, model=args.model, data_dir=args.data_dir,
-                        networks_dir=folder, folder=results, device=args.device)  # fmt: skip
+    folder = args.released_dir
+    if args.networks == "ours":
+        folder = args.networks_dir or places.home() / "networks"
+    options = {name: value for name in ("n", "eps") if (value := getattr(args, name)) is not None}
+    paths = measure(args.table, args.networks, dataset=args.dataset, model=args.model, data_dir=args.data_dir,
+                    networks_dir=folder, folder=results, device=args.device, **options)  # fmt: skip
     for path in paths:
         print(f"{places.shown(path)}: {len(records.read(path).rows)} rows")
 
@@ -173,7 +155,7 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
             value = kind(text)
             if low <= value <= high and math.isfinite(value):
                 return value
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, ZeroDivisionError):
             pass
         limits = f"in {low} .. {high}" if math.isfinite(high) else f">= {low}"
         raise argparse.ArgumentTypeError(f"must be a {'whole ' * (kind is int)}number {limits}; got {text!r}")
@@ -260,10 +242,13 @@ def parser() -> argparse.ArgumentParser:
     device(p)
 
     p = command("measure", command_measure, "Measure a table of the paper and write its records.")
-    p.add_argument("table", help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), starts (random "
-                   "ones), fine (a random one and finer steps, WResnet), many (2,000 images), seen (training images), "
-                   "clean (R-ImageNet), aai-printed (eq. (7)), isa-again, softplus, rounding, tightness (of "
-                   "Proposition 1), digits")  # fmt: skip
+    p.add_argument(
+        "table",
+        help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), starts (random ones), fine (a random "
+        "one and finer steps, WResnet), many (2,000 images), seen (training images), clean (R-ImageNet), aai-printed "
+        "(eq. (7)), isa-again, softplus, tightness (of Proposition 1), rounding, black (the black image), ig-penalty, "
+        "digits",
+    )
     p.add_argument(
         "--networks",
         choices=("released", "sweeps", "ours"),
@@ -272,6 +257,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--dataset", help="only the part of a table on this dataset: mnist, cifar10, restricted_imagenet")
     p.add_argument("--model", help="only the part on this architecture: small, pool, wresnet")
+    p.add_argument("--n", type=number(int, 1), help="number of images (default: the table's); makes another record")
+    p.add_argument(
+        "--eps",
+        type=several(number(lambda text: float(Fraction(text)), 0, 1)),
+        help="perturbation sizes, separated by commas, such as 0.1,8/255 (default: the table's); makes another record",
+    )
     p.add_argument("--released-dir", type=folder, help="folder of the authors' networks (default: INTERP_RELEASED)")
     p.add_argument("--networks-dir", type=folder, help="folder of our networks (default: networks)")
     p.add_argument("--results-dir", type=folder, help="folder of the records (default: results)")

@@ -70,9 +70,8 @@ def test_every_command_has_help(command, capsys):
         (("train", "--profile", "quick"), ("unknown profile 'quick'", "digits")),
         (("measure", "table9"), ("unknown table 'table9'", "table3")),
         (("measure", "A1", "--dataset", "mnist", "--model", "small"), ("A1 is measured on mnist/pool, cifar10/small",)),
-        (("measure", "figure1", "--dataset", "mnist"), ("figure1 is measured as a whole", "leave out --dataset")),
-        (("measure", "tightness", "--networks", "ours"), ("on the released networks; leave out --networks ours",)),
-        (("measure", "rounding", "--device", "cpu"), ("leave out --device",)),
+        (("measure", "figure1", "--n", "3"), ("figure1 has no option n",)),
+        (("measure", "rounding", "--networks", "ours"), ("measured on networks that are released; got 'ours'",)),
         (("train", "--device", "gpu", "--out", "nets"), ("device must be cpu", "'gpu'")),
         (("measure", "digits", "--device", "tpu"), ("device must be cpu", "'tpu'")),
         (("measure", "table3"), ("INTERP_RELEASED", "AkhilanB/Proper-Interpretability")),
@@ -128,12 +127,8 @@ def test_data_says_which_copy_it_is(capsys):
 
 def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
     """Digits, one epoch: a network, a record, the paper's table beside nothing."""
-    from interp_lib.study import measure
-
     short = Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
     monkeypatch.setattr(Schedule, "load", classmethod(lambda cls, name, dataset: short))
-    monkeypatch.setattr(measure, "PGD_EPS", {("digits", "small"): (0, 0.1)})
-    monkeypatch.setattr(measure, "STEPS", (1, 2))
     assert cli.main(["train", "--method", "adv", "--seed", "3", "--out", "nets", "--device", "cpu"]) == 0
     path = tmp_path / "nets" / "digits-small-adv-s3-digits.safetensors"
     assert capsys.readouterr().out.startswith("nets/digits-small-adv-s3-digits.safetensors: validation")
@@ -151,9 +146,10 @@ def test_train_then_measure_then_compare(tmp_path, monkeypatch, capsys):
     assert path.stat().st_mtime_ns > before and "validation accuracy" in capsys.readouterr().out
 
     arguments = ["--networks", "ours", "--networks-dir", "nets", "--results-dir", "out", "--device", "cpu"]
-    assert cli.main(["measure", "digits", *arguments]) == 0
+    assert cli.main(["measure", "digits", "--n", "20", "--eps", "0,1/10", *arguments]) == 0
     (record,) = records.read_all("out")
-    assert capsys.readouterr().out == f"out/{record.name}.json: 4 rows\n"
+    assert capsys.readouterr().out == f"out/{record.name}.json: 8 rows\n"
+    assert record.settings["subset"]["n"] == 20 and record.settings["attack"]["eps"] == [0, 0.1]
     assert {row["weights"] for row in record.rows} == {predict.fingerprint(model)}
 
     assert cli.main(["compare", "--networks", "ours", "--results-dir", "out"]) == 0

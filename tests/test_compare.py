@@ -111,6 +111,15 @@ def test_clean_accuracies_come_from_eps_zero():
     assert pick(cells, level="0").released == 0.98
 
 
+def test_a_network_counts_once_and_on_the_papers_images_if_there_are_such():
+    few, many = (record([row(k, n=n)], subset={"n": n, "seed": 99}) for k, n in ((20, 20), (300, 400)))
+    paper = record([row(150)], subset={"n": 200, "seed": 99})
+    again = record([row(150)], subset={"n": 200, "seed": 99}, attack={"eps": [0.3]})
+    for some, share, n in (((few, paper, again, many), 0.75, 200), ((few, many), 0.75, 400), ((few,), 1.0, 20)):
+        cell = pick(compare.compare(some))
+        assert (cell.released, cell.n) == (share, n)
+
+
 def test_seeds_are_averaged_and_their_images_counted():
     rows = [row(150, seed=0), row(160, seed=1), row(80, seed=2, n=100)]
     found = pick(compare.compare([record(rows, source="ours")]))

@@ -8,7 +8,8 @@ import torch
 from interp_lib import __main__ as cli
 from interp_lib import data, data_files, interpreters, models
 from interp_lib.discrepancies import kendall_tau, two_class_discrepancy
-from interp_lib.study import figures, records, stored_maps
+from interp_lib.study import figures, records, sneaking_over_eps, stored_maps, sweep
+from interp_lib.study.measure import measure
 
 ROOT = Path(__file__).resolve().parent.parent
 EPS = (0.1, 0.3, 0.6)
@@ -29,7 +30,7 @@ def image(network, make_images):
 
 @pytest.fixture(scope="module")
 def sneaked(network, image):
-    return figures.sneaking(network, *image, eps=EPS)
+    return sneaking_over_eps.sneaking(network, *image, eps=EPS)
 
 
 def test_figure_1_shows_both_images_by_three_interpreters(network, image):
@@ -80,14 +81,14 @@ def rows(name, *points, p=1):
 
 def test_lowest_so_far_keeps_the_attack_of_the_smaller_ball():
     searched = rows("1-class", (0.3, True, 3.0), (0.1, False, 0.0), (0.2, True, 2.0), (0.4, True, 1.0))
-    found = figures.lowest_so_far(searched + rows("PGD", (0.1, True, 9.0)))
+    found = sneaking_over_eps.lowest_so_far(searched + rows("PGD", (0.1, True, 9.0)))
     assert [(row["eps"], row["lowest"]) for row in found] == [(0.2, 2.0), (0.3, 2.0), (0.4, 1.0)]
 
 
 def test_falls_by_hand():
     both = rows("1-class", (0.1, True, 4.0), (0.2, True, 1.0)) + rows("2-class", (0.1, True, 2.0), (0.2, True, 3.0))
-    assert figures.falls(both) == {"1-class": 0.75, "2-class": 0.0}
-    assert figures.falls(both, p=2) == {}
+    assert sneaking_over_eps.falls(both) == {"1-class": 0.75, "2-class": 0.0}
+    assert sneaking_over_eps.falls(both, p=2) == {}
 
 
 def test_moved_maps_starts_at_the_image_itself(network, image):
@@ -117,7 +118,7 @@ def test_a_large_map_is_stored_as_means_over_blocks():
 @pytest.fixture
 def bands(tiny_dataset, monkeypatch):
     """The tiny dataset as a unit of the figures, and a network that fits it."""
-    monkeypatch.setattr(figures, "UNITS", {("digits", "small"): (0.3, (0.3, 0.6))})
+    monkeypatch.setitem(figures.UNITS, ("digits", "small"), (0.3, (0.3, 0.6)))
     network = models.build("small", (1, 8, 8), 3, seed=0).eval()
     with torch.no_grad():  # whatever it says is right
         labels = torch.cat([network(tiny_dataset.test.x(i)[None]).argmax(1) for i in range(len(tiny_dataset.test))])
@@ -125,9 +126,23 @@ def bands(tiny_dataset, monkeypatch):
     return data.Dataset("digits", "Bands", "original", "0", ("a", "b", "c"), split, split, split), network
 
 
+def record_of(figure, dataset, network, folder):
+    """The record of a figure on a network that is in no file."""
+    part = sweep.Part(dataset, "small", [Loaded(network)], "released", folder)
+    (plan,) = figures.figure_plan(part, figure=figure)
+    return sweep.grow(plan, part)
+
+
+class Loaded:
+    labels, path = {"method": "Normal"}, Path("x")
+
+    def __init__(self, network):
+        self.load = lambda: network
+
+
 def test_a_figure_survives_its_record(bands, tmp_path):
     dataset, network = bands
-    path = figures.figure_record("figure1", dataset, "small", network, folder=tmp_path)
+    path = record_of("figure1", dataset, network, tmp_path)
     record = records.read(path)
     shown = stored_maps.read_versions(record)
     chosen = record.settings["image"]
@@ -141,12 +156,12 @@ def test_a_figure_survives_its_record(bands, tmp_path):
     for name in ("CAM", "GradCAM++", "IG"):
         exact = again["PGD"].maps[name]
         assert (shown["PGD"].maps[name] - exact).abs().max() <= exact.abs().max() / 250
-    assert path == figures.figure_record("figure1", dataset, "small", network, folder=tmp_path)
+    assert path == record_of("figure1", dataset, network, tmp_path)
 
 
 def test_figure_2_keeps_curves_bound_and_pictures(bands, tmp_path):
     dataset, network = bands
-    record = records.read(figures.figure_record("figure2", dataset, "small", network, folder=tmp_path))
+    record = records.read(record_of("figure2", dataset, network, tmp_path))
     curves, bound = stored_maps.read_curves(record)
     assert len(curves) == 2 * 4 * 2  # norms, attacks, sizes
     assert all(row["2-class"] >= bound - 1e-5 for row in curves if row["success"] and row["p"] == 1)
@@ -168,14 +183,9 @@ def test_the_image_is_the_first_by_rule(bands):
             figures.first_fooled(network, x[k : k + 1], y[k : k + 1], ((y + 1) % 3)[k : k + 1], eps=0.5)
 
 
-def test_a_missing_dataset_is_left_out_and_named(monkeypatch, capsys, released_folder, tmp_path):
-    def missing(name, data_dir=None):
-        raise data.DataError(f"no {name} here")
-
-    monkeypatch.setattr(figures.data, "load", missing)
-    with pytest.raises(FileNotFoundError, match="No dataset for figure1"):
-        figures.measure_figure("figure1", networks_dir=released_folder, folder=tmp_path)
-    assert "figure1 on mnist is left out: no mnist here" in capsys.readouterr().err
+def test_a_missing_dataset_is_named(released_folder, tmp_path):
+    with pytest.raises(data.DataError, match="nowhere: expected a folder of data"):
+        measure("figure1", networks_dir=released_folder, folder=tmp_path, data_dir=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("figure", ["figure1", "figure2"])

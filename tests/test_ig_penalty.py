@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from interp_lib.models.architectures import build
 from interp_lib.schedule import Schedule
-from interp_lib.study import compare, ig_penalty, records
+from interp_lib.study import compare, ig_penalty, measure, records
 
 STORED = [
     record
@@ -49,7 +49,7 @@ def test_the_inner_maximum_is_higher_than_the_start_and_inside_the_ball(make_ima
 
 
 def test_with_weight_1_the_released_networks_are_worse_than_a_constant_and_with_1_over_n_better():
-    assert {(r.settings["dataset"], r.settings["model"]) for r in RELEASED} == set(ig_penalty.PAIRS)
+    assert {(r.settings["dataset"], r.settings["model"]) for r in RELEASED} == set(measure.find("ig-penalty").parts)
     for record in RELEASED:
         assert record.settings["batch_size"] == {"mnist": 50, "cifar10": 128}[record.settings["dataset"]]
         for row in record.rows:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,19 +16,16 @@ from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.models import predict, trained
 from interp_lib.models.architectures import build
 from interp_lib.models.predict import count_correct, predictions
-from interp_lib.study import compare, isa_scores, measure, records, sweep
+from interp_lib.study import accuracy, claims_robustness, compare, isa_scores, measure, rank_correlation, records, sweep
 
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch, tiny_dataset):
     """Three networks of ours on a tiny dataset, small settings, and a list of the runs that took place."""
-    monkeypatch.setattr(measure.data, "load", lambda name, data_dir=None: tiny_dataset)
-    monkeypatch.setattr(measure, "PGD_EPS", {("digits", "small"): (0, 0.1, 0.3)})
-    monkeypatch.setattr(measure, "STEPS", (1, 3))
-    bench = Bench(tmp_path)
+    bench = Bench(tmp_path, tiny_dataset)
     for seed, method in enumerate(("Normal", "Adv", "Int")):
         bench.train(method, seed)
-    real = measure.pgd_accuracy
+    real = accuracy.pgd_accuracy_in_batches
 
     def counted(model, *args, **kwargs):
         if len(bench.runs) == bench.stop_at:
@@ -35,12 +33,13 @@ def bench(tmp_path, monkeypatch, tiny_dataset):
         bench.runs.append(bench.methods[predict.fingerprint(model)])
         return real(model, *args, **kwargs)
 
-    monkeypatch.setattr(measure, "pgd_accuracy", counted)
+    monkeypatch.setattr(accuracy, "pgd_accuracy_in_batches", counted)
     return bench
 
 
 class Bench:
-    def __init__(self, folder):
+    def __init__(self, folder, dataset):
+        self.dataset = dataset
         self.nets, self.results = folder / "networks", folder / "results"
         self.methods, self.runs, self.stop_at = {}, [], None
 
@@ -50,8 +49,15 @@ class Bench:
         how = {"dataset": "digits", "method": method, "seed": 0, "schedule": "digits"}
         trained.save(model, self.nets / f"{method}.safetensors", how)
 
-    def measure(self):
-        (path,) = measure.measure("digits", "ours", networks_dir=self.nets, folder=self.results, device="cpu")
+    def part(self, *methods):
+        """The networks of some methods, or all."""
+        networks = [n for n in sweep.find_networks("ours", self.nets) if not methods or n.labels["method"] in methods]
+        return sweep.Part(self.dataset, "small", networks, "ours", self.results)
+
+    def measure(self, name="digits", *methods, **options):
+        """Measure with few steps and radii, and read the record."""
+        options = {"eps": (0, 0.1, 0.3), "steps": (1, 3), **options} if name == "digits" else options
+        (path,) = measure.measure_part(measure.find(name), self.part(*methods), **options)
         return records.read(path)
 
 
@@ -118,17 +124,13 @@ def test_another_seed_is_another_row(bench):
     ]
 
 
-def test_other_settings_are_another_record(bench, monkeypatch):
-    first = bench.measure()
-    monkeypatch.setattr(measure, "STEPS", (1, 2))
-    assert bench.measure().name != first.name
-    assert len(content(bench.results)) == 2
+def test_other_settings_are_another_record(bench):
+    names = {bench.measure(**options).name for options in ({}, {"steps": (1, 2)}, {"eps": (0, 0.1)}, {"n": 50})}
+    assert len(names) == len(content(bench.results)) == 4
 
 
-def test_random_starts_have_a_record_of_their_own(bench, tiny_dataset, monkeypatch):
-    monkeypatch.setattr(measure, "TABLES", {"starts": (("digits", "small"),)})
-    (path,) = measure.measure("starts", "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
-    record, subset = records.read(path), tiny_dataset.evaluation_subset()
+def test_random_starts_have_a_record_of_their_own(bench, tiny_dataset):
+    record, subset = bench.measure("starts", eps=(0, 0.1, 0.3), steps=3), tiny_dataset.evaluation_subset()
     assert record.family == "starts-digits-small-ours" and record.settings["attack"]["starts"] == [1, 5]
     assert record.settings["attack"]["random_start"] == "uniform, seed 0" and record.settings["attack"]["steps"] == [3]
     model, _ = trained.load(bench.nets / "Adv.safetensors")
@@ -140,21 +142,20 @@ def test_random_starts_have_a_record_of_their_own(bench, tiny_dataset, monkeypat
 
 
 @pytest.mark.parametrize("part", [{"dataset": "digits"}, {"model": "small"}, {"dataset": "digits", "model": "small"}])
-def test_a_part_of_a_table_asks_for_nothing_of_the_others(bench, monkeypatch, part):
-    monkeypatch.setattr(measure, "TABLES", {"digits": (("mnist", "pool"), ("digits", "small"))})
+def test_a_part_of_a_table_asks_for_nothing_of_the_others(bench, monkeypatch, part, tiny_dataset):
+    both = replace(measure.find("digits"), parts=(("mnist", "pool"), ("digits", "small")))
+    monkeypatch.setitem(measure.MEASUREMENTS, "digits", both)
+    monkeypatch.setattr(measure.data, "load", lambda name, data_dir=None: tiny_dataset)
     everything = sweep.find_networks
     missing = lambda *_: [*everything("ours", bench.nets), sweep.Network("mnist", "pool", {"method": "Adv"}, None)]
     monkeypatch.setattr(measure, "find_networks", missing)
-    (path,) = measure.measure("digits", "ours", folder=bench.results, device="cpu", **part)
+    few = {"eps": (0, 0.1), "steps": (1, 2)}
+    (path,) = measure.measure("digits", "ours", folder=bench.results, device="cpu", **part, **few)
     assert records.read(path).family == "pgd-digits-small-ours"
 
 
-def test_many_images_have_a_record_of_their_own_at_the_eps_of_the_statements(bench, tiny_dataset, monkeypatch):
-    monkeypatch.setattr(measure, "TABLES", {"many": (("digits", "small"),)})
-    monkeypatch.setattr(measure.orderings, "perturbation_sizes", lambda dataset, model: [0.0, 0.3])
-    monkeypatch.setattr(measure, "MANY", 205)
-    (path,) = measure.measure("many", "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
-    record, subset = records.read(path), tiny_dataset.evaluation_subset(205)
+def test_many_images_have_a_record_of_their_own(bench, tiny_dataset):
+    record, subset = bench.measure("many", eps=(0, 0.3), steps=[3], n=205), tiny_dataset.evaluation_subset(205)
     assert record.family == "many-digits-small-ours" and record.settings["subset"]["n"] == 205
     model, _ = trained.load(bench.nets / "Adv.safetensors")
     (row,) = (r for r in record.rows if (r["method"], r["eps"]) == ("Adv", 0.3))
@@ -162,17 +163,23 @@ def test_many_images_have_a_record_of_their_own_at_the_eps_of_the_statements(ben
     assert (row["correct"], row["n"], row["steps"]) == (count_correct(model, x_adv, subset.y), 205, 3)
 
 
-def test_training_images_have_a_record_of_their_own(bench, tiny_dataset, monkeypatch):
-    monkeypatch.setattr(measure, "TABLES", {"seen": (("digits", "small"),)})
-    monkeypatch.setattr(measure, "SEEN_STEPS", 2)
-    (path,) = measure.measure("seen", "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
-    record, train = records.read(path), tiny_dataset.train
+def test_training_images_have_a_record_of_their_own(bench, tiny_dataset):
+    record, train = bench.measure("seen", steps=[2]), tiny_dataset.train
     assert record.family == "seen-digits-small-ours" and record.settings["subset"] == {"n": 200, "split": "train"}
     model, _ = trained.load(bench.nets / "Adv.safetensors")
     found = {r["eps"]: r["correct"] for r in record.rows if r["method"] == "Adv"}
     x_adv = pgd(model, train.x(), train.labels, eps=0.15, alpha=0.01, steps=2)
     assert found == {0: count_correct(model, train.x(), train.labels), 0.15: count_correct(model, x_adv, train.labels)}
     assert {r["n"] for r in record.rows} == {len(train)}  # all there are
+
+
+def test_the_statements_eps_and_the_training_radius_are_the_defaults(real_mnist):
+    part = sweep.Part(real_mnist, "small", [], "ours")
+    many, seen = (next(iter(measure.find(name).plans(part))).settings for name in ("many", "seen"))
+    assert (
+        many["attack"]["eps"] == claims_robustness.perturbation_sizes("mnist", "small") and many["subset"]["n"] == 2000
+    )
+    assert seen["attack"]["eps"] == [0, 0.3] and seen["subset"] == {"n": 200, "split": "train"}
 
 
 @pytest.mark.parametrize("table, attack", [("table2", "aai"), ("A5", "aai"), ("table1", "isa")])
@@ -190,11 +197,12 @@ def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset
         if not held:
             yield rows(model, subset, **settings)
 
-    monkeypatch.setattr(measure, "TABLES", {table: (("digits", "small"),)})
-    monkeypatch.setattr(measure, "aai_rows", rows)
-    monkeypatch.setattr(measure, "isa_rows", growing)
+    monkeypatch.setattr(rank_correlation, "aai_rows", rows)
+    monkeypatch.setattr(isa_scores, "isa_rows", growing)
+    part = bench.part(*measure.find(table).methods)
+    options = {"eps": (0, 0.1, 0.3)} if attack == "aai" else {}
     for _ in range(2):
-        path, *ig = measure.measure(table, "ours", networks_dir=bench.nets, folder=bench.results, device="cpu")
+        path, *ig = measure.measure_part(measure.find(table), part, **options)
     record = records.read(path)
     methods = list(dict.fromkeys(row["method"] for row in record.rows))
     assert methods == (["Normal"] if attack == "isa" else ["Normal", "Adv", "Int"])
@@ -213,7 +221,7 @@ def test_attacks_on_interpretation_have_records_of_their_own(bench, tiny_dataset
 
 @pytest.fixture
 def isa_bench(bench, monkeypatch):
-    """The first network, and `isa_rows` with three quick measures of four images, two at a time, in `bench.runs`."""
+    """The first network, and three quick measures of four images, two at a time, in `bench.searched`."""
     real, searched = isa_scores._isa_of_images, []
 
     def counted(model, x, *args, name, p, classes, **more):
@@ -222,22 +230,18 @@ def isa_bench(bench, monkeypatch):
         searched.append((name, classes, len(x)))
         return real(model, x, *args, name=name, p=p, classes=classes, **more)
 
-    def few(model, subset, **settings):
-        settings |= {"images": bench.images, "at_once": 2, "norms": [2], "penalties": [1.5]}
-        return isa_scores.isa_rows(model, subset, class_sets=["1-class", "2-class"], **settings)
-
     monkeypatch.setattr(isa_scores, "_isa_of_images", counted)
-    monkeypatch.setattr(measure, "isa_rows", few)
-    monkeypatch.setattr(measure, "MAPS", ("CAM", "Repr"))
-    (network,) = (n for n in sweep.find_networks("ours", bench.nets) if n.labels["method"] == "Normal")
-    bench.network, bench.searched, bench.images = network, searched, 4
+    bench.searched, bench.images = searched, 4
     return bench
 
 
-def test_a_record_of_isas_goes_on_within_a_network(isa_bench, tiny_dataset):
+def test_a_record_of_isas_goes_on_within_a_network(isa_bench):
+    scores = {"norms": [2], "penalties": [1.5], "class_sets": ["1-class", "2-class"], "at_once": 2}
+
     def run(folder):
-        arguments = {"interpreters": ("CAM", "Repr"), "folder": folder}
-        return records.read(measure.isa_record(tiny_dataset, "small", [isa_bench.network], "ours", **arguments))
+        part = isa_bench.part("Normal")._replace(folder=folder)
+        (plan,) = isa_scores.isa_plan(part, interpreters=("CAM", "Repr"), images=isa_bench.images, **scores)
+        return records.read(sweep.grow(plan, part))
 
     whole = run(isa_bench.results / "whole")
     everything = [("CAM", "1-class", 2), ("CAM", "2-class", 2), ("Repr", "2-class", 2)]
@@ -269,20 +273,21 @@ def test_r_imagenet_is_left_out_where_its_images_are_not_there(bench, monkeypatc
         return tiny_dataset
 
     monkeypatch.setattr(measure.data, "load", load)
-    monkeypatch.setattr(measure, "isa_rows", lambda *_, held, **__: iter([] if held else [[{"n": 1}]]))
-    monkeypatch.setattr(measure, "TABLES", {"table1": (("digits", "small"), ("restricted_imagenet", "wresnet"))})
+    monkeypatch.setattr(isa_scores, "isa_rows", lambda *_, held, **__: iter([] if held else [[{"n": 1}]]))
+    both = replace(measure.find("table1"), parts=(("digits", "small"), ("restricted_imagenet", "wresnet")))
+    monkeypatch.setitem(measure.MEASUREMENTS, "table1", both)
     real = list(sweep.find_networks("ours", bench.nets))
     other = sweep.Network("restricted_imagenet", "wresnet", {"method": "Normal"}, real[0].path)
     monkeypatch.setattr(measure, "find_networks", lambda *_: [*real, other])
     assert len(measure.measure("table1", "ours", folder=bench.results, device="cpu")) == 2
     assert capsys.readouterr().err == "left out: no images here\n"
-    monkeypatch.setattr(measure, "TABLES", {"table1": (("restricted_imagenet", "wresnet"),)})
+    monkeypatch.setitem(measure.MEASUREMENTS, "table1", replace(both, parts=both.parts[1:]))
     with pytest.raises(measure.data.DataError, match="no images here"):
         measure.measure("table1", "ours", folder=bench.results, device="cpu")
 
 
 def test_unknown_tables_and_sources_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="unknown table 'table9'; known are table3, table4, A1, A2, A3"):
+    with pytest.raises(ValueError, match="unknown table 'table9'; known are table1, table2, table3, table4, A1"):
         measure.measure("table9")
     with pytest.raises(ValueError, match="'released', 'sweeps' or 'ours'; got 'theirs'"):
         measure.measure("table3", "theirs")
@@ -293,17 +298,23 @@ def test_unknown_tables_and_sources_are_refused(tmp_path, monkeypatch):
         measure.measure("table3")
 
 
-def test_two_columns_of_table_4_come_out_as_printed(tmp_path, monkeypatch, released_folder, data_folder, real_mnist):
+def test_options_that_a_measurement_does_not_have_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="table1 has no option eps; its options are: n."):
+        measure.measure("table1", networks_dir=tmp_path, eps=[0.1])
+    with pytest.raises(ValueError, match="figure1 has no option n; its options are: none."):
+        measure.measure("figure1", networks_dir=tmp_path, n=3)
+    with pytest.raises(ValueError, match="figure2 is measured on networks that are released; got 'ours'"):
+        measure.measure("figure2", "ours", networks_dir=tmp_path)
+
+
+def test_two_columns_of_table_4_come_out_as_printed(tmp_path, released_folder, data_folder, real_mnist):
     """Normal and Int on MNIST, eps 0.3, one and ten steps of 0.01; the whole is measured by the pipeline."""
     for method in ("normal", "int"):
         name = f"mnist_smallgap_{method}_100.pkl"
         (path,) = released_folder.rglob(name)
         shutil.copy(path, tmp_path / name)
-    monkeypatch.setattr(measure, "PGD_EPS", {("mnist", "small"): (0.3,)})
-    monkeypatch.setattr(measure, "STEPS", (1, 10))
-    (path,) = measure.measure(
-        "Table4", data_dir=data_folder, networks_dir=tmp_path, folder=tmp_path / "results", device="cpu"
-    )
+    where = {"data_dir": data_folder, "networks_dir": tmp_path, "folder": tmp_path / "results"}
+    (path,) = measure.measure("Table4", device="cpu", eps=[0.3], steps=[1, 10], **where)
     cells = [cell for cell in compare.compare([records.read(path)]) if cell.released is not None]
     assert [(c.table, c.method, c.level) for c in cells] == [
         ("4", method, level) for method in ("Normal", "Int") for level in ("1", "10")
@@ -312,18 +323,17 @@ def test_two_columns_of_table_4_come_out_as_printed(tmp_path, monkeypatch, relea
     assert {cell.copy for cell in cells} == {"MNIST"}
 
 
-def test_two_runs_at_once_lose_nothing_of_each_other(bench, tiny_dataset, monkeypatch):
+def test_two_runs_at_once_lose_nothing_of_each_other(bench, monkeypatch):
     """While Adv is measured, another process measures Int."""
-    one = measure.pgd_accuracy
+    one = accuracy.pgd_accuracy_in_batches
 
     def meanwhile(model, *args, **kwargs):
         rows = one(model, *args, **kwargs)
         if bench.runs[-1] == "Adv":
-            (other,) = (n for n in sweep.find_networks("ours", bench.nets) if n.labels["method"] == "Int")
-            measure.accuracy_record(tiny_dataset, "small", [other], "ours", folder=bench.results)
+            bench.measure("digits", "Int")
         return rows
 
-    monkeypatch.setattr(measure, "pgd_accuracy", meanwhile)
+    monkeypatch.setattr(accuracy, "pgd_accuracy_in_batches", meanwhile)
     record = bench.measure()
     assert bench.runs == ["Normal", "Adv", "Int"]
     assert [row["method"] for row in record.rows[::6]] == ["Normal", "Adv", "Int"]
@@ -334,16 +344,16 @@ import os, sys
 from pathlib import Path
 from types import SimpleNamespace
 from interp_lib import models
-from interp_lib.study import sweep
+from interp_lib.study.sweep import Part, Plan, grow
 os.fsync = lambda handle: None  # quicker, and the two meet more often
 settings = {"measurement": "new", "dataset": "digits", "model": "small", "networks": "ours"}
 class Network(SimpleNamespace):
     def load(self):
         return models.build("small", (1, 8, 8), 3, seed=self.labels["seed"])
 for run in range(20):
-    found = [Network(labels={"method": sys.argv[2], "seed": 0}, path=Path("a"))]
-    rows = lambda model, held, progress: ([{"eps": k / 10} for k in range(last)] for last in (1, 2))
-    sweep.grow(settings | {"run": run}, found, rows, 1, folder=sys.argv[1], device="cpu")
+    networks = [Network(labels={"method": sys.argv[2], "seed": 0}, path=Path("a"))]
+    rows = lambda task: ([{"eps": k / 10} for k in range(last)] for last in (1, 2))
+    grow(Plan(settings | {"run": run}, rows, 1), Part(None, "small", networks, "ours", sys.argv[1]))
 """
 
 

@@ -20,13 +20,13 @@ def test_noise_is_of_the_size_that_is_asked_for_and_goes(architecture, make_imag
     assert torch.equal(model(x), plain)
 
 
-def test_a_record_has_every_draw_and_goes_on(tmp_path, tiny_dataset, monkeypatch):
-    monkeypatch.setattr(rounding, "STEPS", (1, 2, 3))
+def test_a_record_has_every_draw_and_goes_on(tmp_path, tiny_dataset):
     trained.save(
         build("small", (1, 8, 8), 3, seed=0), tmp_path / "x.safetensors", {"dataset": "digits", "method": "Int"}
     )
-    found, folder = list(sweep.find_networks("ours", tmp_path)), tmp_path / "results"
-    run = lambda cells: rounding.rounding_record(tiny_dataset, "small", found, cells, folder=folder, draws=2)
+    networks, folder = list(sweep.find_networks("ours", tmp_path)), tmp_path / "results"
+    part = sweep.Part(tiny_dataset, "small", networks, "ours", folder)
+    run = lambda cells: sweep.grow(*rounding.rounding_plan(part, cells=cells, steps=(2, 3), draws=2), part)
     first = records.read(run([("Int", 0.1)]))
     assert [(r["steps"], r["draw"]) for r in first.rows] == [(2, 0), (3, 0), (2, 1), (3, 1)]
     both = records.read(run([("Int", 0.1), ("Int", 0.2)]))

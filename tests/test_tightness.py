@@ -84,15 +84,13 @@ def test_the_protocols_medians_come_out_with_the_plain_attack_of_isa(real_mnist,
     assert row["median"] == pytest.approx(median, rel=0.03) and row["violations"] == 0 and abs(row["n"] - n) <= 1
 
 
-def test_records_of_tightness(tmp_path, monkeypatch, tiny_dataset):
+def test_records_of_tightness(tmp_path, tiny_dataset):
     model = build("small", (1, 8, 8), 3, seed=0)
     trained.save(model, tmp_path / "a.safetensors", {"dataset": "digits", "method": "Normal", "seed": 0,
                                                       "schedule": "digits", "model": "small"})  # fmt: skip
-    found = list(sweep.find_networks("ours", tmp_path))
-    monkeypatch.setattr(tightness, "find_networks", lambda *_: found)
-    monkeypatch.setattr(tightness.data, "load", lambda *_: tiny_dataset)
-    monkeypatch.setattr(tightness, "IMAGES", dict.fromkeys([("mnist", "small"), ("digits", "small")], 20))
-    (record,) = map(records.read, tightness.measure_tightness(folder=tmp_path / "results", device="cpu"))
+    part = sweep.Part(tiny_dataset, "small", list(sweep.find_networks("ours", tmp_path)), "ours", tmp_path / "results")
+    (plan,) = tightness.all_tightness_plans(part, n=20)
+    record = records.read(sweep.grow(plan, part))
     assert record.family.startswith("tightness-") and record.settings["subset"] == {"n": 20, "seed": 99}
     assert record.rows[0]["images"] == 20 and record.rows[0]["method"] == "Normal"
     assert record.settings["attack"]["alpha"] == "eps / 4"

@@ -1,7 +1,8 @@
 """Measure accuracy under attack: (network, attack, metric) -> tidy rows, each with n and a standard error."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,11 @@ from ..data import EvaluationSubset
 from ..models.architectures import GlobalPoolNetwork
 from ..models.predict import classified_right
 from ..values import check_each, check_number, check_radius, check_whole
+from .claims_robustness import perturbation_sizes
+from .compare import STARTS
+from .evaluation import ALPHA, EPS, IMAGES, STEPS, TRAINING_EPS
 from .records import pack
+from .sweep import Part, Plan, header, once
 
 
 def check_subset(subset: EvaluationSubset) -> None:
@@ -24,6 +29,9 @@ def check_subset(subset: EvaluationSubset) -> None:
     """
     if not isinstance(subset, EvaluationSubset):
         raise TypeError(f"subset must be what Dataset.evaluation_subset gives; got {type(subset).__name__}.")
+
+
+BATCH = 200  # images of one batch, which fit the CPU's cache
 
 
 AT_ONCE = 20  # attack steps between two updates of the progress bar
@@ -106,7 +114,7 @@ def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict
     return right
 
 
-def pgd_accuracy_in_batches(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 200, **attack) -> list[dict]:
+def pgd_accuracy_in_batches(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = BATCH, **attack) -> list[dict]:
     """Run `pgd_accuracy` in batches that fit the CPU's cache; rows and other arguments as in `pgd_accuracy`."""
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
@@ -172,3 +180,100 @@ def random_start_accuracy(
 def fgsm_accuracy(model: GlobalPoolNetwork, x, y, *, eps: Sequence[float], progress=None) -> list[dict]:
     """Measure accuracy under FGSM: one step of the full size, alpha = eps; rows as in `pgd_accuracy`."""
     return [row for e in eps for row in pgd_accuracy(model, x, y, eps=[e], steps=[1], alpha=e, progress=progress)]
+
+
+def _plan(
+    part: Part,
+    measurement: str,
+    rows_of: Callable,
+    attack: dict,
+    *,
+    eps: Sequence[float] | None,
+    n: int,
+    cost: int,
+    split: str = "test",
+) -> Iterator[Plan]:
+    """Yield the plan of one accuracy under attack.
+
+    Args:
+        rows_of: (network, x, y, eps=, progress=) -> rows.
+        attack: what the record says of the attack.
+        eps: perturbation sizes; None for those of the tables.
+        cost: number of attack steps for one eps, of the progress bar.
+        split: 'test' for the evaluation subset of n images, 'train' for the first n training images.
+    """
+    eps = EPS[part.dataset.name, part.model] if eps is None else eps
+    attack = {"name": measurement, "loss": "cross-entropy", "norm": "linf", "eps": list(eps), **attack}
+    if split == "train":
+        x, y = part.dataset.train.x(slice(n)), part.dataset.train.labels[:n]
+    else:
+        subset = part.dataset.evaluation_subset(n)
+        x, y = subset.x, subset.y
+    x, y = x.to(part.device), y.to(part.device)
+    rows = once(lambda network, progress: rows_of(network, x, y, eps=eps, progress=progress))
+    yield Plan(header(measurement, part, n=n, split=split, attack=attack), rows, cost * sum(e > 0 for e in eps))
+
+
+def pgd_plan(
+    part: Part,
+    *,
+    measurement: str = "pgd",
+    eps: Sequence[float] | None = None,
+    steps: Sequence[int] = STEPS,
+    n: int = IMAGES,
+    split: str = "test",
+) -> Iterator[Plan]:
+    """Plan the attack of Tables 3, 4 and A1 to A3: steps of 0.01 from x itself, for every eps and number of steps.
+
+    The images are `Dataset.evaluation_subset(n)`; a larger subset begins with the same images.
+    """
+    rows = partial(pgd_accuracy_in_batches, steps=steps, alpha=ALPHA)
+    attack = {"random_start": False, "alpha": ALPHA, "steps": list(steps)}
+    return _plan(part, measurement, rows, attack, eps=eps, n=n, cost=max(steps) * -(-n // BATCH), split=split)
+
+
+def many_plan(part: Part, *, eps: Sequence[float] | None = None, steps: Sequence[int] = STEPS[-1:], n: int = 2000):
+    """Plan `pgd_plan` on 2,000 images, for the statements of `claims_robustness` that 200 images leave open."""
+    eps = perturbation_sizes(part.dataset.name, part.model) if eps is None else eps
+    return pgd_plan(part, measurement="many", eps=eps, steps=steps, n=n)
+
+
+def seen_plan(part: Part, *, eps: Sequence[float] | None = None, steps: Sequence[int] = (10,), n: int = IMAGES):
+    """Plan ten steps at the training radius on the first n training images."""
+    eps = (0, TRAINING_EPS[part.dataset.name]) if eps is None else eps
+    return pgd_plan(part, measurement="seen", eps=eps, steps=steps, n=n, split="train")
+
+
+def clean_plan(part: Part, *, n: int | None = None):
+    """Plan the accuracy without an attack, by default on all test images."""
+    return pgd_plan(part, measurement="clean", steps=[0], n=len(part.dataset.test) if n is None else n)
+
+
+def fgsm_plan(part: Part, *, eps: Sequence[float] | None = None, n: int = IMAGES) -> Iterator[Plan]:
+    """Plan one step of the full size."""
+    attack = {"random_start": False, "alpha": "eps", "steps": [1]}
+    return _plan(part, "fgsm", fgsm_accuracy, attack, eps=eps, n=n, cost=1)
+
+
+def starts_plan(
+    part: Part,
+    *,
+    measurement: str = "starts",
+    eps: Sequence[float] | None = None,
+    steps: int = STEPS[-1],
+    alpha: float = ALPHA,
+    starts: Sequence[int] = (1, STARTS),
+    n: int = IMAGES,
+) -> Iterator[Plan]:
+    """Plan the attack of Table 3 from uniform random points of the ball in the place of x itself."""
+    rows = partial(random_start_accuracy, starts=starts, steps=steps, alpha=alpha)
+    attack = {"random_start": "uniform, seed 0", "starts": list(starts), "alpha": alpha, "steps": [steps]}
+    return _plan(part, measurement, rows, attack, eps=eps, n=n, cost=steps * max(starts))
+
+
+def fine_plan(part: Part, *, eps: Sequence[float] = (8 / 255, 10 / 255, 12 / 255), n: int = IMAGES):
+    """Plan 40 steps of 1/255 from one random point, also beyond the training radius of WResnet.
+
+    Steps of 0.01 are 2.55/255: finer steps find what the attack of Table 3 may have missed.
+    """
+    return starts_plan(part, measurement="fine", eps=eps, steps=40, alpha=1 / 255, starts=[1], n=n)

@@ -1,14 +1,12 @@
 """Measure the logits of the black image, the baseline of integrated gradients; the paper does not report them."""
 
-import argparse
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from .. import data
-from . import records
-from .sweep import find_networks, grow, once
+from .evaluation import IMAGES
+from .sweep import Part, Plan, header, once
 
 
 @torch.no_grad()
@@ -28,26 +26,8 @@ def black_rows(model: nn.Module, x: Tensor, y: Tensor) -> list[dict]:
     return [{"largest": black.abs().max().item(), "class": int(black.argmax()), "median_logit": median, "n": len(x)}]
 
 
-def measure_black(data_dir=None, networks_dir=None, folder=records.RESULTS) -> list[Path]:
-    """Run `black_rows` for the released Small networks on the paper's 200 images; write one record per dataset."""
-    networks, paths = list(find_networks("released", networks_dir)), []
-    for dataset in ("mnist", "cifar10"):
-        found = [n for n in networks if (n.dataset, n.model) == (dataset, "small")]
-        loaded = data.load(dataset, data_dir)
-        settings = {
-            "measurement": "black", "dataset": dataset, "title": loaded.title, "data": loaded.fingerprint,
-            "subset": {"n": 200, "seed": 99}, "model": "small", "networks": "released",
-        }  # fmt: skip
-        subset = loaded.evaluation_subset(200)
-        rows = once(lambda network, _, s=subset: black_rows(network, s.x, s.y))
-        paths.append(grow(settings, found, rows, 1, unit="image", folder=folder, device="cpu"))
-    return paths
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m interp_lib.study.black", description=__doc__)
-    parser.add_argument("--data-dir", help="default: INTERP_DATA")
-    parser.add_argument("--released-dir", help="default: INTERP_RELEASED")
-    parser.add_argument("--results-dir", default=records.RESULTS)
-    chosen = parser.parse_args()
-    print(*measure_black(chosen.data_dir, chosen.released_dir, chosen.results_dir), sep="\n")
+def black_plan(part: Part, *, n: int = IMAGES) -> Iterator[Plan]:
+    """Plan `black_rows` on the paper's images."""
+    subset = part.dataset.evaluation_subset(n).to(part.device)
+    rows = once(lambda network, _: black_rows(network, subset.x, subset.y))
+    yield Plan(header("black", part, n=n), rows, 1, "network")

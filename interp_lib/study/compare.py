@@ -1,13 +1,14 @@
 """Compare the paper's 743 values with measurements on the released networks and on networks that we trained."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from .. import paper
 from ..paper import DATASETS, EXCHANGED_ROWS, GAMMA, SQUARED, eps_of
 from . import records
+from .evaluation import IMAGES, ISA_IMAGES
 
 SCHEDULES = ("paper", "quick", "digits")  # of the networks that we trained, in order of preference
 
@@ -146,6 +147,28 @@ def _value(printed: dict, row: dict) -> float | None:
     return row["tau"] if printed["metric"].startswith("tau") else row["correct"] / row["n"]
 
 
+def _with_the_papers_images(found: Iterable[records.Record], measurements: Sequence[str]) -> list[records.Record]:
+    """Return the records of some measurements on as many images as the paper has, or else on the most images.
+
+    Raises:
+        records.RecordError: a record with impossible numbers, see `records.fault`.
+    """
+    groups: dict[tuple, dict[int, list[records.Record]]] = {}
+    for record in found:
+        if wrong := records.fault(record):
+            raise records.RecordError(f"{record.name}: {wrong}. Measure it again.")
+        s = record.settings
+        if s["measurement"] in measurements:
+            group = s["measurement"], s["dataset"], s["model"], s["networks"], s["title"]
+            n = s.get("subset", {}).get("n", 0)
+            groups.setdefault(group, {}).setdefault(n, []).append(record)
+    chosen = []
+    for (measurement, *_), by_n in groups.items():
+        paper_n = ISA_IMAGES if measurement == "isa" else IMAGES
+        chosen += by_n[paper_n if paper_n in by_n else max(by_n)]
+    return chosen
+
+
 def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Cell]:
     """Return every printed value with its measurements, in the order of print.
 
@@ -164,15 +187,11 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
             that record in the folder.
         records.RecordError: a record with impossible numbers, see `records.fault`.
     """
-    measured: dict[tuple, list[dict]] = {}
+    measured: dict[tuple, dict[tuple, dict]] = {}
     titles: dict[tuple, str] = {}
     schedules: dict[tuple, set[str]] = {}
-    for record in found:
-        if wrong := records.fault(record):
-            raise records.RecordError(f"{record.name}: {wrong}. Measure it again.")
+    for record in _with_the_papers_images(found, (accuracies, "aai", "isa")):
         s = record.settings
-        if s["measurement"] not in (accuracies, "aai", "isa"):
-            continue
         unit = (s["dataset"], s["model"], s["networks"])
         if titles.setdefault(unit, s["title"]) != s["title"]:
             raise ValueError(
@@ -184,7 +203,9 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
             if "schedule" in row:
                 schedules.setdefault(unit, set()).add(row["schedule"])
             key = (*unit, row["method"], *_run(s["measurement"], row))
-            measured.setdefault(key, []).append(row)
+            network = tuple(row.get(label) for label in records.NETWORK_LABELS)
+            # A network that two records measure, with other lists of eps for instance, counts once.
+            measured.setdefault(key, {}).setdefault(network, row)
     chosen = {unit: next((s for s in SCHEDULES if s in there), min(there)) for unit, there in schedules.items()}
     cells = []
     for row in paper.paper_tables():
@@ -195,7 +216,7 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
         wanted = [("released", method), ("ours", owner), ("corrected", owner)]
         for column, method in wanted if run else ():
             unit = (DATASETS[row["dataset"]], printed.architecture.lower(), "ours" if column == "ours" else "released")
-            rows = [r for r in measured.get((*unit, method, *run), []) if _value(row, r) is not None]
+            rows = [r for r in measured.get((*unit, method, *run), {}).values() if _value(row, r) is not None]
             rows = [r for r in rows if r.get("schedule") == chosen.get(unit)]
             if rows:
                 if column == "ours":

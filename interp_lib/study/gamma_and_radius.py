@@ -8,7 +8,7 @@ the rows of both kinds of record, `released` and `sweeps`, into one table.
 from collections.abc import Iterable, Sequence
 
 from ..paper import GAMMA
-from .measure import TRAINING_EPS
+from .evaluation import TRAINING_EPS
 from .records import Record
 
 

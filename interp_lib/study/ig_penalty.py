@@ -1,24 +1,20 @@
 """Measure how large IG-Norm's penalty is on trained networks: the evidence that its weight is 1/N and not 1."""
 
-import argparse
 import math
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import data
 from ..attacks.ascent import ascend, cross_entropy, uniform_start
 from ..interpreters.integration import PATH_STEPS, path_integral
 from ..models.architectures import GlobalPoolNetwork
 from ..schedule import Schedule
-from . import records
-from .sweep import find_networks, grow, once
+from .evaluation import IMAGES
+from .sweep import Part, Plan, header, once
 
 METHODS = ("IG-Norm", "Chen-IG-Norm")  # one loss, with the weights 1/N and 1
-
-PAIRS = (("mnist", "small"), ("mnist", "pool"), ("cifar10", "small"))
 
 
 def loss_terms(model: GlobalPoolNetwork, x: Tensor, y: Tensor, x_adv: Tensor, batch_size: int) -> dict[str, float]:
@@ -58,29 +54,18 @@ def ig_penalty_rows(model: GlobalPoolNetwork, x: Tensor, y: Tensor, schedule: Sc
     return [{"climbs": name, **loss_terms(model, x, y, at[name], schedule.batch_size)} for name in at]
 
 
-def measure_ig_penalty(data_dir=None, networks_dir=None, folder=records.RESULTS, *, source="released") -> list[Path]:
-    """Run `ig_penalty_rows` for IG-Norm's networks on the paper's 200 images; one record per dataset and model."""
-    networks, paths = list(find_networks(source, networks_dir)), []
-    for dataset, model in PAIRS:
-        found = [n for n in networks if (n.dataset, n.model) == (dataset, model) and n.labels["method"] in METHODS]
-        loaded, schedule = data.load(dataset, data_dir), Schedule.load("paper", dataset)
-        attack = {"eps": schedule.eps, "alpha": schedule.attack_alpha, "steps": schedule.attack_steps}
-        settings = {
-            "measurement": "ig-penalty", "dataset": dataset, "title": loaded.title, "data": loaded.fingerprint,
-            "subset": {"n": 200, "seed": 99}, "model": model, "networks": source,
-            "attack": {"norm": "linf", "random_start": "uniform, seed 0", **attack},
-            "batch_size": schedule.batch_size, "path": {"steps": PATH_STEPS, "rule": "right"},
-        }  # fmt: skip
-        subset = loaded.evaluation_subset(200)
-        rows = once(lambda network, _, s=subset, k=schedule: ig_penalty_rows(network, s.x, s.y, k))
-        paths.append(grow(settings, found, rows, 1, unit="network", folder=folder, device="cpu"))
-    return paths
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m interp_lib.study.ig_penalty", description=__doc__)
-    parser.add_argument("--networks", choices=("released", "ours"), default="released", help="ours: of networks/")
-    for option, default in (("--data-dir", None), ("--released-dir", None), ("--results-dir", records.RESULTS)):
-        parser.add_argument(option, default=default, help="left out: INTERP_DATA, INTERP_RELEASED, results/")
-    given = parser.parse_args()
-    print(*measure_ig_penalty(given.data_dir, given.released_dir, given.results_dir, source=given.networks), sep="\n")
+def ig_penalty_plan(part: Part, *, n: int = IMAGES) -> Iterator[Plan]:
+    """Plan `ig_penalty_rows` for the networks of IG-Norm, with the attack and the batch size of their training."""
+    schedule = Schedule.load("paper", part.dataset.name)
+    attack = {"eps": schedule.eps, "alpha": schedule.attack_alpha, "steps": schedule.attack_steps}
+    settings = header(
+        "ig-penalty",
+        part,
+        n=n,
+        attack={"norm": "linf", "random_start": "uniform, seed 0", **attack},
+        batch_size=schedule.batch_size,
+        path={"steps": PATH_STEPS, "rule": "right"},
+    )
+    subset = part.dataset.evaluation_subset(n).to(part.device)
+    rows = once(lambda network, _: ig_penalty_rows(network, subset.x, subset.y, schedule))
+    yield Plan(settings, rows, 1, "network")

@@ -23,7 +23,9 @@ from ..interpreters.integration import integrated_gradients_release
 from ..models.predict import evaluating
 from ..values import check_choice, check_each, check_number, check_whole
 from .accuracy import check_subset
+from .evaluation import ISA_IMAGES
 from .nds_nsl import from_record, image_scores, isa_scores, to_record
+from .sweep import Part, Plan, header
 
 # By the paper's names. Its GradCAM++ and its IG are the released code's, see `interpreters`.
 INTERPRETERS = {
@@ -41,6 +43,13 @@ BATCH = 100  # batch size of the released code; its step depends on it, because 
 
 
 IG_SCALE = 1.0
+
+
+AGAIN = 123  # seed of another hundred images for Table 1: the seed in the released script `isa_cam`
+
+
+# Table 1 has no IG on R-ImageNet, and an image takes half an hour there: measure only the first few images.
+FEW = {("restricted_imagenet", "wresnet"): 2}
 
 
 def isa_rows(
@@ -193,3 +202,60 @@ def _leads(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, ties: bool
     logits = model(x)
     lead = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
     return lead >= 0 if ties else lead > 0
+
+
+def table1_plan(part: Part, *, n: int = ISA_IMAGES) -> Iterator[Plan]:
+    """Plan the records of Table 1: its maps, and on Small networks IG, which has a record of its own."""
+    for interpreters in (MAPS, ("IG",)) if part.model == "small" else (MAPS,):
+        yield from isa_plan(part, interpreters=interpreters, n=n)
+
+
+def isa_plan(
+    part: Part,
+    *,
+    interpreters: Sequence[str] = MAPS,
+    images: int | None = None,
+    at_once: int | None = None,
+    n: int = ISA_IMAGES,
+    seed: int = 99,
+    norms: Sequence[int] = (1, 2),
+    class_sets: Sequence[str] = CLASS_SETS,
+    penalties: Sequence[float] = PENALTIES,
+) -> Iterator[Plan]:
+    """Plan `isa_rows`.
+
+    Args:
+        interpreters: `MAPS`, or IG, which has a record of its own.
+        images: how many of the subset's n images to measure; the column `measured` of a row gives this number. A later
+            run with more images continues the same record.
+        at_once: number of images in a part; default: 1 where an image takes long, 10 for IG, else all.
+        n, seed: the subset. Images other than the tables' make another measurement, 'isa-again'.
+        norms, class_sets, penalties: see `isa_rows`.
+    """
+    ig = "IG" in interpreters
+    settings = header(
+        "isa" if seed == 99 else "isa-again",
+        part,
+        n=n,
+        seed=seed,
+        interpreters=list(interpreters),
+        attack={"name": "isa", "norm": "linf", "targeted": True, "settings": "released", "batch": BATCH, "steps": 10,
+                "tau": 0.1, "penalties": list(penalties)},
+        score="NDS and NSL as the released code averages them, from three numbers an image",
+    )  # fmt: skip
+    if ig:
+        settings["IG"] = {
+            "activation": "softplus", "baseline": "black", "steps": 100, "rule": "right", "scale": IG_SCALE
+        }  # fmt: skip
+    subset = part.dataset.evaluation_subset(n, seed=seed).to(part.device)
+    images = min(n, FEW.get((part.dataset.name, part.model), n)) if images is None else images
+    # Small parts where an image is slow, because the record is written after each measure of a part.
+    at_once = at_once or (1 if images < n else 10 if ig else None)
+
+    run = {"interpreters": interpreters, "norms": norms, "class_sets": class_sets, "penalties": penalties}
+    rows = lambda task: isa_rows(
+        task.model, subset, images=images, at_once=at_once, held=task.held, progress=task.progress, **run
+    )
+
+    total = images * sum(2 * (1 if name == "Repr" else len(CLASS_SETS)) for name in interpreters)
+    yield Plan(settings, rows, total, "image")

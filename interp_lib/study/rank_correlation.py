@@ -1,7 +1,7 @@
 """Measure attacks against interpretability as in Tables 2, A4 and A5: Kendall's tau of maps before and after."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from ..discrepancies import kendall_tau
 from ..models.predict import evaluating, predictions
 from ..values import check_choice, check_each, check_radius
 from .accuracy import check_subset
+from .evaluation import ALPHA, EPS, IMAGES, STEPS
 from .isa_scores import INTERPRETERS
+from .sweep import Part, Plan, header, once
 
-AAI = {"top_k": 8, "alpha": 0.01, "steps": 200, "hinge": 0.0}
+AAI = {"top_k": 8, "alpha": ALPHA, "steps": STEPS[-1], "hinge": 0.0}
 
 
 # Eq. (7) as printed, with its hinge; the paper does not give lambda. The released code, `AAI`, has no hinge.
@@ -82,3 +84,48 @@ def aai_rows(
             if progress:
                 progress(attack["steps"])
     return rows
+
+
+def aai_plan(
+    part: Part, *, interpreter: str = "CAM", eps: Sequence[float] | None = None, steps: int = STEPS[-1], n: int = IMAGES
+) -> Iterator[Plan]:
+    """Plan `aai_rows` by the released code's AAI, for every eps of the tables but 0."""
+    eps, attack = _sizes(part, eps), {**AAI, "steps": steps}
+    settings = header(
+        "aai",
+        part,
+        n=n,
+        interpreter=interpreter,
+        attack={"name": "aai", "norm": "linf", "random_start": "evaluation subset", "eps": eps, **attack},
+        score="Kendall's tau-b of the true class's map, images of unchanged prediction",
+    )
+    subset = part.dataset.evaluation_subset(n).to(part.device)
+    rows = lambda network, progress: aai_rows(
+        network, subset, eps=eps, interpreter=interpreter, attack=attack, progress=progress
+    )
+    yield Plan(settings, once(rows), len(eps) * steps)
+
+
+def printed_aai_plan(part: Part, *, eps: Sequence[float] | None = None, n: int = IMAGES) -> Iterator[Plan]:
+    """Plan `aai_rows` of CAM by eq. (7) as printed, in both of its forms: the column `form` is 'top-k' or 'l1'."""
+    eps = _sizes(part, eps)
+    settings = header(
+        "aai-printed",
+        part,
+        n=n,
+        interpreter="CAM",
+        attack={"name": "aai", "norm": "linf", "random_start": "evaluation subset", "eps": eps, "forms": PRINTED_AAI},
+        score="Kendall's tau-b of the true class's map, images of unchanged prediction, and all",
+    )
+    subset = part.dataset.evaluation_subset(n).to(part.device)
+    rows = lambda network, progress: [
+        {"form": form, **row}
+        for form, attack in PRINTED_AAI.items()
+        for row in aai_rows(network, subset, eps=eps, attack=attack, progress=progress)
+    ]
+    yield Plan(settings, once(rows), sum(attack["steps"] for attack in PRINTED_AAI.values()) * len(eps))
+
+
+def _sizes(part: Part, eps: Sequence[float] | None) -> list[float]:
+    """Return the eps of a plan, by default those of the tables, without 0, at which there is no attack."""
+    return [e for e in (EPS[part.dataset.name, part.model] if eps is None else eps) if e]

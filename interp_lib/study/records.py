@@ -46,6 +46,10 @@ _LABELS = (*sorted(_WORDS), "seed", "gamma", "radius", "run", "epochs", "eps", "
            "squared_score", "climbs", "library", "map")  # fmt: skip
 
 
+# The labels that tell the rows of one network from the rows of the record's other networks.
+NETWORK_LABELS = ("method", "schedule", "seed", "gamma", "radius", "run", "epochs")
+
+
 # By measurement, the names that each row must have; and below, the names that the settings must have.
 _ACCURACY = ("method", "eps", "steps", "correct", "n")
 

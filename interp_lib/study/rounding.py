@@ -1,22 +1,18 @@
 """Measure how much another CPU's rounding moves an accuracy: the cause of most of Pool's differences from print."""
 
 import copy
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from .. import data, storage
 from ..attacks.projected_gradient_descent import pgd_iterates
 from ..models.architectures import GlobalPoolNetwork, SameConv2d
 from ..models.predict import classified_right
 from . import compare, records
 from .accuracy import proportion
-from .measure import STEPS
-from .sweep import Network, find_networks
+from .evaluation import ALPHA, IMAGES, STEPS
+from .sweep import Part, Plan, Task, header
 
 
 @contextmanager
@@ -29,7 +25,7 @@ def rounded_differently(model: GlobalPoolNetwork, generator: torch.Generator, sc
 
     def hook(_, __, h):
         # Detached and with its own generator: rounding has no gradient, and the global generator stays as it was.
-        return h + scale * h.detach().abs().mean() * torch.randn(h.shape, generator=generator)
+        return h + scale * h.detach().abs().mean() * torch.randn(h.shape, generator=generator).to(h.device)
 
     handles = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, SameConv2d)]
     try:
@@ -39,67 +35,54 @@ def rounded_differently(model: GlobalPoolNetwork, generator: torch.Generator, sc
             handle.remove()
 
 
-def rounding_record(
-    dataset: data.Dataset,
-    model: str,
-    found: Sequence[Network],
-    cells: Iterable[tuple[str, float]],
+def rounding_plan(
+    part: Part,
     *,
-    folder: str | Path = records.RESULTS,
+    cells: Iterable[tuple[str, float]] | None = None,
+    steps: Sequence[int] = STEPS[1:],
     draws: int = 3,
     scale: float = 1e-6,
-    n: int = 200,
-) -> Path:
-    """Measure how much rounding alone moves an accuracy under PGD: repeat the attack `draws` times with other rounding.
+    n: int = IMAGES,
+) -> Iterator[Plan]:
+    """Plan how much rounding alone moves an accuracy under PGD: repeat the attack `draws` times with other rounding.
+
+    A row has eps, steps, draw, correct, n, accuracy, se.
 
     Args:
-        cells: pairs (method, eps) to measure, each after 10, 100 and 200 steps.
+        cells: pairs (method, eps) to measure; default: the values of Tables A1 to A3 that the records of the folder
+            measure otherwise than they are printed.
+        steps: after how many steps.
         scale: scale of the noise, relative to a layer's mean magnitude; float32 rounds at 6e-8 per multiplication.
-
-    Returns:
-        The record's path; a row has method, eps, steps, draw, correct, n, accuracy, se.
     """
-    settings = {
-        "measurement": "rounding", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
-        "subset": {"n": n, "seed": 99}, "model": model, "networks": "released",
-        "attack": {"name": "pgd", "alpha": 0.01, "steps": list(STEPS[1:])}, "draws": draws, "scale": scale,
-    }  # fmt: skip
-    record = records.Record(f"rounding-{dataset.name}-{model}-released", settings)
-    path = Path(folder) / f"{record.name}.json"
-    if path.exists():
-        record = records.read(path)
-    subset = dataset.evaluation_subset(n)
-    by_method = {network.labels["method"]: network for network in found}
-    held = {(row["method"], row["eps"], row["draw"]) for row in record.rows}
-    wanted = [(method, eps, draw) for method, eps in cells for draw in range(draws)]
-    began, before = time.perf_counter(), record.provenance.get("seconds", 0.0)
-    for method, eps, draw in tqdm([w for w in wanted if w not in held], desc="rounding", unit="run", disable=None):
-        plain = by_method[method].load()
-        noisy, generator = copy.deepcopy(plain), torch.Generator().manual_seed(draw)
-        with rounded_differently(noisy, generator, scale):
-            run = pgd_iterates(noisy, subset.x, subset.y, eps=eps, alpha=0.01, steps=max(STEPS))
-            stops = {k: x_adv for k, x_adv in enumerate(run, 1) if k in STEPS[1:]}
-        rows = []
-        for k, x_adv in stops.items():
-            # The noise changes the search only; the unchanged network judges its result.
-            right = classified_right(plain, x_adv, subset.y)
-            rows.append({"method": method, "eps": eps, "steps": k, "draw": draw, **proportion(right)})
-        with storage.locked(folder):  # another process may have written to the record meanwhile
-            record = records.read(path) if path.exists() else record
-            there = {(row["method"], row["eps"], row["draw"]) for row in record.rows}
-            record.rows += [] if (method, eps, draw) in there else rows
-            record.provenance = storage.provenance(before + time.perf_counter() - began)
-            records.write(record, folder)
-    return path
+    cells = sorted(set(_differing(part) if cells is None else cells))
+    attack = {"name": "pgd", "alpha": ALPHA, "steps": list(steps)}
+    subset = part.dataset.evaluation_subset(n).to(part.device)
+
+    def rows(task: Task) -> Iterator[list[dict]]:
+        measured = list(task.held)
+        present = {(row["eps"], row["draw"]) for row in measured}
+        for eps in (eps for method, eps in cells if method == task.labels["method"]):
+            for draw in (draw for draw in range(draws) if (eps, draw) not in present):
+                noisy, generator = copy.deepcopy(task.model), torch.Generator().manual_seed(draw)
+                with rounded_differently(noisy, generator, scale):
+                    run = pgd_iterates(noisy, subset.x, subset.y, eps=eps, alpha=ALPHA, steps=max(steps))
+                    stops = {k: x_adv for k, x_adv in enumerate(run, 1) if k in steps}
+                for k, x_adv in stops.items():
+                    # The noise changes the search only; the unchanged network judges its result.
+                    right = classified_right(task.model, x_adv, subset.y)
+                    measured.append({"eps": eps, "steps": k, "draw": draw, **proportion(right)})
+                task.progress(1)
+                yield measured
+
+    yield Plan(header("rounding", part, n=n, attack=attack, draws=draws, scale=scale), rows, None, "run")
 
 
-def measure_rounding(data_dir=None, networks_dir=None, folder: str | Path = records.RESULTS) -> Path:
-    """Run `rounding_record` for the Pool cells in the records of `folder` that differ from print."""
-    off = [
-        c for c in compare.compare(records.read_all(folder)) if c.model == "Pool" and c.verdict() not in ("", "exact")
-    ]
-    if not off:
-        raise FileNotFoundError(f"No Pool value in {folder} differs from print; measure A1 first.")
-    found = [n for n in find_networks("released", networks_dir) if (n.dataset, n.model) == ("mnist", "pool")]
-    cells = sorted({(c.method, compare.eps_of(c.level)) for c in off if c.table in ("A1", "A2", "A3")})
-    return rounding_record(data.load("mnist", data_dir), "pool", found, cells, folder=folder)
+def _differing(part: Part) -> list[tuple[str, float]]:
+    """Return the cells (method, eps) of a network's tables whose measured value is not the printed one."""
+    cells = [
+        cell for cell in compare.compare(records.read_all(part.folder))
+        if cell.model.lower() == part.model and cell.verdict() not in ("", "exact")
+    ]  # fmt: skip
+    if not cells:
+        raise FileNotFoundError(f"No {part.model} value in {part.folder} differs from print; measure A1 first.")
+    return [(cell.method, compare.eps_of(cell.level)) for cell in cells if cell.table in ("A1", "A2", "A3")]

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from .. import paper, storage
+from ..data import Dataset
 from ..models import predict, released, trained
 from ..models.architectures import GlobalPoolNetwork
 from ..models.names import NETWORKS
@@ -17,9 +19,6 @@ from . import records
 
 # The types of what the .json beside one of our networks says.
 DESCRIPTION = {"dataset": str, "method": str, "schedule": str, "seed": int, "gamma": (int, float)}
-
-
-RowsOf = Callable[[GlobalPoolNetwork, list[dict], Callable[[int], object]], Iterable[list[dict]]]
 
 
 @dataclass(frozen=True)
@@ -81,33 +80,89 @@ def row_order(row: dict) -> tuple:
     return position, method, *varied, row.get("run", 0), row.get("epochs", 0)
 
 
-def once(rows_of: Callable[[GlobalPoolNetwork, Callable[[int], object]], list[dict]]) -> RowsOf:
-    """Adapt a measurement that returns all rows at once to `grow`: skip it when the record already has its rows."""
-    return lambda network, held, progress: () if held else (rows_of(network, progress) for _ in range(1))
+class Part(NamedTuple):
+    """What a measurement measures at a time: networks of one architecture, trained on one dataset.
+
+    Attributes:
+        dataset: the dataset, on the CPU.
+        model: the architecture, 'small', 'pool' or 'wresnet'.
+        networks: the networks.
+        source: where they come from, see `find_networks`.
+        folder: the folder of the records.
+        device: the device to measure on.
+    """
+
+    dataset: Dataset
+    model: str
+    networks: Sequence[Network]
+    source: str
+    folder: str | Path = records.RESULTS
+    device: str = "cpu"
 
 
-def grow(
-    settings: dict,
-    found: Sequence[Network],
-    rows_of: RowsOf,
-    total: int,
-    *,
-    unit: str = "step",
-    folder: str | Path,
-    device: str,
-) -> Path:
-    """Measure every network that is not yet in the record of these settings; write the record whenever rows come.
+class Task(NamedTuple):
+    """What a measurement is given of one network: the loaded network, its labels, its rows in the record, a callback.
+
+    `progress` is called with the number of steps done since its last call.
+    """
+
+    model: GlobalPoolNetwork
+    labels: dict
+    held: list[dict]
+    progress: Callable[[int], object]
+
+
+class Plan(NamedTuple):
+    """How the networks of a part are measured.
+
+    Attributes:
+        settings: the record's settings, see `header`: everything that decides the numbers.
+        rows: task -> iterator over the network's complete list of rows, whenever new rows are ready; see `once`.
+        total: number of steps for one network, in `unit`; None if it is not known.
+        unit: the unit of the progress bar.
+        labelled: add the network's labels and the fingerprint of its weights to its rows. Without them, the settings
+            say which network it is.
+    """
+
+    settings: dict
+    rows: Callable[[Task], Iterable[list[dict]]]
+    total: int | None
+    unit: str = "step"
+    labelled: bool = True
+
+
+def header(
+    measurement: str, part: Part, *, n: int | None = None, seed: int = 99, split: str = "test", **settings
+) -> dict:
+    """Return the settings of a record, which begin with what all records state.
 
     Args:
-        settings: the record's settings; `measurement`, `dataset`, `model` and `networks` name its family.
-        found: the networks to measure.
-        rows_of: (network, its rows in the record, progress) -> iterator over the network's complete list of rows,
-            whenever new rows are ready. Labels are added here. It calls progress with the number of steps done. See
-            `once`.
-        total: number of steps for one network, in `unit`.
-        unit: the unit of the progress bar.
-        folder: the folder of the record.
-        device: the device to measure on.
+        measurement: the name of the measurement, with which the name of the record begins.
+        n, seed: the evaluation subset; no n for a measurement without one.
+        split: 'train' for the first n training images in the place of the subset.
+        settings: further settings.
+    """
+    images = {"n": n, "split": split} if split == "train" else {"n": n, "seed": seed}
+    subset = {} if n is None else {"subset": images}
+    return {"measurement": measurement, "dataset": part.dataset.name, "title": part.dataset.title,
+            "data": part.dataset.fingerprint, **subset, "model": part.model, "networks": part.source,
+            **settings}  # fmt: skip
+
+
+def once(
+    rows_of: Callable[[GlobalPoolNetwork, Callable[[int], object]], list[dict]],
+) -> Callable[[Task], Iterator[list[dict]]]:
+    """Adapt a measurement that returns all rows at once: skip it when the record already has the network's rows."""
+
+    def rows(task: Task) -> Iterator[list[dict]]:
+        if not task.held:
+            yield rows_of(task.model, task.progress)
+
+    return rows
+
+
+def grow(plan: Plan, part: Part) -> Path:
+    """Measure every network of a part that is not yet in its record; write the record whenever rows come.
 
     Returns:
         The record's path.
@@ -117,9 +172,10 @@ def grow(
             The rows measured before it are in the record.
         OSError: the folder cannot be written to.
     """
+    settings, folder = plan.settings, part.folder
     measurement, dataset, model, source = (settings[key] for key in ("measurement", "dataset", "model", "networks"))
     described: dict[str, Path] = {}
-    for network in found:
+    for network in part.networks:
         words = ", ".join(f"{key} {value}" for key, value in network.labels.items())
         if (first := described.setdefault(words, network.path)) != network.path:
             raise ValueError(
@@ -131,25 +187,30 @@ def grow(
     # Read again before each write, under a lock: another process may be adding other networks to the same record.
     current = lambda: records.read(path) if path.exists() else records.Record(empty.family, settings)
     before = current().provenance
-    for network in found:
-        loaded = network.load().to(device)
-        labels = {**network.labels, "weights": predict.fingerprint(loaded)}
-        ours = lambda row, keys=network.labels: all(row.get(key) == value for key, value in keys.items())
+    for network in part.networks:
+        loaded = network.load().to(part.device)
+        labels = {**network.labels, "weights": predict.fingerprint(loaded)} if plan.labelled else {}
+        own = [network.labels.get(name) for name in records.NETWORK_LABELS]
+        ours = lambda row, own=own: not plan.labelled or own == [row.get(name) for name in records.NETWORK_LABELS]
         record = current()
         # Rows of other weights are not kept: a network trained again under its old name is measured again.
-        held = [row for row in record.rows if ours(row) and row.get("weights") == labels["weights"]]
+        held = [row for row in record.rows if ours(row) and row.get("weights") == labels.get("weights")]
         description = f"{measurement.upper()}  {dataset} {model} {network.labels['method']}"
         began, spent = time.perf_counter(), record.provenance.get("seconds", 0.0)
         with (
-            tqdm(total=total, desc=f"{description:36}", unit=unit, disable=None, delay=1, file=sys.stderr) as bar,
+            tqdm(
+                total=plan.total, desc=f"{description:36}", unit=plan.unit, disable=None, delay=1, file=sys.stderr
+            ) as bar,
             naming(network.path),
         ):
-            for rows in rows_of(loaded, held, bar.update):
+            for rows in plan.rows(Task(loaded, network.labels, held, bar.update)):
                 with storage.locked(folder):
                     record = current()
                     record.rows = [row for row in record.rows if not ours(row)] + [{**labels, **row} for row in rows]
-                    record.rows.sort(key=row_order)
-                    record.provenance = storage.provenance(spent + time.perf_counter() - began, device, before=before)
+                    if plan.labelled:
+                        record.rows.sort(key=row_order)
+                    seconds = spent + time.perf_counter() - began
+                    record.provenance = storage.provenance(seconds, part.device, before=before)
                     records.write(record, folder)
     return path
 

@@ -1,29 +1,24 @@
 """Measure how tight Proposition 1 is: the discrepancy of the smallest successful attacks over its lower bound."""
 
 import copy
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from .. import data
 from ..attacks.projected_gradient_descent import pgd
 from ..attacks.smallest_perturbation import minimal_eps
-from ..checks import check_device
 from ..discrepancies import proposition1_bound, two_class_discrepancy
 from ..interpreters.class_activation_maps import cam
 from ..models.predict import evaluating, predictions
-from . import records
 from .isa_scores import BATCH, plain_attack
-from .sweep import Network, find_networks, grow, once
+from .sweep import Part, Plan, header, once
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 DECILES = tuple(k / 10 for k in range(11))
 
-IMAGES = {("mnist", "small"): 1000, ("cifar10", "small"): 1000, ("mnist", "pool"): 1000, ("cifar10", "wresnet"): 200}
+IMAGES = {"small": 1000, "pool": 1000, "wresnet": 200}
 
 ATTACKS = {
     "pgd": {"name": "pgd", "alpha": "eps / 4"},
@@ -113,54 +108,30 @@ def tightness_rows(
     ]  # fmt: skip
 
 
-def tightness_record(
-    dataset: data.Dataset,
-    model: str,
-    found: Sequence[Network],
-    *,
-    attack: str = "pgd",
-    folder: str | Path = records.RESULTS,
-    n: int | None = None,
-    device: str = "cpu",
-) -> Path:
-    """Run `tightness_rows` for all networks of one dataset and architecture, on the evaluation subset of n images.
+def tightness_plan(part: Part, *, attack: str = "pgd", n: int | None = None) -> Iterator[Plan]:
+    """Plan `tightness_rows` on the evaluation subset of n images.
 
     Args:
         attack: 'pgd', or 'isa' for the plain attack of Table 1 with the subset's targets.
-
-    Returns:
-        The record's path.
+        n: default: 1,000, or 200 on WResnet.
     """
-    n = min(n or IMAGES[dataset.name, model], len(dataset.test))
-    settings = {
-        "measurement": "tightness", "dataset": dataset.name, "title": dataset.title, "data": dataset.fingerprint,
-        "subset": {"n": n, "seed": 99}, "model": model, "networks": "released", "interpreter": "CAM",
-        "attack": {"norm": "linf", "random_start": False, "steps": 10,
-                   "eps": "smallest, doubling from 0.05 in [0, 1], ten rounds", **ATTACKS[attack]},
-        "score": "D_{2,l1} over 1/2 (f_t - f_t') of Proposition 1, t' the prediction on x'",
-    }  # fmt: skip
-    subset = dataset.evaluation_subset(n).to(device)
+    n = min(n or IMAGES[part.model], len(part.dataset.test))
+    settings = header(
+        "tightness",
+        part,
+        n=n,
+        interpreter="CAM",
+        attack={"norm": "linf", "random_start": False, "steps": 10,
+                "eps": "smallest, doubling from 0.05 in [0, 1], ten rounds", **ATTACKS[attack]},
+        score="D_{2,l1} over 1/2 (f_t - f_t') of Proposition 1, t' the prediction on x'",
+    )  # fmt: skip
+    subset = part.dataset.evaluation_subset(n).to(part.device)
     target = subset.target if attack == "isa" else None
-    rows = once(lambda network, progress: tightness_rows(network, subset.x, subset.y, target, progress=progress))
-    return grow(settings, found, rows, n, unit="image", folder=folder, device=device)
+    rows = lambda network, progress: tightness_rows(network, subset.x, subset.y, target, progress=progress)
+    yield Plan(settings, once(rows), n, "image")
 
 
-def measure_tightness(
-    data_dir=None, networks_dir=None, folder: str | Path = records.RESULTS, *, device: str | None = None
-) -> list[Path]:
-    """Run `tightness_record` for the released networks, the cheapest first.
-
-    Raises:
-        FileNotFoundError: no released networks.
-        data.DataError: a dataset is missing or wrong.
-    """
-    device = check_device(device)
-    everything, paths = list(find_networks("released", networks_dir)), []
-    for dataset, model in IMAGES:
-        found = [network for network in everything if (network.dataset, network.model) == (dataset, model)]
-        if found:
-            print(f"{dataset} {model}: {len(found)} networks", file=sys.stderr)
-            loaded, where = data.load(dataset, data_dir), {"folder": folder, "device": device}
-            for attack in ATTACKS if (dataset, model) == ("mnist", "small") else ("pgd",):
-                paths.append(tightness_record(loaded, model, found, attack=attack, **where))
-    return paths
+def all_tightness_plans(part: Part, *, n: int | None = None) -> Iterator[Plan]:
+    """Plan `tightness_plan` under PGD, and on MNIST Small also under the plain attack of Table 1."""
+    for attack in ATTACKS if (part.dataset.name, part.model) == ("mnist", "small") else ("pgd",):
+        yield from tightness_plan(part, attack=attack, n=n)
