@@ -58,12 +58,12 @@ class Independent(nn.Module):
 # The parts
 
 
-def test_the_margin_is_negative_where_the_target_leads():
+def test_the_margin_is_positive_where_the_class_leads():
     logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [1.0, 1.0, 0.0]])
-    assert margin(logits, torch.tensor([0, 2, 1])).tolist() == [-1, 1, 0]
+    assert margin(logits, torch.tensor([0, 2, 1])).tolist() == [1, -1, 0]
     logits = torch.randn(100, 7, generator=torch.Generator().manual_seed(0))
     target = torch.arange(100) % 7
-    assert torch.equal(margin(logits, target) < 0, logits.argmax(1) == target)
+    assert torch.equal(margin(logits, target) > 0, logits.argmax(1) == target)
 
 
 def test_sets_of_classes():

@@ -73,8 +73,8 @@ def test_the_images_succeed_where_it_says_so_and_the_search_asks_for_what_it_ret
         asked.append(eps)
         return margin_attack(model, x, y, target, eps=eps, alpha=0.2 * eps, steps=6)
 
-    found = minimal_eps(attack, lambda x_adv: margin(model(x_adv), target) < 0, x)
-    assert torch.equal(margin(model(found.x_adv), target) < 0, found.success)
+    found = minimal_eps(attack, lambda x_adv: margin(model(x_adv), target) > 0, x)
+    assert torch.equal(margin(model(found.x_adv), target) > 0, found.success)
     assert (torch.stack(asked) == found.eps).any(0)[found.success].all()
     assert len(asked) <= 11 and all(eps.shape == (6,) for eps in asked)
     again = margin_attack(model, x, y, target, eps=found.eps, alpha=0.2 * found.eps, steps=6)

@@ -38,7 +38,7 @@ def test_discrepancy_of_the_corners(network):
 
 
 def test_margins_are_differences_of_logits(network):
-    assert toy.margin(network, corners(), Y).tolist() == pytest.approx([-0.6, 0.9, 0.3, 1.5])
+    assert toy.margin_at(network, corners(), Y).tolist() == pytest.approx([-0.6, 0.9, 0.3, 1.5])
 
 
 def test_the_grid_is_the_ball():
@@ -86,5 +86,5 @@ def test_int_holds_on_the_whole_ball_and_normal_does_not(network):
         gamma: toy.descend(network, X, Y, X - 0.02, gamma=gamma, rate=8.0, updates=50, **ASCENT)[-1]
         for gamma in (0.0, 1.0)
     }
-    worst = {gamma: toy.margin(n, toy.grid(X, EPS), Y).min().item() for gamma, n in last.items()}
+    worst = {gamma: toy.margin_at(n, toy.grid(X, EPS), Y).min().item() for gamma, n in last.items()}
     assert worst[1.0] > 0.1 and worst[0.0] < -0.1

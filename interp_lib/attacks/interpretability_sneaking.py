@@ -34,15 +34,15 @@ class SneakingAttack(NamedTuple):
     success: Tensor
 
 
-def margin(logits: Tensor, target: Tensor) -> Tensor:
-    """Return max_{j != t'} f_j - f_{t'}, (N,), the attack loss of eq. (6): negative where t' is the prediction."""
-    others = logits.scatter(1, target[:, None], -torch.inf).amax(1)
-    return others - logits.gather(1, target[:, None]).squeeze(1)
+def margin(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return f_c - max_{j != c} f_j, (N,), for one class c of each image: positive where c is the prediction."""
+    others = logits.scatter(1, classes[:, None], -torch.inf).amax(1)
+    return logits.gather(1, classes[:, None]).squeeze(1) - others
 
 
 def attack_loss(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
-    """Return the margin of eq. (6), or without a target f_y - max_{j != y} f_j; negative after a success."""
-    return -margin(logits, y) if target is None else margin(logits, target)
+    """Return the first term of eq. (6), max_{j != t'} f_j - f_t', or without a target y's margin; < 0 on success."""
+    return margin(logits, y) if target is None else -margin(logits, target)
 
 
 def margin_attack(

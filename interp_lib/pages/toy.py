@@ -4,10 +4,10 @@ import copy
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..attacks.ascent import projected_ascent
+from ..attacks.interpretability_sneaking import margin
 from ..discrepancies import target_free_discrepancy
 from ..fast.fold import fold_cam
 from ..models.architectures import GlobalPoolNetwork
@@ -49,12 +49,10 @@ def discrepancy_at(model: GlobalPoolNetwork, x: Tensor, y: Tensor, x_adv: Tensor
         return target_free_discrepancy(many, maps_adv, y.expand(len(x_adv)), maps_adv.sum((2, 3)))
 
 
-def margin(model: GlobalPoolNetwork, x: Tensor, y: Tensor) -> Tensor:
-    """Compute f_t - max_{i != t} f_i for images (N, 1, 1, 2) of one class (1,): (N,), negative if misclassified."""
+def margin_at(model: GlobalPoolNetwork, x: Tensor, y: Tensor) -> Tensor:
+    """Compute the margin of the class (1,) of images (N, 1, 1, 2): (N,), negative where it is not the prediction."""
     with torch.no_grad():
-        logits = model(x)
-    true = F.one_hot(y.expand(len(x)), logits.shape[1]).bool()
-    return logits[true] - logits.masked_fill(true, -torch.inf).amax(1)
+        return margin(model(x), y.expand(len(x)))
 
 
 def grid(x: Tensor, eps: float, side: int = 61) -> Tensor:
@@ -124,6 +122,7 @@ def landscape(
     D~ and the margin are grids (side, side); an ascent is (steps + 1, 2).
     """
     points = grid(x, eps, side)
-    values, margins = (of.view(side, side) for of in (discrepancy_at(model, x, y, points), margin(model, points, y)))
+    values = discrepancy_at(model, x, y, points).view(side, side)
+    margins = margin_at(model, points, y).view(side, side)
     paths = [climb(model, x, y, start, eps=eps, alpha=alpha, steps=steps) for start in starts]
     return values, margins, paths

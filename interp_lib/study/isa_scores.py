@@ -138,7 +138,7 @@ def plain_attack(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> Call
 def _smallest_eps(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> MinimalAttack:
     """Search eps*, the smallest eps at which the plain attack succeeds."""
     with evaluating(model), torch.no_grad():
-        return minimal_eps(plain_attack(model, x, y, target), lambda x_adv: margin(model(x_adv), target) < 0, x)
+        return minimal_eps(plain_attack(model, x, y, target), lambda x_adv: margin(model(x_adv), target) > 0, x)
 
 
 def _isa_of_images(
