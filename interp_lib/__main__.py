@@ -3,21 +3,16 @@
 python -m interp_lib COMMAND --help
 """
 
-import _thread
 import argparse
 import math
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from . import paper, places, storage
+from . import commands, paper, places, storage
 from .reading import printable
-from .study import records
-from .training.job import differs, train
 
 EXAMPLES = (
     """examples:
@@ -33,118 +28,6 @@ INTERP_RELEASED. Without a clone, data/, networks/ and results/ stand in the cur
 """
     + f"{places.NEED_A_CLONE} need: run these inside one."
 )
-
-
-def command_data(args) -> None:
-    from . import data
-
-    dataset = data.load(args.name, args.data_dir, download=not args.no_download)
-    print(f"{dataset.title} ({dataset.copy}): images {dataset.shape}, {dataset.num_classes} classes; "
-          f"{len(dataset.train)} training, {len(dataset.validation)} validation, {len(dataset.test)} test images; "
-          f"test set sha256 {dataset.fingerprint[:16]}")  # fmt: skip
-
-
-def command_train(args) -> None:
-    from .models.names import NetworkName
-    from .pages import profiles
-    from .paper import ARCHITECTURES, METHODS, OTHER_METHODS, TITLES
-    from .schedule import PRECISIONS, Schedule
-
-    out = args.out or places.home() / "_build/networks"
-    if args.profile:
-        names = profiles.load(args.profile).trained()
-        if not names:
-            print(f"profile {args.profile} trains nothing: it uses released networks")
-    else:
-        # Methods may be typed in lower case, as in file names; METHODS and OTHER_METHODS have the proper names.
-        every = (*METHODS, *OTHER_METHODS)
-        known = {method.lower(): method for method in every}
-        methods = [known.get(method.lower(), method) for method in args.method.split(",")]
-        for word, known, what in (
-            *((method, every, "method") for method in methods), (args.dataset, TITLES, "dataset"),
-            (args.model, ARCHITECTURES, "architecture"), (args.precision, PRECISIONS, "precision"),
-        ):  # fmt: skip
-            if word not in known:  # refuse a typo before any folder or file is created
-                raise ValueError(f"unknown {what} {word!r}; known are {', '.join(known)}.")
-        Schedule.load(args.schedule, args.dataset)
-        names = [
-            NetworkName(args.dataset, args.model, method, seed, args.schedule, gamma)
-            for method in methods
-            # Only Int and its variants have a gamma: train the other methods once, not once per gamma.
-            for gamma in (args.gamma if method.startswith("Int") else args.gamma[:1])
-            for seed in args.seed
-        ]
-    missing, names = [], list(dict.fromkeys(names))  # `--seed 0,0` is one network
-    for name in names:
-        path = name.path(out)
-        if path.exists() and args.resume:
-            from .models import trained
-
-            asked = {"precision": args.precision, "kept": args.keep}
-            print(f"{places.shown(path)} is there already{differs(trained.load(path)[1], asked)}")
-        else:
-            missing.append((name, path))
-    if missing:
-        train(missing, data_dir=args.data_dir, resume=args.resume, device=args.device, keep=args.keep,
-              precision=args.precision, tensorboard=args.tensorboard)  # fmt: skip
-
-
-def command_measure(args) -> None:
-    if args.until_stdin_closes:
-        threading.Thread(target=end_with_stdin, daemon=True).start()
-    from .study.measure import measure
-
-    results = args.results_dir or places.home() / records.RESULTS
-    folder = args.released_dir
-    if args.networks == "ours":
-        folder = args.networks_dir or places.home() / "networks"
-    options = {name: value for name in ("n", "eps") if (value := getattr(args, name)) is not None}
-    paths = measure(args.table, args.networks, dataset=args.dataset, model=args.model, data_dir=args.data_dir,
-                    networks_dir=folder, folder=results, device=args.device, **options)  # fmt: skip
-    for path in paths:
-        print(f"{places.shown(path)}: {len(records.read(path).rows)} rows")
-
-
-def end_with_stdin() -> None:
-    """Interrupt this process when the other end of its standard input is closed, as when its parent has ended."""
-    while os.read(0, 4096):
-        pass
-    _thread.interrupt_main()
-    time.sleep(10)  # time for the main thread to finish writing a file
-    os._exit(130)
-
-
-def command_compare(args) -> None:
-    from .study.compare import compare
-    from .study.report import as_csv, as_text
-
-    folder = Path(args.results_dir or places.home() / records.RESULTS)
-    cells = compare(records.read_all(folder))
-    cells = [cell for cell in cells if args.table is None or cell.table.lower() == args.table.lower()]
-    if not cells:
-        raise ValueError(f"the paper has no Table {args.table}; it has 1, 2, 3, 4, 5, A1, A2, A3, A4 and A5.")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder of records; run from the clone, or measure a table.")
-    print(as_csv(cells) if args.csv else as_text(cells, args.networks))
-
-
-def command_chapter(args) -> None:
-    from .pages import chapters
-
-    parameters = {"profile": args.profile, **dict(chapters.parse_parameter(p) for p in args.parameter)}
-    print(chapters.execute(args.name, parameters, timeout=args.execution_timeout, in_place=args.in_place))
-
-
-def command_pages(args) -> None:
-    from .pages import chapters
-
-    print(chapters.build_pages())
-
-
-def command_book(args) -> None:
-    from .pages import chapters
-
-    print(chapters.build_book(args.profile, cores=args.cores, target=args.target))
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
@@ -190,10 +73,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    commands = main.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = main.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name, function, text):
-        added = commands.add_parser(name, help=text, description=text)
+        added = subparsers.add_parser(name, help=text, description=text)
         added.set_defaults(function=function)
         return added
 
@@ -203,14 +86,14 @@ def parser() -> argparse.ArgumentParser:
     def device(p):
         p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
 
-    p = command("data", command_data, "Fetch or check a dataset and say whether it is the original.")
+    p = command("data", commands.run_data, "Fetch or check a dataset and say whether it is the original.")
     p.add_argument("name", help="digits, mnist, cifar10 or restricted_imagenet")
     p.add_argument("--no-download", action="store_true", help="refuse rather than download")
     data_dir(p)
 
     p = command(
         "train",
-        command_train,
+        commands.run_train,
         "Train networks, or all of a profile; an interrupted run goes on. Methods, gammas and seeds may be lists, "
         "0,1,2: on a GPU all are trained at the same time.",
     )
@@ -241,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     data_dir(p)
     device(p)
 
-    p = command("measure", command_measure, "Measure a table of the paper and write its records.")
+    p = command("measure", commands.run_measure, "Measure a table of the paper and write its records.")
     p.add_argument(
         "table",
         help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), starts (random ones), fine (a random "
@@ -270,13 +153,15 @@ def parser() -> argparse.ArgumentParser:
     data_dir(p)
     device(p)
 
-    p = command("compare", command_compare, "Print the paper's values beside the measured ones, and count agreements.")
+    p = command(
+        "compare", commands.run_compare, "Print the paper's values beside the measured ones, and count agreements."
+    )
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--table", help="one table only: 3, 4, A1, ...")
     p.add_argument("--csv", action="store_true", help="all 743 values, with columns released, ours, n, n_ours")
     p.add_argument("--results-dir", type=folder, help="folder of the records (default: results)")
 
-    p = command("chapter", command_chapter, "Execute a chapter with papermill into _build/src/book.")
+    p = command("chapter", commands.run_chapter, "Execute a chapter with papermill into _build/src/book.")
     p.add_argument("name", help="file name of the chapter without .ipynb, or 'all'")
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
     p.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
@@ -285,9 +170,9 @@ def parser() -> argparse.ArgumentParser:
                    help="seconds a cell may take (default: 600, no limit with recompute=true)")  # fmt: skip
     p.add_argument("--in-place", action="store_true", help="store the outputs in book/ itself, as committed")
 
-    command("pages", command_pages, "Build the HTML from the chapters executed so far; a warning is an error.")
+    command("pages", commands.run_pages, "Build the HTML from the chapters executed so far; a warning is an error.")
 
-    p = command("book", command_book, "Train, execute and build what is out of date; print the page to open.")
+    p = command("book", commands.run_book, "Train, execute and build what is out of date; print the page to open.")
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
     p.add_argument("--cores", type=number(int, 1), default=2, help="jobs at a time (%(default)s)")
     p.add_argument("--target", default="all", help="a rule of the Snakefile, such as networks (%(default)s)")
@@ -341,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise SystemExit(finish(leaving.code)) from None
     try:
         places.settle()
-        if args.function in (command_train, command_measure):
+        if args.function in (commands.run_train, commands.run_measure):
             storage.commit()  # cached now: commits made during a long run are not the code that runs
         args.function(args)
         return finish(0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from interp_lib import __main__ as cli
-from interp_lib import data, models
+from interp_lib import commands, data, models
 from interp_lib.models import predict, trained
 from interp_lib.schedule import Schedule
 from interp_lib.study import records
@@ -111,7 +111,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "command_data", interrupted)
+    monkeypatch.setattr(commands, "run_data", interrupted)
     assert cli.main(["data", "digits"]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
 
@@ -163,8 +163,8 @@ def test_lists_of_methods_gammas_and_seeds(at_once, tmp_path, monkeypatch, capsy
 
     short = Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
     monkeypatch.setattr(Schedule, "load", classmethod(lambda cls, name, dataset: short))
-    real = cli.train
-    monkeypatch.setattr(cli, "train", lambda *args, **settings: real(*args, **settings, at_once=at_once))
+    real = commands.train
+    monkeypatch.setattr(commands, "train", lambda *args, **settings: real(*args, **settings, at_once=at_once))
     arguments = ["train", "--method", "adv,int", "--gamma", "0.01,0.02", "--seed", "0,1", "--out", "nets"]
     assert cli.main([*arguments, "--device", "cpu"]) == 0
     slugs = [
@@ -248,7 +248,7 @@ def test_a_package_that_is_not_there_is_one_line(monkeypatch, capsys):
     def missing(*_):
         raise ModuleNotFoundError("No module named 'scipy'")
 
-    monkeypatch.setattr(cli, "command_compare", missing)
+    monkeypatch.setattr(commands, "run_compare", missing)
     assert cli.main(["compare"]) == 1
     assert capsys.readouterr().err == (
         "error: No module named 'scipy'. Install everything: pip install -r requirements.txt.\n"

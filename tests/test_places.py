@@ -160,7 +160,7 @@ def measuring(tmp_path, seconds):
     """A process that waits for a measurement which takes some seconds; it prints the measurement's process id."""
     worker = tmp_path / "worker.py"
     worker.write_text(
-        "import os, sys, threading, time\nfrom interp_lib.__main__ import end_with_stdin\n"
+        "import os, sys, threading, time\nfrom interp_lib.commands import end_with_stdin\n"
         f"open(r'{tmp_path / 'pid'}', 'w').write(str(os.getpid()))\n"
         "threading.Thread(target=end_with_stdin, daemon=True).start()\n"
         f"time.sleep({seconds})\n"

@@ -276,7 +276,7 @@ LINES = {
     "train --out a_file": "a_file", "train --epochs 3": "epochs", "measure": "table", "measure table9": "table9",
     "measure digits --networks theirs": "networks", "measure digits --device tpu": "tpu",
     "measure table3 --released-dir typo": "typo", "measure A1 --dataset mnist --model small": "A1",
-    "measure digits --networks ours --networks-dir typo": "digits/small", "measure figure1 --dataset mnist": "dataset",
+    "measure digits --networks ours --networks-dir typo": "digits/small", "measure figure1 --n 3": "n",
     "compare --table 6": "6", "compare --results-dir typo": "typo", "compare --networks theirs": "networks",
     "chapter": "name", "chapter 99_missing": "99_missing", "chapter ../index": "index",
     "chapter all -p eps": "NAME=VALUE",
