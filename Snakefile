@@ -6,6 +6,7 @@
     python -m snakemake grid --cores 2 --rerun-triggers mtime --config dataset=mnist model=small schedule=quick seeds=3
                                                          trains the paper's eight methods into networks/; on a
                                                          cluster see README.md
+    python -m snakemake records --cores 2                measures what the grid trained, each network once
 """
 
 import ast
@@ -40,6 +41,16 @@ def uses_networks(chapter):
     return "load_network(" in Path("book", f"{chapter}.ipynb").read_text(encoding="utf-8")
 
 
+def measurements(wildcards):
+    """The tables' measurements, finished, on each dataset and architecture of which the grid's folder has networks."""
+    from interp_lib.study.measure import MEASUREMENTS  # loads PyTorch, which the other rules do not need
+
+    trained = {tuple(path.name.split("-")[:2]) for path in Path(WANTED["folder"]).glob("*.safetensors")}
+    tables = ("table1", "table2", "table3", "A1", "A4", "A5", "starts", "many", "seen")
+    parts = ((table, *part) for table in tables for part in MEASUREMENTS[table].parts if part in trained)
+    return [f"_build/measured/{table}-{dataset}-{model}.done" for table, dataset, model in parts]
+
+
 def library(*modules):
     """Source files of modules of interp_lib, and of all that these import from it."""
     found, wanted = set(), [Path("interp_lib", f"{module}.py") for module in modules]
@@ -54,7 +65,8 @@ def library(*modules):
     return sorted(map(str, found))
 
 
-TRAINING = [*library("training/loop", "training/together", "models/trained"), *map(str, sorted(Path("interp_lib/fast").glob("*.cpp")))]
+SOURCES = [str(path) for path in sorted(Path("interp_lib/fast").glob("*.cpp"))]  # compiled when training begins
+TRAINING = [*library("training/job"), *SOURCES]
 EVERYTHING = [str(path) for path in sorted(Path("interp_lib").rglob("*")) if path.suffix in (".py", ".yml", ".csv", ".cpp")]
 
 
@@ -117,6 +129,37 @@ use rule network as long_network with:
         gamma="(-g[0-9.e-]+)?",
     priority:
         1
+
+
+rule records:
+    """What the tables say of the networks of a grid's folder."""
+    input:
+        measurements,
+
+
+rule record:
+    """One measurement of the networks of one dataset and architecture; networks that it has measured it skips.
+
+    A network that is trained again is measured again, so that no number of the old one is left.
+    """
+    input:
+        lambda wildcards: sorted(
+            map(str, Path(WANTED["folder"]).glob(f"{wildcards.dataset}-{wildcards.model}-*.safetensors"))
+        ),
+    output:
+        touch("_build/measured/{table}-{dataset}-{model}.done"),
+    wildcard_constraints:
+        dataset="[a-z0-9_]+",
+        model="[a-z]+",
+    params:
+        folder=WANTED["folder"],
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=2880,
+    shell:
+        "{RUN} measure {wildcards.table} --networks ours --networks-dir {params.folder:q}"
+        " --dataset {wildcards.dataset} --model {wildcards.model}"
 
 
 rule chapter:

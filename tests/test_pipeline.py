@@ -34,6 +34,30 @@ def test_a_grid_is_methods_times_seeds_and_other_gammas_less_what_is_finished(tm
         assert {"runtime=2880", "mem_mb=8000", "gpu=1"} <= set(resources.split(", "))
 
 
+def test_each_table_is_measured_on_the_networks_that_it_is_about_and_again_after_training(tmp_path):
+    for name in ("mnist-small-adv-s0-paper", "mnist-small-int-s0-paper", "cifar10-wresnet-adv-s0-quick"):
+        (tmp_path / f"nets/{name}.safetensors").parent.mkdir(exist_ok=True)
+        (tmp_path / f"nets/{name}.safetensors").touch()
+    # Finished after the networks, and before one of them was trained again.
+    for name, seconds in (("table3-cifar10-wresnet", 60), ("table3-mnist-small", -60)):
+        path = tmp_path / f"_build/measured/{name}.done"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (path.stat().st_mtime + seconds,) * 2)
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "--dry-run",
+        "--cores", "1", "records", "--rerun-triggers", "mtime", "--config", "folder=nets", "--printshellcmds",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    small = {f"{table} mnist small" for table in ("table1", "table2", "table3", "starts", "many")}
+    measured = re.findall(
+        r"measure (\S+) --networks ours --networks-dir nets --dataset (\S+) --model (\S+)", done.stdout
+    )
+    assert set(map(" ".join, measured)) == small | {"table2 cifar10 wresnet", "seen cifar10 wresnet"}
+
+
 def test_what_the_build_trains_follows_all_that_training_imports():
     target = "_build/networks/digits-small-int-s7-digits.safetensors"
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", target]
