@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from interp_lib import models, paper
-from interp_lib.models import predict, released
+from interp_lib.models import pickles, predict, released
 from interp_lib.models.predict import count_correct
 from interp_lib.models.released import ReleasedNetworkError
 
@@ -186,7 +186,7 @@ def test_arrays_survive_byte_order_width_and_memory_order(tmp_path, order, fortr
     path = tmp_path / "network.pkl"
     array = np.arange(24).reshape(2, 3, 4, 1) / 8
     path.write_bytes(pickle.dumps([(np.array(array, order, order="F" if fortran else "C"),)], protocol=3))
-    ((read,),) = released.read_layers(path)
+    ((read,),) = pickles.read_layers(path)
     assert read.dtype == np.float32 and (read == array).all()
 
 
@@ -266,7 +266,7 @@ NAMES = list(traps("marker", [(0, 0)] * 5))
 def test_hostile_pickles_are_refused_and_execute_nothing(tmp_path, layers, name):
     marker, path = tmp_path / "marker", tmp_path / "mnist_smallgap_int_100.pkl"
     path.write_bytes(traps(marker, layers)[name])
-    for read in (released.read_layers, released.read_network, released.load):
+    for read in (pickles.read_layers, released.read_network, released.load):
         with pytest.raises(ReleasedNetworkError) as caught:
             read(path)
         assert str(path) in str(caught.value) and "Nothing in it was executed" in str(caught.value)
@@ -298,7 +298,7 @@ def test_no_module_is_imported(tmp_path, monkeypatch):
     path = tmp_path / "network.pkl"
     path.write_bytes(b"\x80\x02cbait_for_the_reader\nvalue\n.")
     with pytest.raises(ReleasedNetworkError, match="bait_for_the_reader"):
-        released.read_layers(path)
+        pickles.read_layers(path)
     assert "bait_for_the_reader" not in sys.modules
 
 
@@ -377,9 +377,9 @@ def test_oversized_files_are_refused_unread(tmp_path):
     path = tmp_path / "network.pkl"
     with open(path, "wb") as file:
         file.write(pickle.dumps([]))
-        file.truncate(released.LARGEST_FILE + 1)  # sparse
+        file.truncate(pickles.LARGEST_FILE + 1)  # sparse
     with pytest.raises(ReleasedNetworkError, match="network.pkl is not .* 4.2 MB where at most 4.2 MB"):
-        released.read_layers(path)
+        pickles.read_layers(path)
 
 
 def test_nine_bytes_do_not_take_a_gigabyte(tmp_path):
@@ -387,7 +387,7 @@ def test_nine_bytes_do_not_take_a_gigabyte(tmp_path):
     path.write_bytes(b"\x80\x02]r" + (3 * 10**7).to_bytes(4, "little") + b".")
     tracemalloc.start()
     try:
-        assert released.read_layers(path) == []
+        assert pickles.read_layers(path) == []
         assert tracemalloc.get_traced_memory()[1] < 10**6  # the C unpickler takes 480 MB
     finally:
         tracemalloc.stop()
@@ -406,7 +406,7 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(tmp_path, data):
     path = tmp_path / "network.pkl"
     path.write_bytes(content)
     try:
-        layers = released.read_layers(path)
+        layers = pickles.read_layers(path)
     except ReleasedNetworkError as error:
         assert str(path) in str(error)
     else:
