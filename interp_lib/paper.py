@@ -17,7 +17,7 @@ def paper_tables() -> list[dict]:
 
 TITLES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "restricted_imagenet": "R-ImageNet"}
 
-ARCHITECTURES = ("small", "pool", "wresnet")
+ARCHITECTURES = {"small": "Small", "pool": "Pool", "wresnet": "WResnet"}  # as in file names -> as printed
 
 
 # METHODS: the rows of the paper's tables, in their order. OTHER_METHODS: in none of the tables, see `training.methods`.

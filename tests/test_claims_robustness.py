@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from interp_lib import paper
-from interp_lib.study import claims_robustness, compare, intervals, records
+from interp_lib.study import claims_robustness, compare, evaluation, intervals, records
 from interp_lib.study.claims_robustness import Measured, findings, gamma_rows
 from interp_lib.study.compare import Cell
 
@@ -213,9 +213,9 @@ def test_networks_that_saw_other_images_are_not_paired():
 
 
 def test_perturbation_sizes_are_those_of_the_statements():
-    assert claims_robustness.perturbation_sizes("mnist", "small") == [0, 0.2, 0.3, 0.35, 0.4]
-    assert claims_robustness.perturbation_sizes("cifar10", "wresnet") == [0, 8 / 255, 9 / 255, 10 / 255]
-    assert claims_robustness.perturbation_sizes("cifar10", "small") == [0, 8 / 255]
+    assert evaluation.perturbation_sizes("mnist", "small") == [0, 0.2, 0.3, 0.35, 0.4]
+    assert evaluation.perturbation_sizes("cifar10", "wresnet") == [0, 8 / 255, 9 / 255, 10 / 255]
+    assert evaluation.perturbation_sizes("cifar10", "small") == [0, 8 / 255]
 
 
 def test_what_was_not_measured_has_no_finding():

@@ -16,7 +16,7 @@ from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.models import predict, trained
 from interp_lib.models.architectures import build
 from interp_lib.models.predict import count_correct, predictions
-from interp_lib.study import accuracy, claims_robustness, compare, isa_scores, measure, rank_correlation, records, sweep
+from interp_lib.study import accuracy, compare, evaluation, isa_scores, measure, rank_correlation, records, sweep
 
 
 @pytest.fixture
@@ -176,9 +176,7 @@ def test_training_images_have_a_record_of_their_own(bench, tiny_dataset):
 def test_the_statements_eps_and_the_training_radius_are_the_defaults(real_mnist):
     part = sweep.Part(real_mnist, "small", [], "ours")
     many, seen = (next(iter(measure.find(name).plans(part))).settings for name in ("many", "seen"))
-    assert (
-        many["attack"]["eps"] == claims_robustness.perturbation_sizes("mnist", "small") and many["subset"]["n"] == 2000
-    )
+    assert many["attack"]["eps"] == evaluation.perturbation_sizes("mnist", "small") and many["subset"]["n"] == 2000
     assert seen["attack"]["eps"] == [0, 0.3] and seen["subset"] == {"n": 200, "split": "train"}
 
 

@@ -14,9 +14,8 @@ from ..data import EvaluationSubset
 from ..models.architectures import GlobalPoolNetwork
 from ..models.predict import classified_right
 from ..values import check_each, check_number, check_radius, check_whole
-from .claims_robustness import perturbation_sizes
 from .compare import STARTS
-from .evaluation import ALPHA, EPS, IMAGES, STEPS, TRAINING_EPS
+from .evaluation import ALPHA, EPS, IMAGES, STEPS, TRAINING_EPS, perturbation_sizes
 from .records import pack
 from .sweep import Part, Plan, header, once
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from operator import sub
 from statistics import fmean, pstdev, stdev
 
-from ..models.architectures import ARCHITECTURES
-from ..paper import GAMMA, STATEMENTS, TITLES, Statement, eps_of
+from ..paper import GAMMA, STATEMENTS, Statement
 from . import intervals
 from .compare import SCHEDULES, Cell
 from .records import Record, unpack
@@ -87,16 +86,6 @@ class Finding:
         sign = "−" if self.difference < 0 else "+"
         p = "p < 0.001" if self.adjusted < 0.001 else f"p = {self.adjusted:.3f}"
         return f"{self.verdict}, {sign}{abs(self.difference):.3f} ± {self.error:.3f}, {p}"
-
-
-def perturbation_sizes(dataset: str, model: str) -> list[float]:
-    """Return 0 and every eps that a statement about a network mentions, ascending, in the unit of the pixels.
-
-    Args:
-        dataset, model: as in `data.load` and `models.build`.
-    """
-    spoken = STATEMENTS[f"{TITLES[dataset]} {ARCHITECTURES[model].__name__}"]
-    return sorted({0.0, *(eps_of(level) for statement in spoken for level in statement.levels)})
 
 
 def column(cell: Cell, source: str) -> str:

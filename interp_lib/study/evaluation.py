@@ -1,5 +1,7 @@
 """The paper's evaluation as data: on what each table rests, at which perturbation sizes and after how many steps."""
 
+from ..paper import ARCHITECTURES, STATEMENTS, TITLES, eps_of
+
 MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
 
 CIFAR_EPS = (0, 2 / 255, 4 / 255, 6 / 255, 8 / 255)
@@ -29,3 +31,13 @@ IMAGES = 200  # of every table but Table 1
 ISA_IMAGES = 100  # of Table 1
 
 TRAINING_EPS = {"mnist": 0.3, "cifar10": 8 / 255, "digits": 0.15}
+
+
+def perturbation_sizes(dataset: str, model: str) -> list[float]:
+    """Return 0 and every eps that a statement about a network mentions, ascending, in the unit of the pixels.
+
+    Args:
+        dataset, model: as in `data.load` and `models.build`.
+    """
+    spoken = STATEMENTS[f"{TITLES[dataset]} {ARCHITECTURES[model]}"]
+    return sorted({0.0, *(eps_of(level) for statement in spoken for level in statement.levels)})
