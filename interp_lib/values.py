@@ -30,7 +30,7 @@ def check_number(
     # bool is a subclass of int, so True would pass as 1.
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number; got {came(value)}.")
-    if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
+    if not (-math.inf < value < math.inf and low <= value <= high and not (above and value == low)):
         raise ValueError(f"{name} must be a finite number{_limits(low, high, above)}; got {value}.")
 
 
@@ -55,7 +55,7 @@ def check_whole(value: object, name: str, low: float = 0, high: float = math.inf
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a whole number; got {came(value)}.")
-    if not (math.isfinite(value) and int(value) == value and low <= value <= high):
+    if not (-math.inf < value < math.inf and int(value) == value and low <= value <= high):
         raise ValueError(f"{name} must be a whole number{_limits(low, high)}; got {value}.")
 
 
