@@ -76,7 +76,7 @@ def check_each(values: object, name: str, check: Callable[..., None], *limits: o
     Raises:
         TypeError, ValueError: not a sequence, an empty sequence, or an error of `check`.
     """
-    if isinstance(values, str) or not (isinstance(values, Sequence) or _is_tensor(values)):
+    if isinstance(values, str) or not (isinstance(values, Sequence) or (_is_tensor(values) and values.dim())):
         raise TypeError(f"{name} must be a sequence, such as a list; got {came(values)}.")
     if len(values) == 0:
         raise ValueError(f"{name} must hold at least one value; got none.")
