@@ -228,7 +228,8 @@ def bound_scatter(bound: Mapping[str, Tensor], measured: Mapping[str, Tensor], *
     plt.close(figure)
     for method in (m for m in METHOD_COLORS if m in bound):
         style = {key: METHOD_COLORS[method][key] for key in ("color", "marker")}
-        ax.scatter(bound[method].cpu(), measured[method].cpu(), s=22, alpha=0.7, label=method, linewidths=0, **style)
+        points = (values[method].numpy(force=True) for values in (bound, measured))
+        ax.scatter(*points, s=22, alpha=0.7, label=method, linewidths=0, **style)
     ends = [edge(float(edge(v)) for v in (*bound.values(), *measured.values())) for edge in (min, max)]
     ax.plot(ends, ends, color="#404040", linestyle=":", label="bound")
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
