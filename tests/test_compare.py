@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from interp_lib import paper
-from interp_lib.pages import tables
 from interp_lib.study import compare, records, report
 from interp_lib.study.compare import Cell
 from interp_lib.study.records import Record
@@ -238,30 +237,6 @@ def test_our_networks_are_counted_against_print_and_against_the_released_ones():
     assert [(r["to released"], r["spread"]) for r in alone] == [(None, None)]
 
 
-def test_a_table_shows_ours_only_where_there_are_any():
-    ours = record([row(160, schedule="quick", seed=0), row(180, schedule="quick", seed=1)], source="ours")
-    released = record([row(178)])
-    shown = tables.comparison(compare.compare([released]), table="3", dataset="MNIST")
-    assert "trained here" not in shown.note and "ours" not in shown._repr_html_()
-    shown = tables.comparison(compare.compare([released, ours]), table="3", dataset="MNIST")
-    (adv,) = (r for r in shown.rows if r[0][0][0] == "Adv")
-    assert adv[5] == [("0.890", "printed"), ("0.890", "measured"), ("0.850", "ours"), ("±0.071", "spread")]
-    assert adv[1] == [("0.980", "printed"), ("–", "measured"), ("–", "ours")]
-    assert "schedule quick" in shown.note and "right names" not in shown.note
-
-
-def test_ours_stands_on_one_line_across_a_row():
-    found = [record([row(178), row(185, eps=0.2)]), record([row(160, schedule="quick")], source="ours")]
-    shown = tables.comparison(compare.compare([found[0]]), table="3", dataset="MNIST")
-    assert all(("", "") not in cell for r in shown.rows for cell in r)
-    shown = tables.comparison(
-        compare.compare([record([row(177), row(185, eps=0.2)]), found[1]]), table="3", dataset="MNIST"
-    )
-    (adv,) = (r for r in shown.rows if r[0][0][0] == "Adv")
-    assert [cell.index(("–", "ours")) for cell in adv[1:5]] == [3, 3, 3, 3] and adv[5][3] == ("0.800", "ours")
-    assert repr(shown).count("0.885 −0.005 0.800") == 1
-
-
 def test_ours_in_an_exchanged_row_are_of_the_network_it_belongs_to():
     names = ("IG-Norm", 20, 200), ("IG-Norm", 20, 10), ("Int", 150, 200)
     rows = [row(k, method=m, eps=0.0, steps=steps, schedule="paper") for m, k, steps in names]
@@ -269,7 +244,6 @@ def test_ours_in_an_exchanged_row_are_of_the_network_it_belongs_to():
     cells = compare.compare([found])
     assert pick(cells, "A1", "IG-Norm", "0", "CIFAR-10").ours == 0.75
     assert pick(cells, "A3", "IG-Norm", "0", "CIFAR-10").ours == 0.1
-    assert "under the right names" in tables.comparison(cells, table="A1", dataset="CIFAR-10").note
 
 
 def test_text_has_the_values_and_what_is_missing(cells):
