@@ -1,9 +1,5 @@
-"""The release's sweeps beside the networks of the tables: which rows belong together, and what their figures draw."""
+"""The release's sweeps beside the networks of the tables: which rows belong together."""
 
-import pandas as pd
-import pytest
-
-from interp_lib.pages import sweep_figures
 from interp_lib.study import gamma_and_radius
 from interp_lib.study.records import Record
 
@@ -49,32 +45,3 @@ def test_rows_are_chosen_by_value_and_in_order():
 def test_figure_a1_has_one_radius_and_normal_training_as_zero():
     rows = gamma_and_radius.gamma_rows(FOUND)
     assert [(r["gamma"], r["run"]) for r in rows] == [(0.0, 1), (0.01, 1), (0.02, 1), (0.02, 2)]
-
-
-def test_a_panel_a_radius():
-    rows = pd.DataFrame(
-        [
-            {"method": m, "radius": r, "run": 1, "eps": e, "accuracy": 0.5, "se": 0.03, "source": s}
-            for m in ("Adv", "Int")
-            for r in (0.2, 0.4)
-            for e in (0.1, 0.2)
-            for s in sweep_figures.STARTS
-        ]
-    )
-    figure = sweep_figures.radius_panels(rows)
-    assert [ax.get_title() for ax in figure.axes] == [f"trained in a ball of ε = {r}" for r in (0.2, 0.4)]
-    for ax, radius in zip(figure.axes, (0.2, 0.4), strict=True):
-        assert ax.get_lines()[0].get_xdata()[0] == radius and len(ax.get_lines()) == 1 + 4
-    with pytest.raises(ValueError, match="empty"):
-        sweep_figures.radius_panels(rows[:0])
-
-
-def test_the_front_has_a_point_a_network():
-    points = pd.DataFrame(
-        {"method": ["Adv", "Int", "Int"], "radius": 0.03, "gamma": [0.0, 0.01, 0.01], "run": [1, 1, 2],
-         "clean": [0.5, 0.6, 0.4], "clean se": 0.01, "robust": [0.3, 0.2, 0.25], "robust se": 0.01}
-    )  # fmt: skip
-    figure = sweep_figures.front(points, labels=["a", "b", "c"], robust="under attack")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="3 points and 1 labels"):
-        sweep_figures.front(points, labels=["a"], robust="")
