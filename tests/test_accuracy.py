@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from interp_lib import paper
 from interp_lib.attacks.ascent import uniform_start
@@ -16,23 +16,6 @@ from interp_lib.models.architectures import build
 from interp_lib.models.predict import classified_right, count_correct, predictions
 from interp_lib.study import accuracy, records
 from interp_lib.study.accuracy import pgd_accuracy, proportion, random_start_accuracy
-
-
-class Edge(nn.Module):
-    """Two classes, told apart by a curve so crooked that every step of an attack matters."""
-
-    num_classes = 2
-
-    def __init__(self, seed, dtype=torch.float64):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.first = nn.Parameter(4 * torch.randn(9, 8, generator=generator, dtype=dtype))
-        self.second = nn.Parameter(torch.randn(8, 2, generator=generator, dtype=dtype))
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += torch.is_grad_enabled()
-        return (3 * x.flatten(1) @ self.first).sin() @ self.second
 
 
 def batch(n=12, shape=(1, 3, 3), seed=0, dtype=torch.float64):
@@ -63,7 +46,7 @@ def separate(model, x, y, eps, steps, alpha):
 )
 def test_counts_are_those_of_separate_runs(seed, eps, steps, alpha, single):
     dtype = torch.float32 if single else torch.float64
-    model, (x, y) = Edge(seed, dtype), batch(seed=seed, dtype=dtype)
+    model, (x, y) = toys.Crooked(seed, dtype), batch(seed=seed, dtype=dtype)
     rows = pgd_accuracy(model, x, y, eps=eps, steps=steps, alpha=alpha)
     assert [row["correct"] for row in rows] == separate(model, x, y, eps, steps, alpha)
     pairs = [(e, k) for e in sorted(set(map(float, eps))) for k in sorted(set(steps))]
@@ -79,7 +62,7 @@ def test_counts_are_those_of_separate_runs(seed, eps, steps, alpha, single):
     ],
 )
 def test_iterates_are_those_of_separate_runs_to_the_bit(eps, alpha, steps, dtype, monkeypatch):
-    model, (x, y) = Edge(1, dtype), batch(dtype=dtype)
+    model, (x, y) = toys.Crooked(1, dtype), batch(dtype=dtype)
     seen = []
     monkeypatch.setattr(accuracy, "classified_right", lambda m, x, y: seen.append(x) or classified_right(m, x, y))
     pgd_accuracy(model, x, y, eps=eps, steps=steps, alpha=alpha)
@@ -92,24 +75,24 @@ def test_iterates_are_those_of_separate_runs_to_the_bit(eps, alpha, steps, dtype
 def test_batches_together_count_what_all_images_count():
     x, y = batch(12)
     arguments = {"eps": [0, 0.05, 0.1], "steps": [1, 4], "alpha": 0.03}
-    whole = pgd_accuracy(Edge(3), x, y, **arguments)
-    assert accuracy.pgd_accuracy_in_batches(Edge(3), x, y, batch_size=5, **arguments) == whole
+    whole = pgd_accuracy(toys.Crooked(3), x, y, **arguments)
+    assert accuracy.pgd_accuracy_in_batches(toys.Crooked(3), x, y, batch_size=5, **arguments) == whole
     assert len({row["correct"] for row in whole}) > 1
     for row in whole:
-        x_adv = pgd(Edge(3), x, y, eps=row["eps"], alpha=0.03, steps=row["steps"])
-        assert records.unpack(row["right"], 12) == (predictions(Edge(3), x_adv) == y).tolist()
+        x_adv = pgd(toys.Crooked(3), x, y, eps=row["eps"], alpha=0.03, steps=row["steps"])
+        assert records.unpack(row["right"], 12) == (predictions(toys.Crooked(3), x_adv) == y).tolist()
 
 
 def test_no_step_is_taken_twice():
     """A grid like Table 3's: six radii, and as many steps for each as the longest run has."""
     eps, (x, y) = (0, 0.05, 0.1, 0.2, 0.3, 0.35, 0.4), batch(3)
-    model, done = Edge(0), []
+    model, done = toys.Crooked(0), []
     pgd_accuracy(model, x, y, eps=eps, steps=(1, 10, 100, 200), progress=done.append)
     assert model.calls == sum(done) == 1200
 
 
 def test_eps_or_steps_of_zero_is_the_clean_accuracy():
-    model, (x, y) = Edge(0), batch()
+    model, (x, y) = toys.Crooked(0), batch()
     clean = count_correct(model, x, y)
     assert 0 < clean < 12
     rows = pgd_accuracy(model, x, y, eps=(0, 0.3), steps=(0, 5))
@@ -136,7 +119,7 @@ def test_bad_input_is_refused(change, words):
     x, y = batch()
     arguments = {"x": x, "y": y, "eps": (0.1,), "steps": (1,), "alpha": 0.01} | change
     with pytest.raises(ValueError) as caught:
-        pgd_accuracy(Edge(0), **arguments)
+        pgd_accuracy(toys.Crooked(0), **arguments)
     assert words in str(caught.value)
 
 
@@ -160,7 +143,7 @@ def test_predictions_do_not_depend_on_the_batch_size(batch_size, make_images):
 
 
 def test_predictions_are_those_of_evaluation_mode():
-    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(9, 2)).double()
+    model = toys.Stateful().double()
     x, _ = batch(50)
     assert torch.equal(predictions(model, x), model.eval()(x).argmax(1))
 
@@ -181,21 +164,11 @@ def test_released_networks_give_table_3(released_folder, mnist_subset, method):
 # From random points
 
 
-class Dead(nn.Module):
-    """Class 1 as soon as the mean of the pixels passes .6, behind a ReLU with no gradient below: x = .5 is stuck."""
-
-    num_classes = 2
-
-    def forward(self, x):
-        beyond = (x.mean((1, 2, 3)) - 0.5).clamp(min=0)
-        return torch.stack([torch.full_like(beyond, 0.1), beyond], 1)
-
-
 def test_a_random_start_finds_what_a_dead_gradient_hides():
     """Of 40 images of two pixels some starts fall above .5, in sight of the other class; none does for x itself."""
     x, y = torch.full((40, 1, 1, 2), 0.5), torch.zeros(40, dtype=torch.int64)
-    (plain,) = pgd_accuracy(Dead(), x, y, eps=[0.3], steps=[20])
-    one, five = random_start_accuracy(Dead(), x, y, eps=[0.3], steps=20, starts=(1, 5))
+    (plain,) = pgd_accuracy(toys.Dead(), x, y, eps=[0.3], steps=[20])
+    one, five = random_start_accuracy(toys.Dead(), x, y, eps=[0.3], steps=20, starts=(1, 5))
     generator, seen = torch.Generator().manual_seed(0), torch.zeros(40, dtype=torch.bool)
     expected = []
     for _ in range(5):
@@ -206,7 +179,7 @@ def test_a_random_start_finds_what_a_dead_gradient_hides():
 
 
 def test_starts_are_counted_together_and_the_fooled_left_out():
-    (x, y), model, sizes = batch(12), Edge(0), []
+    (x, y), model, sizes = batch(12), toys.Crooked(0), []
     rows = random_start_accuracy(
         model, x, y, eps=(0, 0.1), starts=(1, 2, 3), steps=4, alpha=0.05, progress=sizes.append
     )
@@ -228,4 +201,4 @@ def test_starts_are_counted_together_and_the_fooled_left_out():
 def test_bad_input_for_random_starts_is_refused(change, words):
     x, y = batch()
     with pytest.raises(ValueError, match=words.replace(".", "[.]")):
-        random_start_accuracy(Edge(0), **({"x": x, "y": y, "eps": (0.1,), "steps": 1} | change))
+        random_start_accuracy(toys.Crooked(0), **({"x": x, "y": y, "eps": (0.1,), "steps": 1} | change))

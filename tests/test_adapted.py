@@ -6,6 +6,7 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
+import toys
 from torch import nn
 
 import interp_lib
@@ -36,22 +37,6 @@ def pair(name):
         torch.manual_seed(0)
         network = getattr(models, name)(num_classes=10).eval()
     return network, interp_lib.adapt(network)
-
-
-class Own(nn.Module):
-    """One's own network: batch statistics, a ReLU in place, a pool as a function, dropout, and a bias that counts."""
-
-    def __init__(self, seed=0):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Conv2d(4, 6, 3))
-            self.last = nn.Linear(6, 3)
-        with torch.no_grad():
-            self.last.bias.copy_(torch.tensor([5.0, -5.0, 0.0]))
-
-    def forward(self, x):
-        return self.last(F.dropout(F.avg_pool2d(self.body(x).relu_(), (4, 4)).flatten(1), 0.5, self.training))
 
 
 # What is found -----------------------------------------------------------------------------------------------------
@@ -195,7 +180,7 @@ def test_a_head_is_checked_before_anything_runs():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_every_map_and_attack_works_in_every_precision(dtype):
-    model = interp_lib.adapt(Own().eval(), images=images(size=8, colours=1)).to(dtype)
+    model = interp_lib.adapt(toys.Foreign().eval(), images=images(size=8, colours=1)).to(dtype)
     x, y, target = images(3, 8, dtype, 1), torch.tensor([0, 1, 0]), torch.tensor([1, 2, 2])
     generator = torch.Generator().manual_seed(0)
     for name, interpreter in I.INTERPRETERS.items():
@@ -255,7 +240,7 @@ def test_a_step_of_training_lowers_the_loss_of_torchvisions_networks(name, metho
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_a_step_of_every_method_lowers_its_loss(method, dtype):
-    model = interp_lib.adapt(Own(), images=images(size=8, colours=1)).to(dtype)
+    model = interp_lib.adapt(toys.Foreign(), images=images(size=8, colours=1)).to(dtype)
     one_step_lowers_the_loss(model, method, 8, 1, precision="bfloat16" if dtype == torch.float32 else "float32")
 
 
@@ -263,7 +248,7 @@ def test_a_step_of_every_method_lowers_its_loss(method, dtype):
 
 
 def test_dropout_drops_whole_maps_as_it_would_pooled_features():
-    model = interp_lib.adapt(Own().train(), images=images(size=8, colours=1))
+    model = interp_lib.adapt(toys.Foreign().train(), images=images(size=8, colours=1))
     torch.manual_seed(0)
     maps = model.features(images(200, 8, colours=1))
     zero = (maps == 0).flatten(2).all(2)
@@ -274,7 +259,7 @@ def test_dropout_drops_whole_maps_as_it_would_pooled_features():
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_a_step_updates_running_statistics_once_and_attacks_in_evaluation_mode(method):
     """From the images that the loss sees first: x, the attack's own where there is no other, or IG-Norm's path."""
-    model = interp_lib.adapt(Own().train(), images=images(size=8, colours=1))
+    model = interp_lib.adapt(toys.Foreign().train(), images=images(size=8, colours=1))
     norm, x, y = model.network.body[1], images(4, 8, colours=1), torch.tensor([0, 1, 2, 0])
     x_adv = (x + 0.1).clamp(0, 1)
     problem = methods.METHODS[method](model, x, y)
@@ -296,7 +281,7 @@ def test_a_step_updates_running_statistics_once_and_attacks_in_evaluation_mode(m
 
 @pytest.mark.parametrize("name", [n for n in I.INTERPRETERS])
 def test_maps_in_training_mode_leave_statistics_and_generator_alone(name):
-    model = interp_lib.adapt(Own().train(), images=images(size=8, colours=1))
+    model = interp_lib.adapt(toys.Foreign().train(), images=images(size=8, colours=1))
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     more = {"generator": torch.Generator().manual_seed(0)} if name in ("smoothgrad", "rise") else {}
     maps = I.INTERPRETERS[name].function(model, images(4, 8, colours=1), CLASSES.repeat(2, 1) % 3,
@@ -313,7 +298,7 @@ def test_maps_in_training_mode_leave_statistics_and_generator_alone(name):
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager"), lambda m: m.__call__],
                          ids=["DataParallel", "compile", "function"])  # fmt: skip
 def test_wrapped_networks_and_functions_get_maps_and_attacks(wrap):
-    model = interp_lib.adapt(Own().eval(), images=images(size=8, colours=1))
+    model = interp_lib.adapt(toys.Foreign().eval(), images=images(size=8, colours=1))
     wrapped, x, y = wrap(model), images(3, 8, colours=1), torch.tensor([0, 1, 0])
     step = {"eps": 0.1, "alpha": 0.05, "steps": 2}
     assert torch.equal(pgd(wrapped, x, y, **step), pgd(model, x, y, **step))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+import toys
 
 from interp_lib.attacks.against_interpretability import aai, aai_objective
 from interp_lib.attacks.ascent import input_gradient
@@ -15,27 +15,9 @@ from interp_lib.study.rank_correlation import AAI, aai_rows, mean_and_error
 DOUBLE = torch.float64
 
 
-class LinearMaps(nn.Module):
-    """Feature maps that are the image's own channels: the CAM of class c is w_c . x, pixel by pixel, over u."""
-
-    num_classes = 3
-
-    def __init__(self, seed=0):
-        super().__init__()
-        self.classifier = nn.Linear(2, 3, bias=False)
-        weight = torch.randn(3, 2, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
-        self.classifier.weight = nn.Parameter(weight)
-
-    def features(self, x):
-        return x
-
-    def forward(self, x):
-        return self.classifier(x.mean((2, 3)))
-
-
 @pytest.fixture
 def linear(make_images):
-    return LinearMaps(), make_images(4, (2, 3, 3)), torch.tensor([0, 1, 2, 0])
+    return toys.Channels(), make_images(4, (2, 3, 3)), torch.tensor([0, 1, 2, 0])
 
 
 def slopes(model, y):

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+import toys
 from test_projected_gradient_descent import assert_same, state
-from torch import nn
 
 from interp_lib.attacks.against_interpretability import aai
 from interp_lib.attacks.ascent import clipped, projected_ascent
@@ -15,27 +15,6 @@ from interp_lib.models.architectures import build
 
 EPS, TARGET = 0.1, torch.tensor([1, 2, 0, 1])
 LABELS = torch.tensor([0, 1, 2, 0])
-
-
-class Noisy(nn.Module):
-    """Everything that has a state to disturb, on the plan features -> pool -> linear."""
-
-    num_classes = 3
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
-        self.classifier = nn.Linear(4, 3, bias=False)
-        self.calls, self.fail_at, self.error = 0, None, None
-
-    def features(self, x):
-        self.calls += 1
-        if self.calls == self.fail_at:
-            raise self.error
-        return self.body(x)
-
-    def forward(self, x):
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 def generator():
@@ -71,15 +50,7 @@ every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 @pytest.fixture(params=["training", "mixed", "evaluation"])
 def disturbed(request, make_images):
     """A model in a mode that must survive, with flags, a gradient and a hook of its own."""
-    torch.manual_seed(0)
-    model = Noisy()
-    model.train(request.param != "evaluation")
-    if request.param == "mixed":
-        model.body[1].eval()
-    model.classifier.weight.requires_grad_(False)
-    model.body[0].weight.grad = torch.ones_like(model.body[0].weight)
-    model.body[2].register_forward_hook(lambda *_: None)
-    return model, make_images(4, (1, 5, 5), dtype=torch.float32)
+    return toys.Stateful.marked(request.param), make_images(4, (1, 5, 5), dtype=torch.float32)
 
 
 @every_attack
@@ -218,30 +189,11 @@ def test_another_norm_is_refused(make_images):
 @pytest.mark.parametrize("architecture", ["small", "foreign"])
 def test_no_images_are_attacked_to_no_images(attack, eps, architecture):
     """As in 'attack only those that are still right', where none is."""
-    model = build("small", (1, 8, 8), 3, seed=0) if architecture == "small" else Noisy()
+    model = build("small", (1, 8, 8), 3, seed=0) if architecture == "small" else toys.Stateful()
     if attack is minimal and isinstance(eps, torch.Tensor):
         pytest.skip("it looks for eps")
     none = torch.zeros(0, dtype=torch.int64)
     assert attack(model, torch.zeros(0, 1, 8, 8), none, none, eps).shape == (0, 1, 8, 8)
-
-
-class Broken(nn.Module):
-    """Right everywhere, but NaN where the first pixel is above a half: the logit, or only its gradient."""
-
-    num_classes = 3
-
-    def __init__(self, where):
-        super().__init__()
-        self.where = where
-        self.classifier = nn.Linear(1, 3, bias=False)
-
-    def features(self, x):
-        bad, x = x[:, 0, 0, 0] > 0.5, x.clone()
-        x[bad] = x[bad] * torch.nan if self.where == "logit" else x[bad] + 0 * (x[bad] - x[bad].detach()).sqrt()
-        return x
-
-    def forward(self, x):
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 @every_attack
@@ -252,4 +204,4 @@ def test_a_nan_is_an_error_that_names_the_first_image(attack, where):
     x = torch.full((4, 1, 5, 5), 0.25)
     x[2:, :, 0, 0] = 0.75
     with pytest.raises(NotANumber, match=r"of image 2 is NaN or infinite \(2 of 4 images\)"):
-        attack(Broken(where), x, LABELS, TARGET, EPS)
+        attack(toys.NanAboveHalf(where), x, LABELS, TARGET, EPS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+import toys
 
 from interp_lib.study import black, records
 
@@ -16,10 +16,10 @@ STORED = {
 
 
 def test_by_hand():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    model = toys.Linear(2, pixels=1).float()
     with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[1.0], [2.0]]))
-        model[1].bias.copy_(torch.tensor([-3.0, 0.5]))
+        model.weight.copy_(torch.tensor([[1.0], [2.0]]))
+        model.bias.copy_(torch.tensor([-3.0, 0.5]))
     x = torch.tensor([0.1, 0.5, 0.7]).view(3, 1, 1, 1)
     (row,) = black.black_rows(model, x, torch.tensor([0, 1, 1]))
     assert row == {"largest": 3.0, "class": 1, "median_logit": pytest.approx(1.5), "n": 3}

@@ -5,24 +5,21 @@ import math
 import numpy as np
 import pytest
 import torch
+import toys
 from conftest import RELEASED, RELEASED_FOLDER, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from toys import randn
 
 from interp_lib import discrepancies as D
 from interp_lib import interpreters as I
 from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.models import released
-from interp_lib.models.architectures import GlobalPoolNetwork, build
 
 DOUBLE = torch.float64
 A = torch.tensor([[[[0.0, 1.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 3.0]]]], dtype=DOUBLE)
 B = torch.tensor([[[[3.0, 1.0], [2.0, 0.0]], [[1.0, 1.0], [0.0, 3.0]]]], dtype=DOUBLE)  # differ by 3, -4; -1
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +153,10 @@ def test_bound_by_hand():
 
 
 def random_network(name, seed, scale):
-    model = build(name, (1, 8, 8), 5, seed=seed).double().eval()
+    model = toys.biased(name, (1, 8, 8), 5, seed=seed, spread=1)
     with torch.no_grad():
-        for i, parameter in enumerate(model.parameters()):
-            if parameter.dim() == 1:
-                parameter.copy_(scale * randn(*parameter.shape, seed=seed + i))
-            else:
-                parameter.mul_(scale)
+        for parameter in model.parameters():
+            parameter.mul_(scale)
     return model
 
 
@@ -216,18 +210,6 @@ def test_proposition_1_holds_up_to_the_gaps_of_completeness(seed, scale, steps, 
     assert (D.two_class_discrepancy(*maps) - bound).min() > -1e-12 * max(1, float(f.abs().max()))
 
 
-class OnePixel(GlobalPoolNetwork):
-    """Features relu(x - threshold) of a 1x1 image and given weights: three numbers tell all."""
-
-    def __init__(self, *weights, threshold=0.0):
-        super().__init__((1, 1, 1), 1, len(weights))
-        self.double().threshold = threshold
-        self.classifier.weight.data = torch.tensor(weights, dtype=DOUBLE)[:, None]
-
-    def trunk(self, x):
-        return (x - self.threshold).relu()
-
-
 def pixel(value):
     return torch.full((1, 1, 1, 1), value, dtype=DOUBLE)
 
@@ -235,14 +217,14 @@ def pixel(value):
 @pytest.mark.parametrize("interpreter", [I.gradcam_pp, I.gradcam_pp_release])
 def test_proposition_1_can_break_for_gradcam_pp(interpreter):
     """f = (-x, -2x) from x = 1 to 0: both maps ignore negative weights, so D = 0 where the bound is 1/2."""
-    model = OnePixel(-1.0, -2.0)
+    model = toys.OnePixel(-1.0, -2.0)
     assert margins(interpreter, model, pixel(1.0), pixel(0.0)).min() == -0.5
     assert margins(I.cam, model, pixel(1.0), pixel(0.0)).min() >= 0
 
 
 def test_proposition_1_can_break_for_integrated_gradients_of_few_steps():
     """f = (4 relu(x - 1/2), 0): the left rule sees nothing of the slope in one step, and all of it in many."""
-    model = OnePixel(4.0, 0.0, threshold=0.5)
+    model = toys.OnePixel(4.0, 0.0, threshold=0.5)
     few, many = (lambda m, x, c, s=s: I.integrated_gradients(m, x, c, steps=s, rule="left") for s in (1, 1000))
     assert margins(few, model, pixel(1.0), pixel(0.0)).min() == -1
     assert margins(many, model, pixel(1.0), pixel(0.0)).min() > -0.01
@@ -252,7 +234,7 @@ def test_proposition_1_survives_a_constant_bias_and_not_one_that_depends_on_x():
     """Completeness fails with either. But only differences of logits enter: what is constant in x drops out of the
     changes f(x') - f(x) that the proof bounds; it can move which attacks succeed, and not break the bound."""
     bias = nn.Parameter(torch.tensor([3.0, -2.0], dtype=DOUBLE))
-    model, x, x_adv = OnePixel(1.0, 6.0), pixel(0.1), pixel(1.0)
+    model, x, x_adv = toys.OnePixel(1.0, 6.0), pixel(0.1), pixel(1.0)
     constant = lambda z: model(z) + bias
     assert (
         I.completeness_gap(I.cam(model, x, torch.tensor([[0, 1]])), constant(x), torch.tensor([[0, 1]])).abs().min() > 1

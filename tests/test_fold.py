@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import toys
 from conftest import RELEASED, RELEASED_FOLDER
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,16 +20,6 @@ DOUBLE = torch.float64
 SMALL = [name for name in RELEASED if name[1] == "small"]
 
 
-def biased(shape, classes=10, seed=0):
-    model = build("small", shape, classes, seed=seed).double().eval()
-    generator = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.normal_(0, 0.3, generator=generator)
-    return model
-
-
 def derivative(function, x, weight):
     x = x.clone().requires_grad_()
     return torch.autograd.grad((function(x) * weight).sum(), x)[0]
@@ -37,7 +28,7 @@ def derivative(function, x, weight):
 @pytest.mark.parametrize("classes", [2, 10])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 9, 11)])
 def test_logits_and_gradients_are_the_plain_networks(shape, classes, make_images):
-    model, x = biased(shape, classes), make_images(5, shape)
+    model, x = toys.biased("small", shape, classes), make_images(5, shape)
     folded = fold_logits(model)
     assert folded is not model
     assert (folded(x) - model(x)).abs().max() < 1e-10
@@ -48,7 +39,7 @@ def test_logits_and_gradients_are_the_plain_networks(shape, classes, make_images
 
 
 def test_second_derivatives_are_the_plain_networks(make_images):
-    model, x = biased((1, 28, 28)), make_images(2)
+    model, x = toys.biased("small"), make_images(2)
     direction = torch.randn(2, 1, 28, 28, dtype=DOUBLE, generator=torch.Generator().manual_seed(4))
 
     def second(function):
@@ -70,24 +61,19 @@ def test_released_networks_in_single_precision(name, released_folder, make_image
 
 
 def test_networks_without_an_affine_tail_come_back_as_they_are():
-    foreign = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    for model in (build("pool", seed=0), build("wresnet", (3, 32, 32), seed=0), foreign):
+    for model in (build("pool", seed=0), build("wresnet", (3, 32, 32), seed=0), toys.Linear()):
         assert fold_logits(model) is model
 
 
 def test_a_tail_of_ones_own_comes_back_as_it_is():
-    class Scaled(Small):
-        def tail(self, z):
-            return -2 * super().tail(z)
-
-    model = Scaled()
+    model = toys.Negated()
     assert fold_logits(model) is model
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3", "classifier", ""])
 @pytest.mark.parametrize("folding", [fold_logits, fold_after_first])
 def test_what_a_hook_changes_is_changed_in_the_fold(folding, layer, make_images):
-    model, x = biased((1, 28, 28)), make_images(2)
+    model, x = toys.biased("small"), make_images(2)
     before = model(x)
     model.get_submodule(layer).register_forward_hook(lambda _, __, out: 2 * out)
     assert (model(x) - before).abs().max() > 1e-3
@@ -127,15 +113,7 @@ def test_weights_get_no_gradient(small, make_images):
 
 
 def test_other_weights_of_a_trunk_get_no_gradient_either(make_images):
-    class Louder(Small):
-        def __init__(self):
-            super().__init__()
-            self.volume = nn.Parameter(torch.tensor(3.0))
-
-        def trunk(self, x):
-            return self.volume * super().trunk(x)
-
-    model, x = Louder().double(), make_images(2).requires_grad_()
+    model, x = toys.Louder().double(), make_images(2).requires_grad_()
     logits = fold_logits(model)(x)
     assert (logits - model(x)).abs().max() < 1e-10
     logits.sum().backward()
@@ -176,19 +154,11 @@ def test_convolutions_of_any_shape_have_the_derivative_of_autograd(channels, ker
 # What is folded proves itself
 
 
-def with_bias(model):
-    layer = nn.Linear(model.classifier.in_features, model.classifier.out_features).to(model.classifier.weight.dtype)
-    layer.weight = model.classifier.weight
-    with torch.no_grad():
-        layer.bias.copy_(torch.linspace(-5, 5, len(layer.bias)))
-    model.classifier = layer
-    return model
-
-
 @pytest.mark.parametrize("architecture", ["small", "pool"])
 def test_a_bias_of_the_linear_layer_is_carried_through_everything(architecture, make_images):
-    model, x, y = with_bias(build(architecture, (1, 9, 11), 4, seed=0).double()), make_images(3, (1, 9, 11)), [0, 1, 3]
-    y, logits, bias = torch.tensor(y), model(x), model.classifier.bias
+    model = toys.with_bias(build(architecture, (1, 9, 11), 4, seed=0).double())
+    x, y = make_images(3, (1, 9, 11)), torch.tensor([0, 1, 3])
+    logits, bias = model(x), model.classifier.bias
     first, rest = fold_after_first(model)
     for made in (fold_logits(model)(x), rest(first(x)), *(f.logits(x) for f in fold_for_training(model))):
         assert (made - logits).abs().max() < 1e-10
@@ -235,7 +205,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_would_fold_to_another_function_is_used_as_it_is(change, make_images):
-    model, x, y = biased((1, 28, 28)), make_images(2), torch.tensor([3, 7])
+    model, x, y = toys.biased("small"), make_images(2), torch.tensor([3, 7])
     CHANGES[change](model)
     weight = torch.randn(2, 10, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
     first, rest = fold_after_first(model)
@@ -267,7 +237,7 @@ def test_a_proof_is_made_once_for_a_structure_and_changes_nothing(make_images, m
         model.classifier.weight.data.mul_(0)  # weights that would hide a mistake
         fold_for_training(model), fold_logits(model)
     assert len(tried) == 1 and torch.equal(before, torch.get_rng_state())
-    with_bias(model)
+    toys.with_bias(model)
     fold_logits(model)
     assert len(tried) == 2
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+import toys
 
 from interp_lib.attacks.ascent import clipped
 from interp_lib.attacks.interpretability_sneaking import (
@@ -36,23 +36,6 @@ def case(small, make_images):
     x = make_images(5)
     y = small(x).argmax(1).detach()
     return small, x, y, (y + torch.tensor([1, 2, 3, 4, 5])) % 10
-
-
-class Independent(nn.Module):
-    """CAMs that are pixels of their own: class c sees row c of the image. Its logits are the means of the rows."""
-
-    num_classes = 3
-
-    def __init__(self):
-        super().__init__()
-        self.classifier = nn.Linear(3, 3, bias=False)
-        self.classifier.weight = nn.Parameter(torch.eye(3, dtype=torch.float64))
-
-    def features(self, x):
-        return x.transpose(1, 2)  # row c is channel c
-
-    def forward(self, x):
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 # The parts
@@ -164,7 +147,7 @@ def test_more_rounds_never_lose_a_success_nor_lower_the_weight(case):
 
 def test_one_class_hides_and_two_classes_cannot(make_images):
     """On maps without a pixel in common L(x, t) can stay as it is; by Proposition 1 the pair (t, t') cannot."""
-    model = Independent()
+    model = toys.Rows()
     x = torch.tensor([[0.6, 0.5], [0.4, 0.3], [0.1, 0.2]], dtype=torch.float64).reshape(1, 1, 3, 2)
     y, target = torch.tensor([0]), torch.tensor([1])
     settings = {"eps": 0.5, "alpha": 0.005, "steps": 200, "rounds": 12, "tau": 0.0}

@@ -5,17 +5,19 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+import toys
 from conftest import RELEASED, RELEASED_FOLDER, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from toys import randn
 
 from interp_lib import interpreters as I
 from interp_lib.fast.fold import fold_after_first, fold_cam
 from interp_lib.interpreters import common
 from interp_lib.interpreters.activations import ReplacedRelu
 from interp_lib.models import released
-from interp_lib.models.architectures import ARCHITECTURES, GlobalPoolNetwork, SameConv2d, Small, build
+from interp_lib.models.architectures import ARCHITECTURES, GlobalPoolNetwork, Small
 
 DOUBLE = torch.float64
 SHAPES = {"small": (1, 28, 28), "pool": (1, 12, 14), "wresnet": (3, 16, 16)}
@@ -24,10 +26,6 @@ PIXEL = ("vanilla_gradient", "smoothgrad", "guided_backpropagation", "deconvolut
 
 def gen(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=gen(seed), dtype=DOUBLE)
 
 
 def interpret(name, model, x, classes, **more):
@@ -39,41 +37,8 @@ def interpret(name, model, x, classes, **more):
     return I.INTERPRETERS[name].function(model, x, classes, **more)
 
 
-def network(name, *, classes=10, seed=0, dtype=DOUBLE, shape=None):
-    """Seeded, biases included, in evaluation mode."""
-    model = build(name, shape or SHAPES[name], classes, seed=seed).to(dtype).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.copy_(0.3 * randn(*parameter.shape, seed=seed + 1))
-    return model
-
-
-class Tiny(GlobalPoolNetwork):
-    """Two convolutions on 1x6x6 images with an affine tail, three classes."""
-
-    def __init__(self, seed=0):
-        super().__init__((1, 6, 6), 4, 3)
-        self.conv1, self.conv2 = SameConv2d(1, 3, 3), SameConv2d(3, 4, 3)
-        self.double()
-        with torch.no_grad():
-            for i, parameter in enumerate(self.parameters()):
-                parameter.copy_(0.5 * randn(*parameter.shape, seed=seed * 100 + i))
-
-    def trunk(self, x):
-        return self.conv1(x).relu()
-
-    def tail(self, z):
-        return self.conv2(z)
-
-
-class Linear(nn.Module):
-    def __init__(self, seed=0):
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(randn(3, 32, seed=seed)), nn.Parameter(randn(3, seed=seed + 1))
-
-    def forward(self, x):
-        return F.linear(x.flatten(1), self.weight, self.bias)
+def network(name):
+    return toys.biased(name, SHAPES[name])
 
 
 def all_classes(n, classes=10):
@@ -87,7 +52,7 @@ def all_classes(n, classes=10):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", I.INTERPRETERS)
 def test_shape_dtype_and_one_class_at_a_time(name, architecture, dtype):
-    model, x = network(architecture, dtype=dtype), images(3, SHAPES[architecture], dtype=dtype)
+    model, x = network(architecture).to(dtype), images(3, SHAPES[architecture], dtype=dtype)
     classes = torch.tensor([[1, 4], [4, 4], [9, 0]])
     maps = interpret(name, model, x, classes)
     features = model.features(x)
@@ -103,7 +68,7 @@ def test_shape_dtype_and_one_class_at_a_time(name, architecture, dtype):
 
 @pytest.mark.parametrize("name", I.INTERPRETERS)
 def test_without_create_graph_a_graph_is_whole_or_absent(name):
-    model, x = Tiny(), images(2, (1, 6, 6)).requires_grad_()
+    model, x = toys.TwoConvolutions(), images(2, (1, 6, 6)).requires_grad_()
     maps = interpret(name, model, x, torch.tensor([[0], [2]]))
     assert maps.requires_grad == (name in ("cam", "gradcam_pp_release", "representation"))
 
@@ -123,7 +88,7 @@ def test_folded_and_plain_give_the_same_map(name, architecture):
 
 
 def test_a_linear_model_has_closed_forms():
-    model, x, a = Linear(), images(4, (2, 4, 4), seed=1), images(4, (2, 4, 4), seed=2)
+    model, x, a = toys.Linear(pixels=32), images(4, (2, 4, 4), seed=1), images(4, (2, 4, 4), seed=2)
     classes = torch.tensor([[0, 2], [1, 1], [2, 0], [0, 1]])
     w = model.weight.detach().view(3, 2, 4, 4)[classes]
     for name in ("vanilla_gradient", "smoothgrad", "guided_backpropagation", "deconvolution"):
@@ -201,7 +166,7 @@ def test_fold_cam_is_cam_with_its_derivatives(architecture):
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "tiny"])
 def test_first_and_rest_are_the_network(architecture):
-    model = Tiny() if architecture == "tiny" else network(architecture)
+    model = toys.TwoConvolutions() if architecture == "tiny" else network(architecture)
     x = images(3, model.input_shape)
     first, rest = fold_after_first(model)
     assert isinstance(first, nn.Identity) == (architecture == "tiny")
@@ -211,11 +176,7 @@ def test_first_and_rest_are_the_network(architecture):
 
 
 def test_a_subclass_with_another_trunk_is_not_split():
-    class Doubled(Small):
-        def trunk(self, x):
-            return super().trunk(2 * x)
-
-    model = Doubled((1, 8, 8), 3).double()
+    model = toys.Louder((1, 8, 8), 3).double()
     x = images(2, (1, 8, 8))
     first, rest = fold_after_first(model)
     assert (rest(first(x)) - model(x)).abs().max() < 1e-12
@@ -226,7 +187,7 @@ def test_a_subclass_with_another_trunk_is_not_split():
 
 def test_gradcam_of_a_network_without_pool():
     """A head that looks at every pixel on its own: its weight is the gradient."""
-    model, x = Tiny(), images(3, (1, 6, 6))
+    model, x = toys.TwoConvolutions(), images(3, (1, 6, 6))
     v, classes = randn(3, 4 * 36, seed=7), torch.tensor([[0], [1], [2]])
     head = lambda features: features.flatten(1) @ v.T
     weights = v.view(3, 4, 36).mean(2)[classes]
@@ -237,7 +198,7 @@ def test_gradcam_of_a_network_without_pool():
 @pytest.mark.parametrize("exponential", [False, True])
 def test_gradcam_pp_is_the_formula_with_second_and_third_derivatives(exponential):
     """Derivatives of Y = exp(f_c) by autograd, pixel by pixel: the form of the paper before anything cancels."""
-    model, x = Tiny(), images(1, (1, 6, 6))
+    model, x = toys.TwoConvolutions(), images(1, (1, 6, 6))
     v = 0.2 * randn(3, 4 * 36, seed=8)
     head = lambda features: features.flatten(1) @ v.T
     features = model.features(x).detach().abs()  # the formula is made for features that are not negative
@@ -295,7 +256,7 @@ def test_integrated_gradients_become_complete(architecture, activation):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 60), st.sampled_from(["left", "midpoint", "right"]))
 def test_internal_batches_change_nothing(seed, steps, internal, rule):
-    model, x, classes = Tiny(seed), images(3, (1, 6, 6), seed=seed), all_classes(3, 3)
+    model, x, classes = toys.TwoConvolutions(seed), images(3, (1, 6, 6), seed=seed), all_classes(3, 3)
     settings_ = dict(steps=steps, rule=rule, baseline=images(3, (1, 6, 6), seed=seed + 1))
     whole = I.integrated_gradients(model, x, classes, internal_batch_size=10**6, **settings_)
     parts = I.integrated_gradients(model, x, classes, internal_batch_size=internal, **settings_)
@@ -328,7 +289,7 @@ def test_smoothgrad_is_the_mean_over_its_noise():
 
 
 def test_rise_with_all_kept_is_the_score_and_finds_what_matters():
-    model, x = Tiny(), images(3, (1, 6, 6))
+    model, x = toys.TwoConvolutions(), images(3, (1, 6, 6))
     maps = I.rise(model, x, all_classes(3, 3), generator=gen(), masks=3, keep=1.0)
     assert (maps - model(x).softmax(1)[..., None, None]).abs().max() < 1e-12
 
@@ -383,7 +344,7 @@ def test_backward_rules_have_captums_values(name):
 def test_gradcam_pp_has_pytorch_grad_cams_values():
     """Theirs adds 1e-6 to the denominator and ends in a ReLU and a normalisation: large weights and before both."""
     peer = pytest.importorskip("pytorch_grad_cam")
-    model, x = Tiny(), images(3, (1, 6, 6))
+    model, x = toys.TwoConvolutions(), images(3, (1, 6, 6))
     with torch.no_grad():
         model.classifier.weight.mul_(300)
     y = torch.tensor([2, 0, 1])
@@ -415,7 +376,7 @@ DIFFERENTIABLE = {
 @pytest.mark.parametrize("seed", [0, 1])
 def test_derivatives_are_those_of_finite_differences(case, seed):
     """With respect to x and to every weight, along random directions, in double precision."""
-    model, x = Tiny(seed), images(2, (1, 6, 6), seed=seed) * 0.98 + 0.01
+    model, x = toys.TwoConvolutions(seed), images(2, (1, 6, 6), seed=seed) * 0.98 + 0.01
     classes = torch.tensor([[0, 2], [1, 0]])
     name = case.split()[0]
     weight = None
@@ -450,7 +411,7 @@ def test_derivatives_are_those_of_finite_differences(case, seed):
 
 @pytest.mark.parametrize("name", ["cam", "gradcam", "gradcam_pp", "integrated_gradients", "representation"])
 def test_gradcheck(name):
-    model, x = Tiny(3), images(1, (1, 6, 6), seed=3).mul(0.98).add(0.01).requires_grad_()
+    model, x = toys.TwoConvolutions(3), images(1, (1, 6, 6), seed=3).mul(0.98).add(0.01).requires_grad_()
     function = lambda x: interpret(name, model, x, torch.tensor([[0, 2]]), create_graph=True)
     assert torch.autograd.gradcheck(function, (x,), eps=1e-7, atol=1e-6)
 
@@ -480,7 +441,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("name", I.INTERPRETERS)
 def test_leaves_everything_as_it_was(name, fails, create_graph):
-    model, x = Tiny(), images(3, (1, 6, 6)).requires_grad_()
+    model, x = toys.TwoConvolutions(), images(3, (1, 6, 6)).requires_grad_()
     model.train()
     model.conv1.eval()
     model.conv2.bias.requires_grad_(False)
@@ -523,7 +484,7 @@ def test_replaced_relu_answers_every_spelling_and_is_undone():
 
 @pytest.mark.parametrize("name", I.INTERPRETERS)
 def test_works_without_gradients_enabled(name):
-    model, x = Tiny(), images(2, (1, 6, 6))
+    model, x = toys.TwoConvolutions(), images(2, (1, 6, 6))
     with torch.no_grad():
         maps = interpret(name, model, x, all_classes(2, 3))
     assert not maps.requires_grad
@@ -546,14 +507,14 @@ def test_works_without_gradients_enabled(name):
 )
 def test_bad_classes_are_refused(name, classes, error, words):
     with pytest.raises(error, match=words):
-        interpret(name, Tiny(), images(3, (1, 6, 6)), classes)
+        interpret(name, toys.TwoConvolutions(), images(3, (1, 6, 6)), classes)
 
 
 @pytest.mark.parametrize("name", I.INTERPRETERS)
 def test_bad_images_are_refused(name):
     for x, words in ((images(2, (1, 6, 6)) * 3, "lie in"), (images(2, (1, 7, 6)), r"\(N, 1, 6, 6\)")):
         with pytest.raises(ValueError, match=words):
-            interpret(name, Tiny(), x, all_classes(2, 3))
+            interpret(name, toys.TwoConvolutions(), x, all_classes(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -565,7 +526,7 @@ def test_bad_images_are_refused(name):
 )
 def test_bad_settings_are_refused(settings_):
     with pytest.raises(ValueError, match=f"{next(iter(settings_))}.*got"):
-        I.integrated_gradients(Tiny(), images(3, (1, 6, 6)), all_classes(3, 3), **settings_)
+        I.integrated_gradients(toys.TwoConvolutions(), images(3, (1, 6, 6)), all_classes(3, 3), **settings_)
 
 
 def test_completeness_gap_is_signed_and_checked():
@@ -589,7 +550,7 @@ def test_for_the_eye():
 
 def test_the_registry_tells_the_truth():
     """Complete interpreters have no gap on a network with biases, the others do."""
-    model, x = network("small", shape=(1, 10, 10)), images(3, (1, 10, 10))
+    model, x = toys.biased("small", (1, 10, 10)), images(3, (1, 10, 10))
     classes = all_classes(3)
     with torch.no_grad():
         logits, black = model(x), model(torch.zeros_like(x[:1]))
@@ -645,25 +606,19 @@ RELUS = {
 
 
 def relu_network(relu):
-    class Written(GlobalPoolNetwork):
-        def __init__(self):
-            super().__init__((1, 6, 6), 4, 3)
-            self.conv1, self.conv2 = SameConv2d(1, 3, 3), SameConv2d(3, 4, 3)
-
+    class Written(toys.TwoConvolutions):
         def trunk(self, x):
-            return self.conv2(relu(self.conv1(x)))
+            return relu(self.conv1(x))
 
-    model = Written().double()
-    model.load_state_dict(Tiny().state_dict())
-    return model
+    return Written()
 
 
 @pytest.mark.parametrize("spelling", RELUS)
 @pytest.mark.parametrize("name", ["guided_backpropagation", "deconvolution", "integrated_gradients_release"])
 def test_every_spelling_of_relu_is_replaced(name, spelling):
     interpreter, x, classes = getattr(I, name), images(2, (1, 6, 6)), torch.tensor([[0], [2]])
-    expected = interpreter(Tiny(), x, classes)
-    assert (expected - I.vanilla_gradient(Tiny(), x, classes)).abs().max() > 1e-3
+    expected = interpreter(toys.TwoConvolutions(), x, classes)
+    assert (expected - I.vanilla_gradient(toys.TwoConvolutions(), x, classes)).abs().max() > 1e-3
     for create_graph in (False, True):
         maps = interpreter(relu_network(RELUS[spelling]), x, classes, create_graph=create_graph)
         assert (maps - expected).abs().max() < 1e-12

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import toys
 from conftest import images
 
 from interp_lib import models, paper
@@ -16,12 +17,9 @@ SHAPES = {"small": (1, 28, 28), "pool": (1, 8, 8), "wresnet": (3, 8, 8)}
 
 def case(architecture="small", classes=5):
     """A network in double precision with biases, a batch, and a point near it."""
-    model = build(architecture, SHAPES[architecture], classes, seed=1).double()
+    model = toys.biased(architecture, SHAPES[architecture], classes, seed=1, spread=0.2)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.normal_(0, 0.2, generator=generator)
         model.classifier.weight.mul_(4)  # logits that differ
     x = images(IMAGES, SHAPES[architecture], seed=3)
     x_adv = (x + 0.1 * torch.randn(x.shape, generator=generator, dtype=x.dtype)).clamp(0, 1)

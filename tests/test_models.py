@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -22,17 +23,6 @@ SHAPES = [
     ("wresnet", (1, 28, 28)),
     ("wresnet", (3, 64, 64)),
 ]
-
-
-def biased(name, shape=(1, 28, 28), classes=10):
-    """A network whose biases count: a new one has them at 0."""
-    model = build(name, shape, classes, seed=0).double().eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.normal_(0, 0.3, generator=generator)
-    return model
 
 
 # Padding
@@ -93,7 +83,7 @@ def test_the_odd_pixel_is_right_and_below():
 
 @pytest.mark.parametrize("name, shape", SHAPES)
 def test_logits_are_the_mean_of_the_cam(name, shape, make_images):
-    model, x = biased(name, shape, 7), make_images(2, shape)
+    model, x = toys.biased(name, shape, 7), make_images(2, shape)
     features, weight = model.features(x), model.classifier.weight
     cam = torch.einsum("ck,nkhw->nchw", weight, features)
     assert torch.allclose(model(x), cam.mean((2, 3)), atol=1e-12 * cam.abs().max().item())
@@ -137,7 +127,7 @@ def test_sizes_of_the_networks(name, shape, convolutions, parameters):
 
 
 def test_pool_is_the_same_with_relu_before_or_after_the_max_pool(make_images):
-    model, x = biased("pool"), make_images(3)
+    model, x = toys.biased("pool"), make_images(3)
     h = F.max_pool2d(model.conv1(x).relu(), 2)
     expected = F.max_pool2d(model.conv2(h), 2)
     assert torch.equal(model.features(x), expected)
@@ -146,12 +136,12 @@ def test_pool_is_the_same_with_relu_before_or_after_the_max_pool(make_images):
 
 @pytest.mark.parametrize("name, shape", [("small", (1, 28, 28)), ("wresnet", (3, 32, 32))])
 def test_nothing_nonlinear_follows_the_last_convolution(name, shape, make_images):
-    features = biased(name, shape).features(make_images(2, shape))
+    features = toys.biased(name, shape).features(make_images(2, shape))
     assert (features < 0).double().mean() > 0.05
 
 
 def test_small_sees_relu_between_its_convolutions(make_images):
-    model, x = biased("small"), make_images(2)
+    model, x = toys.biased("small"), make_images(2)
     first = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1)), model.conv1.weight, model.conv1.bias, 2))
     second = F.relu(F.conv2d(F.pad(first, (1, 1, 1, 1)), model.conv2.weight, model.conv2.bias, 2))
     maps = F.conv2d(F.pad(second, (3, 3, 3, 3)), model.conv3.weight, model.conv3.bias)
@@ -172,7 +162,7 @@ def test_a_block_without_weights_is_its_shortcut():
 
 
 def test_wresnet_has_one_skip_around_two_convolutions(make_images):
-    block = biased("wresnet", (3, 32, 32)).blocks[5]
+    block = toys.biased("wresnet", (3, 32, 32)).blocks[5]
     h = torch.randn(2, 16, 8, 8, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
     inner = F.relu(F.conv2d(F.pad(F.relu(h), (0, 1, 0, 1)), block.conv1.weight, block.conv1.bias, 2))
     out = F.conv2d(inner, block.conv2.weight, block.conv2.bias, padding=1)

@@ -2,53 +2,24 @@
 
 import random
 
+import conftest
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from interp_lib.attacks.ascent import ascend, clipped, input_gradient, projected_ascent, uniform_start
 from interp_lib.attacks.projected_gradient_descent import pgd, pgd_iterates
-from interp_lib.models.architectures import Small, build
+from interp_lib.models.architectures import build
 
 DOUBLE = torch.float64
 
 
-class Linear(nn.Module):
-    """Logits w . x + b over 1x4x4 images: every question about it has a closed form."""
-
-    def __init__(self, classes=3, seed=0):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(torch.randn(classes, 16, generator=generator, dtype=DOUBLE))
-        self.bias = nn.Parameter(torch.randn(classes, generator=generator, dtype=DOUBLE))
-
-    def forward(self, x):
-        return F.linear(x.flatten(1), self.weight, self.bias)
-
-
-class Noisy(nn.Module):
-    """Everything that has a state to disturb: batch normalisation, dropout, parts in different modes."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
-        self.head = nn.Linear(16, 3)
-        self.calls, self.fail_at, self.error = 0, None, None
-
-    def forward(self, x):
-        self.calls += 1
-        if self.calls == self.fail_at:
-            raise self.error
-        return self.head(self.body(x).flatten(1))
-
-
-def images(n=4, shape=(1, 4, 4), seed=0, dtype=DOUBLE):
-    x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    return (1.5 * x - 0.25).clamp(0, 1)  # with black and white pixels, where the box binds
+def images(n=4, shape=(1, 4, 4), **more):
+    return conftest.images(n, shape, **more)  # with black and white pixels, where the box binds
 
 
 # The optimum
@@ -58,7 +29,7 @@ def images(n=4, shape=(1, 4, 4), seed=0, dtype=DOUBLE):
 @given(seed=st.integers(0, 10**6), eps=st.floats(0, 1), targeted=st.booleans())
 def test_reaches_the_exact_optimum_of_a_linear_model(seed, eps, targeted):
     """With two classes cross-entropy is monotone in (w_other - w_y) . x: its worst point is a corner."""
-    model, x = Linear(classes=2, seed=seed), images(seed=seed)
+    model, x = toys.Linear(classes=2, seed=seed), images(seed=seed)
     y = torch.arange(4) % 2
     direction = (model.weight[1 - y] - model.weight[y]).detach().reshape(x.shape)
     if targeted:
@@ -70,7 +41,7 @@ def test_reaches_the_exact_optimum_of_a_linear_model(seed, eps, targeted):
 
 
 def test_a_random_or_given_start_reaches_the_same_optimum():
-    model, x, y = Linear(classes=2), images(), torch.tensor([0, 1, 1, 0])
+    model, x, y = toys.Linear(classes=2), images(), torch.tensor([0, 1, 1, 0])
     plain = pgd(model, x, y, eps=0.2, alpha=0.05, steps=20)
     seeded = torch.Generator().manual_seed(1)
     assert torch.equal(plain, pgd(model, x, y, eps=0.2, alpha=0.05, steps=20, random_start=True, generator=seeded))
@@ -113,7 +84,7 @@ def test_each_step_is_the_sign_of_the_gradient():
 )
 def test_stays_in_ball_and_box(seed, eps, alpha, steps, random_start, single):
     dtype = torch.float32 if single else DOUBLE
-    model, x = Linear(seed=seed).to(dtype), images(seed=seed, dtype=dtype)
+    model, x = toys.Linear(seed=seed).to(dtype), images(seed=seed, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     x_adv = pgd(
         model, x, torch.tensor([0, 1, 2, 0]), eps=eps, alpha=alpha, steps=steps,
@@ -128,7 +99,7 @@ def test_stays_in_ball_and_box(seed, eps, alpha, steps, random_start, single):
 
 @pytest.mark.parametrize("eps, steps", [(0.0, 5), (0.3, 0), (0.0, 0)])
 def test_no_ball_or_no_step_is_the_identity(eps, steps):
-    model, x, y = Linear(), images(), torch.tensor([0, 1, 2, 0])
+    model, x, y = toys.Linear(), images(), torch.tensor([0, 1, 2, 0])
     x_adv = pgd(model, x, y, eps=eps, alpha=0.1, steps=steps)
     assert torch.equal(x_adv, x)
     x_adv += 1  # a copy, not the images themselves
@@ -144,14 +115,14 @@ def test_a_step_of_a_hundredth_cannot_pass_a_tenth_in_ten():
 
 @pytest.mark.parametrize("steps", [0, 3])
 def test_a_start_outside_is_projected(steps):
-    model, x, y = Linear(), images(), torch.tensor([0, 1, 2, 0])
+    model, x, y = toys.Linear(), images(), torch.tensor([0, 1, 2, 0])
     x_adv = pgd(model, x, y, eps=0.1, alpha=0.01, steps=steps, start=x + 5)
     assert x_adv.max() <= 1 and (x_adv - x).max() <= 0.1 + 1e-12
 
 
 @pytest.mark.parametrize("change", [lambda x: x[:1], lambda x: x.float(), lambda x: x[:, :, :2]])
 def test_a_start_of_another_shape_or_dtype_is_refused(change):
-    model, x = Linear(), images()
+    model, x = toys.Linear(), images()
     with pytest.raises(ValueError, match="start"):
         pgd(model, x, torch.tensor([0, 1, 2, 0]), eps=0.1, alpha=0.01, steps=2, start=change(x))
 
@@ -192,7 +163,7 @@ def test_a_radius_for_each_image_equals_separate_runs():
 
 
 def test_same_seed_same_start_another_seed_another():
-    model, x, y = Linear(), images(), torch.tensor([0, 1, 2, 0])
+    model, x, y = toys.Linear(), images(), torch.tensor([0, 1, 2, 0])
     starts = [
         pgd(
             model, x, y, eps=0.2, alpha=0.0, steps=1,
@@ -212,7 +183,7 @@ def test_uniform_start_is_uniform_in_the_ball():
 
 
 def test_a_random_start_needs_a_generator_and_excludes_a_start():
-    model, x, y = Linear(), images(), torch.tensor([0, 1, 2, 0])
+    model, x, y = toys.Linear(), images(), torch.tensor([0, 1, 2, 0])
     with pytest.raises(ValueError, match="Generator"):
         pgd(model, x, y, eps=0.1, alpha=0.01, steps=1, random_start=True)
     with pytest.raises(ValueError, match="excludes start"):
@@ -256,15 +227,7 @@ def assert_same(before, after):
 @pytest.fixture(params=["training", "mixed", "evaluation"])
 def disturbed(request):
     """A model in a mode that must survive, with flags, a gradient and a hook of its own."""
-    torch.manual_seed(0)
-    model = Noisy()
-    model.train(request.param != "evaluation")
-    if request.param == "mixed":
-        model.body[1].eval()
-    model.head.weight.requires_grad_(False)
-    model.body[0].weight.grad = torch.ones_like(model.body[0].weight)
-    model.body[2].register_forward_hook(lambda *_: None)
-    return model, images(dtype=torch.float32), torch.tensor([0, 1, 2, 0])
+    return toys.Stateful.marked(request.param), images(dtype=torch.float32), torch.tensor([0, 1, 2, 0])
 
 
 @pytest.mark.parametrize("outer", [torch.enable_grad, torch.no_grad])
@@ -353,42 +316,12 @@ def test_another_objective_is_another_attack():
 # Refusals
 
 
-@pytest.mark.parametrize(
-    "change, error, words",
-    [
-        ({"x": 255 * images()}, ValueError, ("lie in [0, 1]", "Divide bytes by 255")),
-        ({"x": 3 * images() - 0.4}, ValueError, ("max 2.6", "Put normalisation inside the model")),
-        ({"x": images()[0]}, ValueError, ("(N, C, H, W)", "(1, 4, 4)")),
-        ({"x": (images() > 0.5).long()}, TypeError, ("floating-point", "torch.int64")),
-        ({"x": images().numpy()}, TypeError, ("floating-point", "ndarray")),
-        ({"x": images() * float("nan")}, ValueError, ("finite", "NaN")),
-        ({"x": images() / 0}, ValueError, ("finite",)),
-        ({"y": torch.tensor([0, 1, 2, 0]).int()}, TypeError, ("int64", "torch.int32", "y.long()")),
-        ({"y": torch.tensor([0.0, 1, 2, 0])}, TypeError, ("int64", "torch.float32")),
-        ({"y": [0, 1, 2, 0]}, TypeError, ("int64", "list")),
-        ({"y": torch.tensor([0, 1])}, ValueError, ("(4,)", "(2,)")),
-        ({"y": torch.zeros(4, 1, dtype=torch.int64)}, ValueError, ("(4,)", "(4, 1)")),
-        ({"y": torch.tensor([0, 1, -1, 0])}, ValueError, ("-1 .. 1",)),
-        ({"eps": 8}, ValueError, ("eps", "[0, 1]", "Write 8/255, not 8")),
-        ({"eps": -0.1}, ValueError, ("eps", "-0.1")),
-        ({"eps": float("nan")}, ValueError, ("eps", "nan")),
-        ({"eps": torch.tensor([0.1, 0.2, 0.3, 8.0])}, ValueError, ("0.1 .. 8",)),
-        ({"eps": torch.tensor([0.1, 0.2])}, ValueError, ("(4,)", "(2,)")),
-        ({"eps": torch.full((4, 1), 0.1)}, ValueError, ("(4,)", "(4, 1)")),
-        ({"alpha": -0.01}, ValueError, ("alpha", "-0.01")),
-        ({"alpha": float("inf")}, ValueError, ("alpha", "inf")),
-        ({"steps": 2.5}, ValueError, ("steps", "whole number", "2.5")),
-        ({"steps": -1}, ValueError, ("steps", "-1")),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("random_start", [False, True])
-def test_bad_input_is_refused_with_what_came(change, error, words, random_start):
-    arguments = {"x": images(), "y": torch.tensor([0, 1, 2, 0]), "eps": 0.1, "alpha": 0.01, "steps": 2}
-    arguments |= {"random_start": random_start, "generator": torch.Generator()}
-    with pytest.raises(error) as caught:
-        pgd(Linear(), **(arguments | change))
-    for word in words:
-        assert word in str(caught.value)
+@pytest.mark.parametrize("eps", [torch.tensor([0.1, 0.2]), torch.full((4, 1), 0.1)])
+def test_radii_of_another_number_of_images_are_refused(eps):
+    """Other wrong inputs: test_checks.py and test_wrong_inputs.py."""
+    with pytest.raises(ValueError) as caught:
+        pgd(toys.Linear(), images(), torch.tensor([0, 1, 2, 0]), eps=eps, alpha=0.01, steps=2)
+    assert "(4,)" in str(caught.value) and str(tuple(eps.shape)) in str(caught.value)
 
 
 def test_our_networks_refuse_other_images_and_labels():
@@ -401,23 +334,18 @@ def test_our_networks_refuse_other_images_and_labels():
 
 def test_bad_input_is_refused_also_when_there_is_nothing_to_do():
     with pytest.raises(ValueError, match="Divide bytes by 255"):
-        pgd(Linear(), 255 * images(), torch.tensor([0, 1, 2, 0]), eps=0.1, alpha=0.01, steps=0)
+        pgd(toys.Linear(), 255 * images(), torch.tensor([0, 1, 2, 0]), eps=0.1, alpha=0.01, steps=0)
 
 
 def test_an_empty_batch_and_a_whole_float_of_steps():
-    model, x, y = Linear(), images(), torch.tensor([0, 1, 2, 0])
+    model, x, y = toys.Linear(), images(), torch.tensor([0, 1, 2, 0])
     assert pgd(model, x[:0], y[:0], eps=0.1, alpha=0.01, steps=2).shape == (0, 1, 4, 4)
     assert torch.equal(pgd(model, x, y, eps=0.1, alpha=0.01, steps=2.0), pgd(model, x, y, eps=0.1, alpha=0.01, steps=2))
 
 
-class Dropping(Small):
-    def trunk(self, x):
-        return F.dropout(super().trunk(x), training=self.training)
-
-
 def test_a_folded_network_is_attacked_in_evaluation_mode_too():
     torch.manual_seed(0)
-    model, x, y = Dropping(), images(shape=(1, 28, 28), dtype=torch.float32), torch.tensor([0, 1, 2, 0])
+    model, x, y = toys.Dropping(), images(shape=(1, 28, 28), dtype=torch.float32), torch.tensor([0, 1, 2, 0])
     attack = {"eps": 0.3, "alpha": 0.1, "steps": 3}
     expected = pgd(model.eval(), x, y, **attack)
     before = torch.get_rng_state()

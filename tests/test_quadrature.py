@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp_lib.interpreters.integration import integrated_gradients
 from interp_lib.interpreters.quadrature import gauss_for_sum, path_points
-from interp_lib.models.architectures import build
 
 
 @settings(max_examples=60, deadline=None)
@@ -45,11 +45,7 @@ def test_points_by_hand():
 
 @pytest.mark.parametrize("name", ["small", "wresnet"])
 def test_ig_of_a_smooth_network_needs_few_points(name, make_images):
-    model = build(name, (3, 8, 8), 5, seed=0).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:  # without biases relu is linear on a path from black
-                parameter.uniform_(-0.3, 0.3, generator=torch.Generator().manual_seed(1))
+    model = toys.biased(name, (3, 8, 8), 5)  # without biases relu is linear on a path from black
     x, classes = make_images(3, (3, 8, 8)), torch.tensor([[0, 4], [1, 1], [3, 2]])
     for activation, most in (("softplus", 1e-7), ("relu", 1.0)):
         full = integrated_gradients(model, x, classes, activation=activation)

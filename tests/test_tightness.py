@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+import toys
 
 from interp_lib.models import trained
 from interp_lib.models.architectures import build
@@ -11,28 +11,11 @@ from interp_lib.study import records, sweep, tightness
 from interp_lib.study.tightness import tightness_rows
 
 
-class Rows(nn.Module):
-    """Class c sees row c of the image, pixel by pixel; its logit is the mean of the row."""
-
-    num_classes = 3
-
-    def __init__(self):
-        super().__init__()
-        self.classifier = nn.Linear(3, 3, bias=False)
-        self.classifier.weight = nn.Parameter(torch.eye(3))
-
-    def features(self, x):
-        return x.transpose(1, 2)
-
-    def forward(self, x):
-        return self.classifier(self.features(x).mean((2, 3)))
-
-
 def test_both_sides_by_hand():
     """Logits .6, .4, .1. Sign steps move rows 0 and 1 towards each other: D is the sum of both, over two."""
     x = torch.tensor([0.6, 0.4, 0.1]).reshape(1, 1, 3, 1).expand(1, 1, 3, 2)
     y = torch.tensor([0])
-    apart, bound, eps = tightness.tightness(Rows(), x, y)
+    apart, bound, eps = tightness.tightness(toys.Rows(torch.float32), x, y)
     assert float(eps) == pytest.approx(0.1, abs=0.003) and float(bound) == pytest.approx(0.1)
     # All pixels of a row move by eps: ||L(x, 0) - L(x', 0)||_1 is eps, and so is the other's.
     assert float(apart) == pytest.approx(float(eps), abs=1e-6) and float(apart / bound) >= 1
@@ -40,7 +23,7 @@ def test_both_sides_by_hand():
 
 def test_images_without_a_successful_attack_have_no_ratio():
     x = torch.ones(2, 1, 3, 2) * torch.tensor([1.0, 0.0, 0.0])[:, None]
-    model = Rows()
+    model = toys.Rows(torch.float32)
     with torch.no_grad():
         model.classifier.weight[0] = torch.tensor([1.0, 0.0, 9.0])  # class 0 wins wherever row 2 can grow
     x[:, :, 2] = 1.0

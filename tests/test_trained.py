@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import toys
 from conftest import content
 
 from interp_lib.models import predict, trained
-from interp_lib.models.architectures import Small, build
+from interp_lib.models.architectures import build
 from interp_lib.models.names import NetworkName
 from interp_lib.models.trained import NetworkError
 from interp_lib.study import records
@@ -169,17 +170,7 @@ def test_every_measured_network_is_the_one_that_is_there():
     assert checked > 1000
 
 
-class Other(Small):
-    """A class of one's own."""
-
-
-def with_bias():
-    model = build("small", (1, 8, 8), 3, seed=0)
-    model.classifier = torch.nn.Linear(100, 3)
-    return model
-
-
-@pytest.mark.parametrize("make", [lambda: Other((1, 8, 8), 3), with_bias], ids=["class", "layer"])
+@pytest.mark.parametrize("make", [toys.Louder, lambda: toys.with_bias(build("small"))], ids=["class", "layer"])
 def test_a_network_that_could_not_be_loaded_is_not_written(tmp_path, make):
     with pytest.raises(ValueError, match="was not written: it could not be loaded again"):
         trained.save(make(), tmp_path / "other.safetensors", HOW)
