@@ -9,10 +9,8 @@ from conftest import content
 from test_training import SCHEDULE, STEPS_AN_EPOCH, furthest, network, same, seen
 
 from interp_lib import training
-from interp_lib.attacks.ascent import input_gradient
 from interp_lib.checks import check_device
 from interp_lib.fast.objective import Climbing
-from interp_lib.fast.stack import Stack
 from interp_lib.models.architectures import build
 from interp_lib.training import methods, together
 from interp_lib.training.loop import fit
@@ -47,61 +45,6 @@ def some(method, dataset, seeds=(0, 1, 2), **settings):
     """Runs that differ in seed and initial weights."""
     device = dataset.train.labels.device
     return [Run(network(seed).to(device), dataset, method, SCHEDULE, seed=seed, **settings) for seed in seeds]
-
-
-# Stacks
-
-
-def stacked(architecture, shape, size=3):
-    networks = [build(architecture, shape, 5, seed=seed).double() for seed in range(size)]
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in (p for n in networks for p in n.parameters()):
-            if parameter.dim() == 1:
-                parameter.normal_(0, 0.2, generator=generator)
-        for n in networks:
-            n.classifier.weight.mul_(4)  # logits that differ
-    draw = lambda: torch.rand(4 * size, *shape, generator=generator, dtype=torch.float64)
-    x, x_adv = draw(), draw()
-    return networks, x, (0.9 * x + 0.1 * x_adv), torch.randint(5, (4 * size,), generator=generator)
-
-
-@pytest.mark.parametrize("architecture, shape, size", [("small", (1, 28, 28), 3), ("small", (3, 9, 12), 2),
-                                                       ("pool", (1, 8, 8), 3), ("wresnet", (3, 8, 8), 1)])  # fmt: skip
-@pytest.mark.parametrize("method", methods.METHODS)
-def test_a_stack_is_its_networks(method, architecture, shape, size):
-    """Loss, gradients of the weights and what x' climbs, network by network."""
-    networks, x, x_adv, y = stacked(architecture, shape, size)
-    stack, weights = Stack(networks), [p for n in networks for p in n.parameters()]
-    gamma = torch.tensor([0.03, 0.0, 0.3][:size], dtype=torch.float64)
-    problem = methods.METHODS[method](stack, x, y, gamma.repeat(4))
-    loss = problem.loss(x_adv)
-    gradients = iter(torch.autograd.grad(stack.each(loss).sum(), weights, allow_unused=True))
-    for k, single in enumerate(networks):
-        alone = methods.METHODS[method](single, x[k::size], y[k::size], gamma[k].item())
-        expected = alone.loss(x_adv[k::size])
-        assert torch.allclose(loss[k::size], expected, rtol=1e-10, atol=1e-12)
-        theirs = torch.autograd.grad(expected.mean(), tuple(single.parameters()), allow_unused=True)
-        for b, a in zip(theirs, gradients, strict=False):  # theirs first: it ends
-            a, b = (torch.zeros(()) if g is None else g for g in (a, b))
-            assert (a - b).abs().max() < 1e-10 * max(b.abs().max().item(), 1)
-        if problem.objective and (gamma[k] or "Int" not in method):
-            climbed = input_gradient(problem.objective, x_adv)[k::size]
-            by_itself = input_gradient(alone.objective, x_adv[k::size])
-            assert (climbed - by_itself).abs().max() < 1e-9 * by_itself.abs().max()
-
-
-def test_what_cannot_be_stacked_is_refused():
-    small = [build("small", (1, 8, 8), 3, seed=seed) for seed in (0, 1)]
-    with pytest.raises(ValueError, match="one architecture, shape and device can be stacked; got 2 kinds"):
-        Stack([small[0], build("pool", (1, 8, 8), 3, seed=0)])
-    with pytest.raises(ValueError, match="got 2 kinds"):
-        Stack([small[0], build("small", (1, 8, 8), 4, seed=0)])
-    with pytest.raises(ValueError, match="a WResnet cannot be stacked"):
-        Stack([build("wresnet", (1, 8, 8), 3, seed=seed) for seed in (0, 1)])
-    small[1].conv2.register_forward_hook(lambda *_: None)
-    with pytest.raises(ValueError, match="with hooks cannot be stacked; remove the hooks"):
-        Stack(small)
 
 
 # Together and alone
