@@ -31,6 +31,53 @@ FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(p.relative_to(PACKAGE).with_suffix("") for p in PACKAGE.rglob("*.py"))
 
 
+# Where a module's tests are, if not in the file that is named for it.
+TESTED_IN = {
+    "__main__": "cli",
+    "attacks/ascent": "projected_gradient_descent",
+    "attacks/balls": "attack_contract",
+    "attacks/logits_and_maps": "fold",
+    "data_files": "data",
+    "faces": "imports",
+    "fast/compiled": "fast",
+    "fast/convolution": "fold",
+    "fast/parts": "fold",
+    "fast/training_step": "fold",
+    "fast/trunk": "fast",
+    "interpreters/activations": "interpreters",
+    "interpreters/class_activation_maps": "interpreters",
+    "interpreters/common": "interpreters",
+    "interpreters/integration": "interpreters",
+    "interpreters/masking": "interpreters",
+    "interpreters/registry": "interpreters",
+    "interpreters/sensitivity": "interpreters",
+    "models/architectures": "models",
+    "models/contract": "adapted",
+    "models/names": "trained",
+    "models/predict": "accuracy",
+    "models/proof": "fold",
+    "pages/chapters": "book",
+    "pages/curve_figures": "plots",
+    "pages/map_figures": "plots",
+    "pages/style": "plots",
+    "pages/sweep_figures": "plots",
+    "pages/training_figures": "plots",
+    "paper": "compare",
+    "reading": "profiles",
+    "schedule": "training",
+    "storage": "records",
+    "study/isa_scores": "interpretability_sneaking",
+    "study/rank_correlation": "against_interpretability",
+    "study/report": "compare",
+    "study/stored_maps": "figures",
+    "study/sweep": "measure",
+    "training/job": "cli",
+    "training/loop": "training",
+    "training/run": "training",
+    "values": "checks",
+}
+
+
 def unit(module: Path) -> str:
     """What a floor is named after: a module, or the folder of a sub-package."""
     return module.parts[0]
@@ -77,6 +124,18 @@ def test_imports_go_one_way(module):
     assert unit(module) in FLOOR, f"put {module} on a floor"
     own = imports(module)[0] - {unit(module) if module.parts[1:] else ""}
     assert all(FLOOR[name] < FLOOR[unit(module)] for name in own), (str(module), own)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.name != "__init__"], ids=Path.as_posix)
+def test_every_module_has_its_tests_in_a_file_named_for_it_or_in_the_table(module):
+    tests = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
+    named, listed = f"test_{module.name}" in tests, TESTED_IN.get(module.as_posix())
+    assert named != (listed is not None), f"write tests/test_{module.name}.py, or a line in TESTED_IN, and not both"
+    assert named or f"test_{listed}" in tests
+
+
+def test_the_table_of_tests_lists_modules_that_are_there():
+    assert set(TESTED_IN) <= {module.as_posix() for module in MODULES}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "attacks"], ids=str)
