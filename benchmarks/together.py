@@ -19,7 +19,7 @@ from tqdm import tqdm
 from training import DATASETS, METHODS
 
 from interp_lib import storage
-from interp_lib.checks import check_device
+from interp_lib.checks import use_device
 from interp_lib.data import Dataset, Split
 from interp_lib.models.architectures import ARCHITECTURES, build
 from interp_lib.schedule import PRECISIONS, Schedule
@@ -111,7 +111,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="write the record that the chapter on training reads")
     parser.add_argument("--results-dir", default=str(records.RESULTS))
     args = parser.parse_args()
-    args.device = check_device("cuda")
+    args.device = use_device("cuda")
     methods, sizes = args.methods.split(","), [int(size) for size in args.sizes.split(",")]
     schedule, dataset = Schedule.load("paper", args.dataset), noise(args.dataset, args.device)
     if args.attack_steps:

@@ -4,6 +4,7 @@ An error message says what was expected, what was given and what to do.
 """
 
 import math
+from collections.abc import Callable
 from numbers import Real
 
 import torch
@@ -31,11 +32,6 @@ def check_numbers(values: Tensor, what: str) -> None:
             f"{what} of image {first} is NaN or infinite ({many} of {len(wrong)} images); look for weights or a "
             "layer that give it."
         )
-
-
-def capturing() -> bool:
-    """Return whether a CUDA graph is being captured: values cannot be read then, so only shapes are checked."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def check_logits(logits: Tensor, name: str = "logits") -> None:
@@ -79,7 +75,7 @@ def check_images(x: Tensor, name: str = "x") -> None:
         raise TypeError(f"{name} must be a floating-point tensor; got {came}. Use x.float() / 255 on bytes.")
     if x.dim() != 4:
         raise ValueError(f"{name} must have shape (N, C, H, W); got {tuple(x.shape)}. Add the missing axis.")
-    if x.numel() == 0 or capturing():
+    if x.numel() == 0:
         return
     low, high = (float(v) for v in x.detach().aminmax())  # NaN propagates, so one pass checks everything
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -87,6 +83,11 @@ def check_images(x: Tensor, name: str = "x") -> None:
     if low < 0 or high > 1:
         advice = "Divide bytes by 255." if high > 50 else "Put normalisation inside the model."
         raise ValueError(f"{name} must lie in [0, 1]; got min {low:.3g} and max {high:.3g}. {advice}")
+
+
+def check_batch(model: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Refuse what `check_images` refuses, and images that the network's own `check_input`, if it has one, refuses."""
+    getattr(model, "check_input", check_images)(x)  # `check_input` calls `check_images`
 
 
 def check_labels(y: Tensor, n: int, num_classes: int | None = None, name: str = "y") -> None:
@@ -101,7 +102,7 @@ def check_labels(y: Tensor, n: int, num_classes: int | None = None, name: str = 
         raise TypeError(f"{name} must be an int64 tensor of labels; got {came}. Use y.long().")
     if y.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one label an image; got {tuple(y.shape)}.")
-    if n and not capturing() and (int(y.min()) < 0 or (num_classes is not None and int(y.max()) >= num_classes)):
+    if n and (int(y.min()) < 0 or (num_classes is not None and int(y.max()) >= num_classes)):
         raise ValueError(
             f"{name} must lie in 0 .. {'C - 1' if num_classes is None else num_classes - 1}; "
             f"got {int(y.min())} .. {int(y.max())}."
@@ -119,8 +120,6 @@ def check_step_sizes(*, eps: float | Tensor, alpha: float | Tensor, steps: int, 
     Raises:
         TypeError, ValueError: names the argument.
     """
-    if capturing():
-        return
     for value, name in ((eps, "eps"), (alpha, "alpha")):
         if isinstance(value, bool) or not isinstance(value, Real | Tensor):
             raise TypeError(f"{name} must be a number or a tensor of one an image; got {came(value)}.")
@@ -137,8 +136,8 @@ def check_step_sizes(*, eps: float | Tensor, alpha: float | Tensor, steps: int, 
         raise ValueError(f"alpha must be a finite step size >= 0; got {low:g} .. {high:g}.")
 
 
-def check_device(device: str | None = None) -> str:
-    """Return the device to compute on: the requested one, else CUDA if it is available, else the CPU.
+def use_device(device: str | None = None) -> str:
+    """Set up and return the device to compute on: the requested one, else CUDA if it is available, else the CPU.
 
     On a GPU convolutions are restricted to full float32 and to deterministic algorithms. By default cuDNN would use
     10 bits of mantissa (TF32), while single images of the tables depend on the last of float32's 23 bits.

@@ -2,7 +2,7 @@
 
 The discrepancies take maps (N, k, ...) as `interpreters` returns them, with k classes per image and any number of axes
 after these, and return one number per image. They detach nothing. The l1 and l2 norms have the subgradient 0 where the
-maps agree.
+maps agree. A name with an underscore is the same function unchecked, for the inner steps of attacks and training.
 
 A CAM in units of eq. (1) sums to the logit. The released code omits its factor 1/u, which multiplies every discrepancy
 by the number of pixels u (squared l2: by u^2). Pass `scale=u` to obtain the released code's numbers.
@@ -45,6 +45,10 @@ def distances(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False,
     check_maps(maps, maps_adv)
     check_choice(p, "p", (1, 2))
     check_number(scale, "scale", 0, above=True)
+    return _distances(maps, maps_adv, p, squared, scale)
+
+
+def _distances(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False, scale: float = 1.0) -> Tensor:
     norm = torch.linalg.vector_norm((maps_adv - maps).flatten(2), p, dim=2) * scale
     return norm.square() if squared else norm
 
@@ -119,14 +123,22 @@ def target_free_discrepancy(
 
     Source: eq. (8).
     """
-    each = distances(maps, maps_adv, scale=scale)
-    check_labels(y, *each.shape)
+    check_maps(maps, maps_adv)
+    check_number(scale, "scale", 0, above=True)
+    check_labels(y, *maps.shape[:2])
     check_logits(logits_adv, "logits_adv")
-    if logits_adv.shape != each.shape:
+    if logits_adv.shape != maps.shape[:2]:
         raise ValueError(
-            f"eq. (8) needs the maps of all classes; got maps of {each.shape[1]} classes for {len(each)} images "
+            f"eq. (8) needs the maps of all classes; got maps of {maps.shape[1]} classes for {len(maps)} images "
             f"and logits of shape {tuple(logits_adv.shape)}."
         )
+    return _target_free_discrepancy(maps, maps_adv, y, logits_adv, renormalise, scale)
+
+
+def _target_free_discrepancy(
+    maps: Tensor, maps_adv: Tensor, y: Tensor, logits_adv: Tensor, renormalise: bool = True, scale: float = 1.0
+) -> Tensor:
+    each = _distances(maps, maps_adv, scale=scale)
     true = torch.zeros_like(each, dtype=torch.bool).scatter_(1, y[:, None], True)
     if renormalise:
         p = logits_adv.masked_fill(true, -torch.inf).softmax(1)  # -inf gives p_t = 0 and leaves t out of the sum

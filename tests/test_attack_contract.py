@@ -4,14 +4,19 @@ import pytest
 import torch
 import toys
 from test_projected_gradient_descent import assert_same, state
+from torch.overrides import TorchFunctionMode
 
 from interp_lib.attacks.against_interpretability import aai
 from interp_lib.attacks.ascent import clipped, projected_ascent
 from interp_lib.attacks.interpretability_sneaking import class_set, isa, margin_attack
+from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.attacks.smallest_perturbation import minimal_eps
 from interp_lib.checks import NotANumber
 from interp_lib.interpreters.class_activation_maps import gradcam_pp_release, representation
 from interp_lib.models.architectures import build
+from interp_lib.schedule import Schedule
+from interp_lib.training.loop import inner_maximum
+from interp_lib.training.methods import METHODS
 
 EPS, TARGET = 0.1, torch.tensor([1, 2, 0, 1])
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -125,6 +130,37 @@ def test_bad_input_is_refused(attack, change, words, make_images):
     arguments = {"x": make_images(4, (1, 8, 8), dtype=torch.float32), "y": LABELS} | change
     with pytest.raises(ValueError, match=words):
         attack(model, arguments["x"], arguments["y"], TARGET, EPS)
+
+
+class Scans(TorchFunctionMode):
+    """Count how often the range of a batch of images is computed, which is what their check takes."""
+
+    count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.Tensor.aminmax and args[0].dim() == 4
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "minimal"])
+def test_images_are_checked_once(attack, make_images):
+    model, x = build("small", (1, 8, 8), 3, seed=0), make_images(4, (1, 8, 8), dtype=torch.float32)
+    with Scans() as scans:
+        ATTACKS[attack](model, x, LABELS, TARGET, EPS)
+    assert scans.count == 1
+
+
+def test_pgd_checks_images_once_and_an_inner_step_of_training_never(make_images):
+    model, x = build("pool", (1, 8, 8), 3, seed=0), make_images(4, (1, 8, 8), dtype=torch.float32)
+    with Scans() as scans:
+        pgd(model, x, LABELS, eps=EPS, random_start=True, generator=generator(), **STEPS)
+    assert scans.count == 1
+    schedule = Schedule(epochs=1, batch_size=4, learning_rate=0.1, eps=EPS, ramp_start=0, ramp_end=1, attack_steps=3,
+                        attack_alpha=0.03)  # fmt: skip
+    with Scans() as scans:
+        problem = METHODS["Int-Adv"](model, x, LABELS)
+        problem.loss(inner_maximum(problem.objective, x, eps=EPS, schedule=schedule, generator=generator()))
+    assert scans.count == 0
 
 
 # Balls other than l-infinity

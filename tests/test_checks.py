@@ -9,17 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp_lib import checks
 from interp_lib.checks import (
     NotANumber,
     check_classes,
-    check_device,
     check_images,
     check_labels,
     check_logits,
     check_numbers,
     check_pair,
     check_step_sizes,
+    use_device,
 )
 from interp_lib.values import check_choice, check_each, check_number, check_radius, check_whole
 
@@ -276,24 +275,6 @@ def test_the_first_image_without_a_number_is_named_and_the_others_counted(wrong,
         check_numbers(found, "it")
 
 
-@pytest.mark.parametrize(
-    "check, arguments, settings",
-    [
-        (check_images, (X * NAN,), {}),
-        (check_images, (255 * X,), {}),
-        (check_labels, (Y, 2, 2), {}),
-        (check_classes, (Y[:, None], 2, 1), {}),
-        (step_sizes, (), {"eps": 8}),
-    ],
-)
-def test_while_a_graph_is_captured_no_value_is_read(check, arguments, settings, monkeypatch):
-    """A CUDA graph that is being captured cannot wait for a value; shapes and dtypes it knows."""
-    assert refuses(check, *arguments, **settings)
-    monkeypatch.setattr(checks, "capturing", lambda: True)
-    assert not refuses(check, *arguments, **settings)
-    assert refuses(check_images, X[0]) and refuses(check_labels, Y[:, None], 2)
-
-
 @pytest.fixture
 def gpus(monkeypatch):
     """Pretend that there are so many GPUs; put cuDNN's switches back."""
@@ -321,7 +302,7 @@ def gpus(monkeypatch):
 def test_a_device_that_is_there_is_taken(number, device, chosen, gpus):
     gpus(number)
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = True, False
-    assert check_device(device) == chosen
+    assert use_device(device) == chosen
     exact = (False, True) if chosen.startswith("cuda") else (True, False)
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == exact
 
@@ -340,4 +321,4 @@ def test_a_device_that_is_there_is_taken(number, device, chosen, gpus):
 def test_a_device_that_is_not_there_is_refused(number, device, known, gpus):
     gpus(number)
     with pytest.raises(ValueError, match=f"^device must be {known}; got '{device}'[.]$"):
-        check_device(device)
+        use_device(device)

@@ -4,6 +4,7 @@ be compiled."""
 import shutil
 import subprocess
 import sys
+from types import MethodType
 
 import pytest
 import torch
@@ -127,7 +128,9 @@ def test_attacks_and_maps_take_the_compiled_way(monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize("change", ["kernel", "channels", "dilation", "double", "hook", "image in double precision"])
+@pytest.mark.parametrize(
+    "change", ["kernel", "channels", "dilation", "double", "hook", "trunk", "image in double precision"]
+)
 def test_other_layers_and_other_numbers_are_left_to_pytorch(change):
     model, x = models.build("small", (1, 28, 28), 10, seed=0), images((1, 28, 28), 2)
     if change == "kernel":
@@ -139,6 +142,8 @@ def test_other_layers_and_other_numbers_are_left_to_pytorch(change):
         model.conv2 = models.SameConv2d(16, 32, 4, stride=2, dilation=2)
     elif change == "hook":
         model.conv1.register_forward_hook(lambda module, given, out: 2 * out)
+    elif change == "trunk":
+        model.trunk = MethodType(lambda self, x: 2 * models.Small.trunk(self, x), model)
     elif change == "image in double precision":
         with pytest.raises(RuntimeError, match="same|double|Double"):  # as the network itself says
             fold_logits(model)(x.double())

@@ -13,7 +13,7 @@ from interp_lib.attacks.logits_and_maps import explain
 from interp_lib.fast.convolution import FixedConv2d
 from interp_lib.fast.fold import fold_after_first, fold_cam, fold_for_training, fold_logits
 from interp_lib.models import proof, released
-from interp_lib.models.architectures import SameConv2d, Small, build
+from interp_lib.models.architectures import GlobalPoolNetwork, SameConv2d, Small, build
 from interp_lib.training import methods
 
 DOUBLE = torch.float64
@@ -68,6 +68,35 @@ def test_networks_without_an_affine_tail_come_back_as_they_are():
 def test_a_tail_of_ones_own_comes_back_as_it_is():
     model = toys.Negated()
     assert fold_logits(model) is model
+
+
+@pytest.mark.parametrize("size", [(4, 5), (5, 5), None])
+def test_a_class_of_ones_own_declares_an_affine_tail(size, make_images):
+    """With a `trunk_size` that is wrong, or not defined, it is used as it is."""
+
+    class Own(GlobalPoolNetwork):
+        affine_tail = "last"
+
+        def __init__(self):
+            super().__init__((1, 10, 13), 6, 3)
+            self.first, self.last = SameConv2d(1, 4, 3, stride=3), SameConv2d(4, 6, (3, 5), stride=(1, 2))
+
+        def trunk(self, x):
+            return self.first(x).sigmoid()
+
+        def tail(self, z):
+            return self.last(z)
+
+        def trunk_size(self):
+            return size or super().trunk_size()
+
+    model, x = Own().double(), make_images(3, (1, 10, 13))
+    logits, (free, _) = fold_logits(model), fold_for_training(model)
+    assert (logits is model) == (size != (4, 5))
+    assert (logits(x) - model(x)).abs().max() < 1e-10 and (free.logits(x) - model(x)).abs().max() < 1e-10
+    every = torch.arange(3).expand(3, -1)
+    for maps in (free.cam(x), fold_cam(model)(x)):
+        assert (maps - I.cam(model, x, every)).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3", "classifier", ""])

@@ -12,8 +12,9 @@ from interp_lib.attacks.ascent import ascend, cross_entropy, projected_ascent
 from interp_lib.attacks.projected_gradient_descent import pgd, pgd_iterates
 from interp_lib.checks import NotANumber
 from interp_lib.fast import objective
-from interp_lib.fast.fold import fold_logits
+from interp_lib.fast.fold import fold_for_attack
 from interp_lib.fast.objective import Climbing
+from interp_lib.models import proof
 from interp_lib.training import methods
 
 METHODS = [name for name in methods.METHODS if name != "Normal"]
@@ -24,7 +25,8 @@ pytestmark = needs_compiler
 def objective_of(kind, model, x):
     y = torch.arange(len(x)) % 10
     if kind == "target":
-        return cross_entropy(fold_logits(model), y, targeted=True)
+        folded = fold_for_attack(model)
+        return cross_entropy(folded.logits, y, targeted=True, head=folded.head)
     if kind == "top-k":
         return aai_objective(model, x, y, hinge=0, top_k=8)
     return methods.METHODS[kind](model, x, y).objective
@@ -131,7 +133,7 @@ def projected_ascent_from(climbed, x, start):
 def test_a_compiled_objective_that_is_another_is_not_used():
     model, x = shaken((1, 28, 28)), images((1, 28, 28), 5)
     climbed = objective_of("Int", model, x)
-    right, objective._verdicts = dict(objective._verdicts), {}
+    right = dict(proof._verdicts)
     try:
         for wrong in (
             lambda z: 2 * climbed.plain(z),
@@ -140,13 +142,13 @@ def test_a_compiled_objective_that_is_another_is_not_used():
         ):
             other, attack = copy.copy(climbed), {"eps": 0.1, "alpha": 0.1, "steps": 1}
             other.plain = wrong
-            objective._verdicts.clear()
+            proof._verdicts.clear()
             assert not other.takes(x)
             assert torch.equal(ascend(other, x, **attack), ascend(wrong, x, **attack))
-        objective._verdicts.clear()
+        proof._verdicts.clear()
         assert climbed.takes(x)
     finally:
-        objective._verdicts = right
+        proof._verdicts.update(right)
 
 
 @pytest.mark.parametrize("other", ["more images", "fewer colours", "double", "none"])
@@ -159,7 +161,8 @@ def test_other_images_are_left_to_the_plain_objective(other):
 
 @pytest.mark.parametrize("y", [torch.tensor([0, 10]), torch.tensor([-1, 3]), torch.tensor([0.0, 1.0])])
 def test_labels_out_of_range_never_reach_compiled_code(y):
-    assert not isinstance(cross_entropy(fold_logits(shaken((1, 28, 28))), y), Climbing)
+    folded = fold_for_attack(shaken((1, 28, 28)))
+    assert not isinstance(cross_entropy(folded.logits, y, head=folded.head), Climbing)
 
 
 @pytest.mark.parametrize("change", ["classes", "size", "stride", "wide", "bias", "many classes"])

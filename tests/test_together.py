@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import content
 from test_training import SCHEDULE, STEPS_AN_EPOCH, furthest, network, same, seen
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from interp_lib import training
-from interp_lib.checks import check_device
+from interp_lib.checks import use_device
 from interp_lib.fast.objective import Climbing
 from interp_lib.models.architectures import build
 from interp_lib.training import methods, together
@@ -22,9 +23,9 @@ DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
 @pytest.fixture(params=DEVICES)
 def device(request):
-    """The device as `check_device` sets it up: float32 convolutions that give the same bits again."""
+    """The device as `use_device` sets it up: float32 convolutions that give the same bits again."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
-    yield check_device(request.param)
+    yield use_device(request.param)
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before
 
 
@@ -113,6 +114,26 @@ def test_company_does_not_matter(dataset, device):
             and not a.model.training
         )
     assert wild.history == []
+
+
+class NoReads(TorchDispatchMode):
+    """Refuse to bring a value from a tensor to Python, which no CUDA graph can."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_what_is_captured_reads_no_value(method, dataset, monkeypatch):
+    group = together.Group(some(method, dataset, (0, 1)))
+    group.load_order()
+    monkeypatch.setattr(group.optimizer, "step", lambda: None)  # on a CPU PyTorch's own step reads the learning rate
+    with NoReads():
+        group.take_step()
+        group.watch()
+    with pytest.raises(AssertionError), NoReads():
+        float(group.losses[0, 0])
 
 
 # Stopped and resumed

@@ -3,17 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_images, check_labels, check_step_sizes
 from ..discrepancies import discrepancy
 from ..fast.fold import fixed_trunk, is_foldable
 from ..fast.objective import Head, climbing
 from ..interpreters.class_activation_maps import cam, gradcam_pp_release
 from ..models.architectures import GlobalPoolNetwork
 from ..models.predict import evaluating
-from ..models.proof import unwrapped
 from ..values import check_choice, check_number, check_whole
-from .ascent import Direction, Objective, ascend, check_start, uniform_start
-from .balls import largest_radius
+from .ascent import Direction, Objective, _ascend, check_attack, uniform_start
 from .interpretability_sneaking import attack_loss
 from .logits_and_maps import Interpreter, explain
 
@@ -76,14 +73,9 @@ def aai(
 
     Source: eq. (7), section 3.2; the top-k form of Ghorbani et al. (2019), as in Tables 2, A4 and A5.
     """
-    check_images(x)
-    if hasattr(model, "check_input"):
-        model.check_input(x)
-    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
+    check_attack(model, x, y, eps=eps, alpha=alpha, steps=steps, start=start, norm=norm)
     check_number(hinge, "hinge", 0)
     check_choice(p, "p", (1, 2))
-    check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
-    check_start(start, x)
     if top_k is not None:
         check_whole(top_k, "top_k", -float("inf"))  # `aai_objective` checks the range, which depends on the map
     if random_start:
@@ -96,7 +88,7 @@ def aai(
         raise ValueError("the gradient of the norm is 0 at x itself: give start, or random_start and a generator.")
     with evaluating(model):
         objective = aai_objective(model, x, y, hinge=hinge, top_k=top_k, interpreter=interpreter, p=p)
-        return ascend(objective, x, eps=eps, alpha=alpha, steps=steps, start=start, direction=direction, norm=norm)
+        return _ascend(objective, x, eps=eps, alpha=alpha, steps=steps, start=start, direction=direction, norm=norm)
 
 
 def aai_objective(

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import capturing, check_images, check_numbers, check_step_sizes
-from ..fast.objective import Climbing, climbing
+from ..checks import check_batch, check_images, check_labels, check_numbers, check_step_sizes
+from ..fast.objective import Climbing, Head, climbing
+from ..models.proof import unwrapped
 from .balls import largest_radius, per_example, project
 
 Objective = Callable[[Tensor], Tensor]
@@ -63,9 +64,40 @@ def check_start(start: Tensor | None, x: Tensor) -> None:
     if not isinstance(start, Tensor) or (start.shape, start.dtype) != (x.shape, x.dtype):
         came = f"{tuple(start.shape)} of {start.dtype}" if isinstance(start, Tensor) else type(start).__name__
         raise ValueError(f"start must be like x, {tuple(x.shape)} of {x.dtype}; got {came}.")
-    # The values cannot be read during the capture of a CUDA graph.
-    if not capturing() and not start.isfinite().all():
+    if not start.isfinite().all():
         raise ValueError("start must be finite; it holds NaN or infinity.")
+
+
+def check_ascent(
+    x: Tensor,
+    *,
+    eps: float | Tensor,
+    alpha: float | Tensor,
+    steps: int,
+    start: Tensor | None = None,
+    norm: str = "linf",
+) -> None:
+    """Refuse a ball, steps or a start that do not suit the images x, which are checked already.
+
+    Raises:
+        TypeError, ValueError: see `checks.check_step_sizes`, `balls.largest_radius` and `check_start`.
+    """
+    check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
+    check_start(start, x)
+
+
+def check_attack(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, **ascent) -> None:
+    """Check the arguments of an attack at its public function; the steps inside check nothing.
+
+    Args:
+        ascent: as `check_ascent`.
+
+    Raises:
+        TypeError, ValueError: see `checks` and `check_ascent`.
+    """
+    check_batch(model, x)
+    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
+    check_ascent(x, **ascent)
 
 
 def unit_length(gradient: Tensor) -> Tensor:
@@ -95,7 +127,6 @@ def projected_ascent(
     start: Tensor | None = None,
     direction: Direction | None = None,
     norm: str = "linf",
-    watched: bool = True,
     every: bool = True,
 ) -> Iterator[Tensor]:
     """Maximise an objective inside the ball and the box, and yield every iterate.
@@ -117,8 +148,6 @@ def projected_ascent(
         start: the first iterate, of the shape and dtype of x, which is projected onto ball and box; None for x itself.
         direction: replaces s: gradients (N, C, H, W) -> steps of the same shape; may work in place.
         norm: 'linf', 'l2' or 'l1'.
-        watched: check for NaN at every step, on CUDA after the last one. False for runs that are trained together:
-            these find NaN in their losses, since one run that diverges must not end the others.
         every: yield all iterates; otherwise only the last one, which is faster if the objective is compiled.
 
     Yields:
@@ -129,8 +158,30 @@ def projected_ascent(
         NotANumber: the objective or its gradient is NaN or infinite; names the first such image.
     """
     check_images(x)
-    check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
-    check_start(start, x)
+    ascent = {"eps": eps, "alpha": alpha, "steps": steps, "start": start, "norm": norm}
+    check_ascent(x, **ascent)
+    return _projected_ascent(objective, x, **ascent, direction=direction, every=every)
+
+
+def _projected_ascent(
+    objective: Objective,
+    x: Tensor,
+    *,
+    eps: float | Tensor,
+    alpha: float | Tensor,
+    steps: int,
+    start: Tensor | None = None,
+    direction: Direction | None = None,
+    norm: str = "linf",
+    watched: bool = True,
+    every: bool = True,
+) -> Iterator[Tensor]:
+    """`projected_ascent` with arguments that are checked already.
+
+    Args:
+        watched: check for NaN at every step, on CUDA after the last one. False for runs that are trained together:
+            these find NaN in their losses, since one run that diverges must not end the others.
+    """
     x, alpha = x.detach(), per_example(alpha, x, "alpha")
     direction = direction or (torch.Tensor.sign_ if norm == "linf" else unit_length)
     if norm == "linf":
@@ -162,23 +213,36 @@ def projected_ascent(
             x_adv = onto(step.mul_(alpha).add_(x_adv))
         if every or step_number == steps:
             yield x_adv
-    if watched and not capturing():
+    if watched:
         check_numbers(numbers, "the objective of the attack, or its gradient,")
 
 
-def ascend(objective: Objective, x: Tensor, *, alpha: float | Tensor, steps: int, **ascent) -> Tensor:
+def ascend(objective: Objective, x: Tensor, *, direction: Direction | None = None, **ascent) -> Tensor:
     """Return the last iterate of `projected_ascent`, (N, C, H, W); with steps = 0 the projected start.
 
     Arguments, Raises: as `projected_ascent`.
     """
-    if steps == 0:  # one step of length 0 checks and projects the start
+    check_images(x)
+    check_ascent(x, **ascent)
+    return _ascend(objective, x, direction=direction, **ascent)
+
+
+def _ascend(objective: Objective, x: Tensor, *, alpha: float | Tensor, steps: int, **ascent) -> Tensor:
+    """`ascend` with arguments that are checked already; further arguments as `_projected_ascent`."""
+    if steps == 0:  # one step of length 0 projects the start
         alpha, steps = 0.0, 1
-    (x_adv,) = projected_ascent(objective, x, alpha=alpha, steps=steps, every=False, **ascent)
+    (x_adv,) = _projected_ascent(objective, x, alpha=alpha, steps=steps, every=False, **ascent)
     return x_adv
 
 
-def cross_entropy(logits: Callable[[Tensor], Tensor], y: Tensor, *, targeted: bool = False) -> Objective:
-    """Return the objective of PGD, images -> (N,): -log softmax(f(x))_y, or its negative when y is a target."""
+def cross_entropy(
+    logits: Callable[[Tensor], Tensor], y: Tensor, *, targeted: bool = False, head: Head | None = None
+) -> Objective:
+    """Return the objective of PGD, images -> (N,): -log softmax(f(x))_y, or its negative when y is a target.
+
+    Args:
+        head: `Folded.head` of the fold that `logits` belongs to, if there is one, for the compiled form.
+    """
     sign = -1.0 if targeted else 1.0
     plain = lambda x: sign * F.cross_entropy(logits(x), y, reduction="none")
-    return climbing(plain, getattr(logits, "head", None), "cross-entropy", y=y, cross_entropy=sign)
+    return climbing(plain, head, "cross-entropy", y=y, cross_entropy=sign)

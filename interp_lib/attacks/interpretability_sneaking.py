@@ -5,15 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_classes, check_images, check_labels, check_step_sizes
-from ..discrepancies import discrepancy, target_free_discrepancy
+from ..checks import check_classes, check_images, check_labels
+from ..discrepancies import _target_free_discrepancy, discrepancy
 from ..fast.fold import fold_logits
 from ..interpreters.class_activation_maps import cam
 from ..models.predict import evaluating
 from ..models.proof import unwrapped
 from ..values import check_choice, check_number, check_whole
-from .ascent import Direction, ascend, clipped
-from .balls import bisect, largest_radius
+from .ascent import Direction, _ascend, check_attack, clipped
+from .balls import bisect
 from .logits_and_maps import Interpreter, explain
 
 CLASS_SETS = ("1-class", "2-class", "all-class")
@@ -69,13 +69,16 @@ def margin_attack(
 
     Source: the first term of eq. (6); the sequences of Table 1 start with this attack.
     """
-    _check(model, x, y, target)
+    _check(model, x, y, target, eps=eps, alpha=alpha, steps=steps, norm=norm)
     check_number(tau, "tau", 0)
-    check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=largest_radius(x, norm))
+    ascent = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
+    return _margin_attack(model, x, y, target, tau, **ascent)
+
+
+def _margin_attack(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None, tau: float, **ascent) -> Tensor:
     with evaluating(model):
         logits = fold_logits(model)
-        objective = lambda x_adv: -attack_loss(logits(x_adv), y, target).clamp(min=-tau)
-        return ascend(objective, x, eps=eps, alpha=alpha, steps=steps, direction=direction, norm=norm)
+        return _ascend(lambda x_adv: -attack_loss(logits(x_adv), y, target).clamp(min=-tau), x, **ascent)
 
 
 def search_isa(
@@ -140,7 +143,7 @@ def search_isa(
     values of the released code, which reproduce Table 1. There a CAM is a plain sum (scale = u), and the weights gamma
     refer to this unit.
     """
-    _check(model, x, y, target)
+    _check(model, x, y, target, eps=eps, alpha=alpha, steps=steps, norm=norm)
     check_number(tau, "tau", 0)
     check_number(gamma_first, "gamma_first", 0, above=True)
     check_number(gamma_high, "gamma_high", 0, above=True)
@@ -152,7 +155,7 @@ def search_isa(
     if target is None and (classes is not None or p != 1 or squared):
         raise ValueError("without a target ISA climbs eq. (8), which is l1 and of all classes; leave classes and p.")
     ascent = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
-    x_adv = margin_attack(model, x, y, target, tau=tau, **ascent)
+    x_adv = _margin_attack(model, x, y, target, tau, **ascent)
     with evaluating(model):
         both = explain(model, interpreter)
         with torch.no_grad():
@@ -168,19 +171,19 @@ def search_isa(
         def loss(x_adv: Tensor, gamma: Tensor) -> Tensor:
             logits, maps = both(x_adv, classes)
             if target is None:
-                apart = target_free_discrepancy(clean, maps, y, logits, renormalise=False, scale=scale)
+                apart = _target_free_discrepancy(clean, maps, y, logits, renormalise=False, scale=scale)
             else:
                 apart = discrepancy(clean, maps, p, squared, scale=scale)
             return attack_loss(logits, y, target).clamp(min=-tau) + gamma * apart
 
         first, low, high = (x.new_full((len(x),), value) for value in (gamma_first, 0.0, gamma_high))
         # At x the maps agree and D has the subgradient 0, whatever gamma is: all rounds share their first step.
-        second = ascend(lambda x_adv: -loss(x_adv, low), x, **ascent | {"steps": min(steps, 1)}) if rounds else x
+        second = _ascend(lambda x_adv: -loss(x_adv, low), x, **ascent | {"steps": min(steps, 1)}) if rounds else x
         ascent["steps"] = max(steps - 1, 0)
 
         def succeeds(gamma: Tensor) -> Tensor:
             nonlocal x_adv, success
-            attempt = ascend(lambda x_adv: -loss(x_adv, gamma), x, start=second, **ascent)
+            attempt = _ascend(lambda x_adv: -loss(x_adv, gamma), x, start=second, **ascent)
             with torch.no_grad():
                 reached = attack_loss(logits(attempt), y, target) < 0
             x_adv, success = torch.where(reached[:, None, None, None], attempt, x_adv), success | reached
@@ -217,7 +220,9 @@ def isa_over_eps(
             raise TypeError(f"{name} must be a tensor (E, N), E sizes for each image; got {type(value).__name__}.")
     if eps.dim() != 2 or eps.shape != alpha.shape or eps.shape[1] != len(x):
         raise ValueError(f"eps and alpha must have shape (E, {len(x)}); got {tuple(eps.shape)}, {tuple(alpha.shape)}.")
-    _check(model, x, y, target)
+    check_labels(y, len(x))
+    if target is not None:
+        check_labels(target, len(x), name="target")
     times = len(eps)
     if settings.get("classes") is not None:
         settings["classes"] = settings["classes"].repeat(times, 1)
@@ -259,13 +264,9 @@ def released_settings(eps: Tensor, *, p: int, batch: int, scale: float) -> dict:
     }  # fmt: skip
 
 
-def _check(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None) -> None:
-    check_images(x)
-    if hasattr(model, "check_input"):
-        model.check_input(x)
-    num_classes = getattr(unwrapped(model), "num_classes", None)
-    check_labels(y, len(x), num_classes)
+def _check(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None, **ascent) -> None:
+    check_attack(model, x, y, **ascent)
     if target is not None:
-        check_labels(target, len(x), num_classes, "target")
+        check_labels(target, len(x), getattr(unwrapped(model), "num_classes", None), "target")
         if (target == y).any():
             raise ValueError("a target must be another class than y; got images whose target is their label.")

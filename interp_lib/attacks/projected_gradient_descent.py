@@ -5,11 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_images, check_labels, check_step_sizes
-from ..fast.fold import fold_logits
+from ..fast.fold import fold_for_attack
 from ..models.predict import evaluating
-from ..models.proof import unwrapped
-from .ascent import ball, check_start, cross_entropy, projected_ascent, uniform_start
+from .ascent import _projected_ascent, ball, check_attack, cross_entropy, uniform_start
 
 
 def pgd_iterates(
@@ -22,25 +20,25 @@ def pgd_iterates(
     steps: int,
     targeted: bool = False,
     start: Tensor | None = None,
-    every: bool = True,
 ) -> Iterator[Tensor]:
     """Yield every iterate of `pgd`, so that one run gives the results for all numbers of steps.
 
-    Arguments: as `pgd`; `every` as `ascent.projected_ascent`.
+    Arguments, Raises: as `pgd`.
     """
-    check_images(x)
-    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
-    if hasattr(model, "check_input"):
-        model.check_input(x)
-    check_step_sizes(eps=eps, alpha=alpha, steps=steps)
-    check_start(start, x)
+    ascent = {"eps": eps, "alpha": alpha, "steps": steps, "start": start}
+    check_attack(model, x, y, **ascent)
+    return _iterates(model, x, y, targeted, **ascent)
+
+
+def _iterates(model: nn.Module, x: Tensor, y: Tensor, targeted: bool, **ascent) -> Iterator[Tensor]:
     with evaluating(model):  # a folded network keeps the mode in which it was folded
-        objective = cross_entropy(fold_logits(model), y, targeted=targeted)
-    ascent = projected_ascent(objective, x, eps=eps, alpha=alpha, steps=steps, start=start, every=every)
+        folded = fold_for_attack(model)
+    objective = cross_entropy(folded.logits, y, targeted=targeted, head=folded.head)
+    iterates = _projected_ascent(objective, x, **ascent)
     # Evaluation mode around each step alone: between two iterates the caller has the model in its own mode.
     while True:
         with evaluating(model):
-            x_adv = next(ascent, None)
+            x_adv = next(iterates, None)
         if x_adv is None:
             return
         yield x_adv
@@ -84,15 +82,13 @@ def pgd(
 
     Source: section 5; `PGD` of Madry et al. (2018).
     """
+    check_attack(model, x, y, eps=eps, alpha=alpha, steps=steps, start=start)
     if random_start:
         if not isinstance(generator, torch.Generator) or start is not None:
             raise ValueError("random_start needs generator, a torch.Generator, and excludes start.")
-        check_images(x)
-        check_step_sizes(eps=eps, alpha=alpha, steps=steps)
         start = uniform_start(x, eps, generator)
-    attack = {"eps": eps, "alpha": alpha, "steps": steps, "targeted": targeted, "start": start}
     # To the end of the iterator: on CUDA the check for NaN comes after the last iterate.
-    iterates = list(pgd_iterates(model, x, y, every=False, **attack))
+    iterates = list(_iterates(model, x, y, targeted, eps=eps, alpha=alpha, steps=steps, start=start, every=False))
     if not iterates:  # no steps: the start is the result
         return (x if start is None else start).detach().clamp(*ball(x.detach(), eps))
     return iterates[-1]

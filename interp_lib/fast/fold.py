@@ -1,7 +1,7 @@
 """Fold a network with fixed weights into functions of x alone: compute once what does not depend on x.
 
-All code that calls a network many times with the same weights uses a fold: attacks call `fold_logits` and `fold_cam`,
-a training step calls `fold_for_training`. A fold has two steps, both exact up to rounding:
+All code that calls a network many times with the same weights uses a fold: attacks call `fold_for_attack` or
+`fold_cam`, a training step calls `fold_for_training`. A fold has two steps, both exact up to rounding:
 
 1. The tail becomes a matrix. In Small nothing nonlinear follows the last convolution, and the pool is a mean.
    With z = trunk(x) the logits are
@@ -22,18 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.architectures import GlobalPoolNetwork, SameConv2d, Small, pool_share
+from ..models.architectures import GlobalPoolNetwork, SameConv2d, pool_share
 from ..models.contract import check_contract, keeps_contract, linear_parts
 from ..models.proof import Function, depends_on_mode, dtype_of, hooked, proven, unwrapped
-from .parts import Folded, after_first, assemble, compose_tail, fixed_copy, fold_tail, frozen, keep_memory
+from .parts import Foldable, Folded, after_first, assemble, compose_tail, fixed_copy, fold_tail, frozen
 from .training_step import affine_folds, mixed, plain_folds, tracked_once
 from .trunk import compiled_trunk
 
 
 def has_affine_tail(model: nn.Module) -> bool:
-    """Return whether the network is some trunk followed by Small's tail, and its fold passes the comparison."""
+    """Return whether the network declares an `affine_tail`, and its fold passes the comparison."""
     return (
-        getattr(type(model), "tail", None) is Small.tail
+        isinstance(model, GlobalPoolNetwork)
+        and model.affine_tail is not None
         and not any(map(hooked, model.modules()))
         and proven(model, _affine_rows, _own_rows, weights=True)
     )
@@ -81,7 +82,7 @@ def _rows(model: GlobalPoolNetwork, free: Folded, fixed: Folded, *, affine: bool
     return rows
 
 
-def _affine_rows(model: Small) -> Function:
+def _affine_rows(model: GlobalPoolNetwork) -> Function:
     return _rows(model, *affine_folds(model, None), affine=True)
 
 
@@ -89,7 +90,7 @@ def _plain_rows(model: GlobalPoolNetwork) -> Function:
     return _rows(model, *plain_folds(model, None), affine=False)
 
 
-def fold_for_training(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]:
+def fold_for_training(model: nn.Module | Foldable, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]:
     """Fold a network for one training step, its tail once: one fold with a graph to the weights, one without.
 
     The loss uses the first fold. The inner maximisation climbs the second, whose weights are detached copies: their
@@ -101,15 +102,15 @@ def fold_for_training(model: nn.Module, dtype: torch.dtype | None = None) -> tup
     drops nothing, and treats each image independently of the others.
 
     Args:
-        model: any classifier; a network that does not keep the contract (`check_contract`) has logits but no CAM.
+        model: any classifier, or what folds itself; a network that does not keep the contract (`check_contract`) has
+            logits but no CAM.
         dtype: precision of everything before the affine tail, or before the pool, forward and backward. Weights, maps
             and logits keep their own precision. Default: the precision of the network. A number in bfloat16 has 8
             significant bits; sums of products are accumulated with 24. A CPU with matrix units for bfloat16 (AMX)
             takes a half to a quarter of the time for large layers; other CPUs take longer than in single precision.
     """
-    if not isinstance(model, nn.Module):  # several networks, see `stack.Stack`
-        return model.fold(dtype)
-    keep_memory()
+    if isinstance(model, Foldable):
+        return model.fold_for_training(dtype)
     if has_affine_tail(model):
         free, fixed = affine_folds(model, dtype)
     elif is_foldable(model) and not depends_on_mode(model):
@@ -134,6 +135,18 @@ def _whole(network: nn.Module, dtype: torch.dtype | None, model: nn.Module) -> F
     return assemble(network, tracked_once(network, change(network.features)))
 
 
+def fold_for_attack(model: nn.Module) -> Folded:
+    """Fold a network with its current weights, detached, for an attack on its logits.
+
+    Without an affine tail the logits are `model` itself, see `fold_logits`, and there is no CAM, see `fold_cam`.
+    """
+    if not has_affine_tail(model):
+        return Folded(model)
+    with torch.no_grad():
+        composed = compose_tail(model)
+        return assemble(model, fixed_trunk(model), composed, fold_tail(model, composed))
+
+
 def fold_logits(model: nn.Module) -> Function:
     """Return a function x -> logits (N, classes) that equals `model` with its current weights, detached.
 
@@ -146,11 +159,7 @@ def fold_logits(model: nn.Module) -> Function:
     Returns:
         A function from images (N, C, H, W) in [0, 1] to logits (N, classes).
     """
-    if not has_affine_tail(model):
-        return model
-    keep_memory()
-    with torch.no_grad():
-        return assemble(model, fixed_trunk(model), tail=fold_tail(model)).logits
+    return fold_for_attack(model).logits
 
 
 def fixed_trunk(model: GlobalPoolNetwork) -> Function:

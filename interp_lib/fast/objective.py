@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.architectures import same_padding
+from ..models.proof import verdict
 from .compiled import _Head, _Objective
-from .trunk import Layers, pointer
+from .trunk import CompiledTrunk, Layers, pointer
 
 KINDS = "cross-entropy", "divergence", "probe", "target-free", "true class", "path"  # in the order of ascent.cpp
 OF_MAPS = "target-free", "true class"
 CLASSES, CHANNELS, WIDE = 10, 8, 8  # as in ascent.cpp
 AT_ONCE = 20_000  # images times steps in one call, half a second: Python handles an interrupt only between calls
 AGREES = 0.02  # relative to the gradient's length: rounding may open or shut a ReLU; a wrong formula is off by about 1
-_verdicts: dict[tuple, bool] = {}
 Objective = Callable[[Tensor], Tensor]
 
 
@@ -44,12 +44,10 @@ class Head:
     @classmethod
     def of(cls, model: nn.Module, trunk: Callable, composed=None, tail=None) -> "Head | None":
         """Build the head of a folded Small; return None if its trunk is not compiled or its weights have a graph."""
-        layers = getattr(trunk, "layers", None)
         tensors = [part for pair in (composed, tail) if pair for part in pair]
-        if layers is None or any(part.requires_grad for part in tensors):
+        if not isinstance(trunk, CompiledTrunk) or any(part.requires_grad for part in tensors):
             return None
-        if composed and model.conv3.stride != (1, 1):  # ascent.cpp computes maps with stride 1 only
-            composed = None
+        layers = trunk.layers
         network = layers.network(*model.input_shape[1:])
         return cls(layers, (network.rows2, network.columns2), model.num_classes, composed, tail, model.classifier.bias)
 
@@ -111,24 +109,18 @@ class Climbing:
         known = x.dtype == torch.float32 and x.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
         if not known or x.dim() != 4 or (len(x), x.shape[1]) != (n, self.head.layers.colours) or n == 0:
             return False
-        key = (*self.key, *x.shape[1:])
-        if key not in _verdicts:
-            # Away from x, because there a discrepancy from the maps of x and its gradient are 0.
-            noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-            verdict = self.agrees((x.detach() + noise) / 2)
-            if verdict is None:  # NaN or infinite: the plain objective reports it
-                return False
-            _verdicts[key] = verdict
-        return _verdicts[key]
+        return verdict((*self.key, *x.shape[1:]), lambda: self.agrees(x.detach()))
 
     def agrees(self, x: Tensor) -> bool | None:
+        # Away from x, because there a discrepancy from the maps of x and its gradient are 0.
+        x = (x + torch.rand(x.shape, generator=torch.Generator().manual_seed(0))) / 2
         with torch.enable_grad():
             at = x.clone().requires_grad_()
             value = self.plain(at)
             (gradient,) = torch.autograd.grad(value.sum(), at)
         found, found_gradient = self.value_and_gradient(x)
         if not (value.isfinite().all() and gradient.isfinite().all()):
-            return None
+            return None  # the plain objective reports it
         near = (found - value).abs().max() <= 1e-3 * value.abs().max() + 1e-6
         return bool(near) and bool((found_gradient - gradient).norm() <= AGREES * gradient.norm())
 
@@ -195,7 +187,7 @@ def climbing(
         reference: q (N, classes) for 'divergence', G (N, h, w, 32) for 'probe', x (N, C, H, W) for maps and paths.
         points: m, the number of points on the path.
     """
-    if not isinstance(head, Head) or not head.can(kind):  # a user's network may have another attribute `head`
+    if head is None or not head.can(kind):
         return plain
     if y is not None and not (y.dtype == torch.int64 and len(y) and 0 <= int(y.min()) <= int(y.max()) < head.classes):
         return plain

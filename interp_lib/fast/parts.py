@@ -2,8 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,6 @@ from ..models.architectures import (
     ARCHITECTURES,
     GlobalPoolNetwork,
     SameConv2d,
-    Small,
     pool_share,
     same_conv2d,
     same_padding,
@@ -23,26 +21,30 @@ from ..models.proof import Function, hooked
 from .convolution import FixedConv2d, block_factor
 from .objective import Head
 
+# Make glibc keep the memory of one pass for the next pass: it returns freed memory to the system once it exceeds twice
+# the largest block freed so far (32 MB at most), and an attack would then fault all its pages in again at every step.
+# Freeing this block, whose memory is never touched, raises that limit for the whole process.
+torch.empty(28 * 2**20, dtype=torch.uint8, device="cpu")
+
 
 class Folded(NamedTuple):
     """A network as two functions of x.
 
     Attributes:
         logits: images (N, C, H, W) -> (N, classes).
-        cam: images -> CAMs of all classes in units of eq. (1), (N, classes, h, w).
+        cam: images -> CAMs of all classes in units of eq. (1), (N, classes, h, w); None in some folds.
         bias: the bias of the linear layer, (classes,) or None: a map sums to its logit minus this bias.
+        head: the weights after a compiled trunk, for `objective.climbing`; None if the trunk is not compiled.
         differs: whether dropout or batch statistics make the network another function in training mode.
+        networks: number of networks that are computed as one; image i of a batch belongs to network i mod `networks`.
     """
 
-    logits: Callable[[Tensor], Tensor]
-    cam: Callable[[Tensor], Tensor]
+    logits: Function
+    cam: Function | None = None
     bias: Tensor | None = None
+    head: Head | None = None
     differs: bool = False
-
-    @property
-    def head(self) -> Head | None:
-        """The weights after a compiled trunk, for `objective.climbing`; None if the trunk is not compiled."""
-        return getattr(self.logits, "head", None)
+    networks: int = 1
 
     def logits_of(self, maps: Tensor) -> Tensor:
         """Return the logits from the CAMs of all classes: (N, classes, h, w) -> (N, classes)."""
@@ -50,7 +52,14 @@ class Folded(NamedTuple):
         return total if self.bias is None else total + self.bias
 
 
-def compose_tail(model: Small, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+@runtime_checkable
+class Foldable(Protocol):
+    """What folds itself for a training step, see `fold.fold_for_training`: several networks as one, `stack.Stack`."""
+
+    def fold_for_training(self, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]: ...
+
+
+def compose_tail(model: GlobalPoolNetwork, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Compose the last convolution and the linear layer into one convolution, with one channel per class, not K.
 
         w_c'[j] = sum_k w_k^c v_k[j],        b_c' = sum_k w_k^c b_k
@@ -64,9 +73,9 @@ def compose_tail(model: Small, weight: Tensor | None = None) -> tuple[Tensor, Te
     Returns:
         w' (classes, c, k, k) and b' (classes,).
     """
-    weight, bias = model.classifier.weight if weight is None else weight, model.conv3.bias
-    offset = weight.new_zeros(len(weight)) if bias is None else weight @ bias
-    return torch.einsum("ck,kijl->cijl", weight, model.conv3.weight), offset
+    weight, conv = model.classifier.weight if weight is None else weight, model.get_submodule(model.affine_tail)
+    offset = weight.new_zeros(len(weight)) if conv.bias is None else weight @ conv.bias
+    return torch.einsum("ck,kijl->cijl", weight, conv.weight), offset
 
 
 @functools.cache
@@ -76,7 +85,7 @@ def pixel_shares(n: int, k: int, s: int, dtype: torch.dtype, device: torch.devic
     return (s * q + j - same_padding(n, k, s)[0] == p).to(device, dtype).mean(2)
 
 
-def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def fold_tail(model: GlobalPoolNetwork, composed: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Return M and m of f(x) = M vec(z) + m: the composed convolution, averaged over its output.
 
     With B[p, j] the share of output pixels whose filter element j reads input pixel p, for each axis,
@@ -92,13 +101,10 @@ def fold_tail(model: Small, composed: tuple[Tensor, Tensor] | None = None) -> tu
         M with the channels last, (classes, h * w * c), and m (classes,).
     """
     weight, bias = composed or compose_tail(model)
-    shares = []
-    for axis, n in enumerate(model.input_shape[1:]):
-        for conv in (model.conv1, model.conv2):
-            n = -(-n // conv.stride[axis])
-        shares.append(pixel_shares(n, model.conv3.kernel_size[axis], model.conv3.stride[axis], weight.dtype,
-                                   weight.device))  # fmt: skip
-    matrix = torch.einsum("pj,cijl,rl->cpri", shares[0], weight, shares[1])
+    conv = model.get_submodule(model.affine_tail)
+    sizes = zip(model.trunk_size(), conv.kernel_size, conv.stride, strict=True)
+    rows, columns = (pixel_shares(n, k, s, weight.dtype, weight.device) for n, k, s in sizes)
+    matrix = torch.einsum("pj,cijl,rl->cpri", rows, weight, columns)
     own = model.classifier.bias
     return matrix.flatten(1), bias if own is None else bias + own
 
@@ -136,25 +142,19 @@ def assemble(model: nn.Module, trunk: Function, composed=None, tail=None, weight
             lambda x: pool_share(F.conv2d(trunk(x), rows[:, :, None, None])),
             bias,
         )
-    stride = model.conv3.stride
-    logits = lambda x: F.linear(trunk(x).permute(0, 2, 3, 1).flatten(1), *tail)
-    logits.head = Head.of(model, trunk, composed, tail)
-    return Folded(logits, lambda x: pool_share(same_conv2d(trunk(x), *composed, stride)), bias)
+    stride = model.get_submodule(model.affine_tail).stride
+    head = Head.of(model, trunk, composed if stride == (1, 1) else None, tail)  # ascent.cpp has maps of stride 1 only
+    return Folded(
+        lambda x: F.linear(trunk(x).permute(0, 2, 3, 1).flatten(1), *tail),
+        lambda x: pool_share(same_conv2d(trunk(x), *composed, stride)),
+        bias,
+        head,
+    )
 
 
 def frozen(model: nn.Module) -> nn.Module:
     """Copy a network with its current weights, detached."""
     return copy.deepcopy(model).requires_grad_(False)
-
-
-def keep_memory() -> None:
-    """Make glibc keep the memory of one pass for the next pass.
-
-    glibc returns freed memory to the system once it exceeds twice the largest block freed so far (32 MB at most), and
-    an attack would then fault all its pages in again at every step. Freeing the large block raises that limit; its
-    memory is never touched.
-    """
-    torch.empty(28 * 2**20, dtype=torch.uint8)
 
 
 def after_first(model: GlobalPoolNetwork, affine: bool) -> tuple[nn.Module, Function]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.architectures import GlobalPoolNetwork, SameConv2d, WResnet, pool_share, same_conv2d, same_padding
+from ..models.architectures import GlobalPoolNetwork, SameConv2d, pool_share, same_conv2d, same_padding
 from ..models.proof import hooked
 from .fold import has_affine_tail
 from .parts import Folded, compose_tail, fold_tail
@@ -53,7 +53,12 @@ class GroupedConvolution(torch.autograd.Function):
 
 
 class GroupedConv2d(SameConv2d):
-    """A `SameConv2d` that differentiates x alone."""
+    """A `SameConv2d` of several networks as groups, without memory for weights, that differentiates x alone."""
+
+    def __init__(self, conv: SameConv2d, networks: int):
+        channels = networks * conv.in_channels, networks * conv.out_channels
+        bias = conv.bias is not None
+        super().__init__(*channels, conv.kernel_size, conv.stride, groups=networks, bias=bias, device="meta")
 
     def forward(self, x: Tensor) -> Tensor:
         return GroupedConvolution.apply(x, self.weight, self.bias, self.stride, self.groups)
@@ -79,7 +84,8 @@ class Stack:
 
     Raises:
         ValueError: no network; several architectures, shapes or devices; a linear layer with a bias; hooks; or more
-            than one WResnet, whose shortcuts pad the channels of each network with zeros on both sides.
+            than one network of a class that is not `stackable`, as WResnet, whose shortcuts pad the channels of each
+            network with zeros on both sides.
     """
 
     def __init__(self, networks: Sequence[GlobalPoolNetwork]):
@@ -90,18 +96,16 @@ class Stack:
             raise ValueError("networks whose linear layer has a bias cannot be stacked; train each by itself.")
         if any(hooked(module) for network in networks for module in network.modules()):
             raise ValueError("networks with hooks cannot be stacked; remove the hooks.")
-        if len(networks) > 1 and isinstance(networks[0], WResnet):
-            raise ValueError("a WResnet cannot be stacked; train each by itself.")
-        self.networks = tuple(networks)
-        self.affine = has_affine_tail(networks[0])
+        if len(networks) > 1 and not networks[0].stackable:
+            raise ValueError(f"a {type(networks[0]).__name__} cannot be stacked; train each by itself.")
+        self.networks, first = tuple(networks), networks[0]
+        self.affine = has_affine_tail(first)
         # Templates of the trunk, for one network and for all networks with fixed weights. They are on the meta device,
-        # without memory, because every call brings its weights.
-        self.one, self.all = (Trunk(copy.deepcopy(networks[0]).to("meta")) for _ in range(2))
-        for module in self.all.modules():
-            if isinstance(module, SameConv2d):
-                module.__class__, module.groups = GroupedConv2d, len(networks)
-        tail = ("classifier.", "conv3.") if self.affine else ("classifier.",)
-        self.names = [name for name, _ in networks[0].named_parameters() if not name.startswith(tail)]
+        # without memory, because every call brings its weights. For deepcopy's memo see `parts.fixed_copy`.
+        grouped = {id(m): GroupedConv2d(m, len(networks)) for m in first.modules() if isinstance(m, SameConv2d)}
+        self.one, self.all = (Trunk(copy.deepcopy(first, memo).to("meta")) for memo in ({}, grouped))
+        tail = ("classifier.", f"{first.affine_tail}.") if self.affine else ("classifier.",)
+        self.names = [name for name, _ in first.named_parameters() if not name.startswith(tail)]
 
     def __len__(self) -> int:
         return len(self.networks)
@@ -146,7 +150,7 @@ class Stack:
 
         return trunk
 
-    def fold(self, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]:
+    def fold_for_training(self, dtype: torch.dtype | None = None) -> tuple[Folded, Folded]:
         """Fold all networks together, as `fold.fold_for_training` does one: images (N * S, C, H, W) -> (N * S, ...)."""
         tail = self.tail()
         return (
@@ -161,9 +165,10 @@ class Stack:
         composed = [compose_tail(network) for network in self.networks]
         tails = [fold_tail(*pair) for pair in zip(self.networks, composed, strict=True)]
         matrix, bias = (torch.stack(parts) for parts in zip(*tails, strict=True))
+        kernel, offset = (torch.cat(parts) for parts in zip(*composed, strict=True))
         # Reorder the columns from (h, w, c) to (c, h, w): here the trunk's output has the channels first.
-        matrix = matrix.unflatten(2, (-1, self.networks[0].conv2.out_channels)).transpose(2, 3).flatten(2)
-        return *(torch.cat(parts) for parts in zip(*composed, strict=True)), matrix, bias
+        matrix = matrix.unflatten(2, (-1, kernel.shape[1])).transpose(2, 3).flatten(2)
+        return kernel, offset, matrix, bias
 
     def _fold(self, trunk: Callable[[Tensor], Tensor], *tail: Tensor) -> Folded:
         size = len(self)
@@ -185,13 +190,15 @@ class Stack:
                 every = trunk(x).unflatten(0, (-1, size))
                 return pool_share(torch.einsum("nskhw,sck->nschw", every, weight).flatten(0, 1))
 
-            return Folded(lambda x: rows(trunk(x).mean((2, 3)), weight), maps)
+            return Folded(lambda x: rows(trunk(x).mean((2, 3)), weight), maps, networks=size)
         kernel, offset, matrix, bias = tail
+        first = self.networks[0]
+        stride = first.get_submodule(first.affine_tail).stride
 
         def maps(x: Tensor) -> Tensor:
             z = trunk(x)
             together = z.reshape(-1, size * z.shape[1], *z.shape[2:])
-            made = same_conv2d(together, kernel, offset, self.networks[0].conv3.stride, size)
-            return pool_share(made.reshape(len(x), -1, *made.shape[2:]))
+            every = same_conv2d(together, kernel, offset, stride, size)
+            return pool_share(every.reshape(len(x), -1, *every.shape[2:]))
 
-        return Folded(lambda x: rows(trunk(x).flatten(1), matrix, bias), maps)
+        return Folded(lambda x: rows(trunk(x).flatten(1), matrix, bias), maps, networks=size)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..models.architectures import GlobalPoolNetwork, Small
+from ..models.architectures import GlobalPoolNetwork
 from ..models.proof import Function, device_of, dtype_of
 from .parts import Folded, assemble, compose_tail, fixed_copy, fold_tail, frozen
 from .trunk import compiled_trunk
@@ -42,7 +42,7 @@ def mixed(function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[
     return autocast
 
 
-def affine_folds(model: Small, dtype: torch.dtype | None) -> tuple[Folded, Folded]:
+def affine_folds(model: GlobalPoolNetwork, dtype: torch.dtype | None) -> tuple[Folded, Folded]:
     composed = compose_tail(model)
     tail = fold_tail(model, composed)
     detached = ([part.detach() for part in parts] for parts in (composed, tail))

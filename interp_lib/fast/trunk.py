@@ -17,13 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from ..models.architectures import SameConv2d, Small, same_conv2d, same_padding
+from ..models.proof import AGREES, Function, differences, verdict
 from .compiled import _Network, library
 
 FIRST, SECOND = 16, 32  # filters of the two layers, as in trunk.cpp
-AGREES = 1e-4  # difference from PyTorch's layers, relative to the largest number: float32 sums of up to 1,000 numbers
-Function = Callable[[Tensor], Tensor]
 Weights = tuple[Tensor | None, ...]  # W1, b1, W2, b2, with their graph
-_verdicts: dict[tuple, bool] = {}
 
 
 def pointer(tensor: Tensor | None) -> int:
@@ -61,6 +59,11 @@ class Layers:
         self.packed = [part.clone(memory_format=torch.contiguous_format) for part in orders]
         self.networks: dict[tuple[int, int], _Network] = {}
         self.compiled = library()
+
+    def unpacked(self) -> tuple[Tensor, ...]:
+        """Return W1, b1, W2 and b2 in PyTorch's order; a layer without a bias has one of zeros."""
+        first, bias1, second, bias2, *_ = self.packed
+        return first.permute(3, 2, 0, 1), bias1, second.permute(3, 2, 0, 1), bias2
 
     def network(self, height: int, width: int) -> _Network:
         """Return the C structure that describes the two layers for images of one size."""
@@ -209,11 +212,34 @@ def _push(v: Tensor, opened: Tensor, h: Tensor, layers: Layers, weights: Weights
     return _with_weights(u, v, None, opened, h, layers, True, weights)
 
 
+class CompiledTrunk:
+    """The trunk of a Small with its current weights, images (N, C, H, W) -> (N, 32, h, w).
+
+    PyTorch computes it inside torch.func's transforms, and for inputs that it would refuse.
+
+    Args:
+        conv1, conv2: the two layers.
+        fixed: differentiate with respect to x only; else weights that require gradients get them.
+    """
+
+    def __init__(self, conv1: SameConv2d, conv2: SameConv2d, fixed: bool = False):
+        self.layers = Layers(conv1, conv2)
+        self.weights = () if fixed else (conv1.weight, conv1.bias, conv2.weight, conv2.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        known = x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4
+        if known and x.shape[1] == self.layers.colours and not torch._C._are_functorch_transforms_active():
+            return _trunk(x, self.layers, self.weights)
+        weight1, bias1, weight2, bias2 = self.weights or self.layers.unpacked()
+        stride1, stride2 = ((s, s) for s in self.layers.strides)
+        return same_conv2d(same_conv2d(x, weight1, bias1, stride1).relu(), weight2, bias2, stride2).relu()
+
+
 def _fits(model: nn.Module) -> bool:
     """Return whether the two layers are of the kind that `trunk.cpp` supports, in single precision on the CPU."""
     conv1, conv2 = getattr(model, "conv1", None), getattr(model, "conv2", None)
     return (
-        getattr(type(model), "trunk", None) is Small.trunk
+        getattr(getattr(model, "trunk", None), "__func__", None) is Small.trunk
         and type(conv1) is type(conv2) is SameConv2d
         and (conv1.out_channels, conv2.in_channels, conv2.out_channels) == (FIRST, FIRST, SECOND)
         and conv1.in_channels in (1, 3)
@@ -224,70 +250,46 @@ def _fits(model: nn.Module) -> bool:
     )
 
 
-def _derivatives(function: Function, x: Tensor, weights: list[Tensor]) -> list[Tensor]:
-    """Return the value, the first derivative, and second derivatives like those in IG-Norm's training."""
-    x = x.clone().requires_grad_()
-    h = function(x)
-    (dx,) = torch.autograd.grad((h * h).sum() / 2, x, create_graph=True)
-    return [part.detach() for part in (h, dx, *torch.autograd.grad((dx * x.detach()).sum(), [x, *weights]))]
+def _twice(trunk: Function) -> Function:
+    """Return x -> the trunk's output and a first derivative like that in IG-Norm, which has derivatives itself."""
+
+    def rows(x: Tensor) -> Tensor:
+        h = trunk(x)
+        (dx,) = torch.autograd.grad((h * h).sum() / 2, x, create_graph=True)
+        return torch.cat([h.flatten(1), dx.flatten(1)], 1)
+
+    return rows
 
 
-def agrees(model: Small) -> bool:
-    """Return whether compiled and PyTorch layers of this shape agree; tried once per shape, with random weights."""
-    conv1, conv2, shape = model.conv1, model.conv2, tuple(model.input_shape)
+def _agrees(conv1: SameConv2d, conv2: SameConv2d, shape: tuple[int, ...]) -> bool:
+    """Return whether compiled and PyTorch layers of these shapes agree; tried once per shape, with random weights."""
     biases = conv1.bias is not None, conv2.bias is not None
-    key = (*conv1.weight.shape, *conv2.weight.shape, *conv1.stride, *conv2.stride, *biases, shape)
-    if key not in _verdicts:
-        generator = torch.Generator().manual_seed(0)
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+
+    def trial() -> bool:
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             one, two = (
                 SameConv2d(c.in_channels, c.out_channels, c.kernel_size, c.stride, bias=b)
                 for c, b in zip((conv1, conv2), biases, strict=True)
             )
-            weights = [*one.parameters(), *two.parameters()]
-            x = torch.rand(3, *shape, generator=generator)
-            expected = _derivatives(lambda x: two(one(x).relu()).relu(), x, weights)
-            found = _derivatives(_function(one, two, Layers(one, two)), x, weights)
-        _verdicts[key] = all(
-            a.shape == b.shape and bool((a - b).abs().max() <= AGREES * a.abs().max())
-            for a, b in zip(expected, found, strict=True)
-        )
-    return _verdicts[key]
+        weights = [*one.parameters(), *two.parameters()]
+        x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+        plain = _twice(lambda x: two(one(x).relu()).relu())
+        missed = differences(plain, _twice(CompiledTrunk(one, two)), x, weights, weights)
+        return all(part <= AGREES[torch.float32] for part in missed)  # False for NaN
 
-
-def _function(conv1: SameConv2d, conv2: SameConv2d, layers: Layers, fixed: bool = False) -> Function:
-    weights = () if fixed else (conv1.weight, conv1.bias, conv2.weight, conv2.bias)
-    return lambda x: _trunk(x, layers, weights)
+    key = (*conv1.weight.shape, *conv2.weight.shape, *conv1.stride, *conv2.stride, *biases)
+    return verdict(("trunk", key, shape), trial)
 
 
 def compiled_trunk(model: nn.Module, otherwise: Callable[[], Function], *, fixed: bool = False) -> Function:
-    """Return `model.trunk` with the current weights, compiled where that is possible.
+    """Return `model.trunk` with the current weights, a `CompiledTrunk` where that is possible.
 
     Args:
         model: a Small; any other network gets `otherwise()`.
         otherwise: makes the trunk with PyTorch, for when it cannot be compiled.
-        fixed: differentiate with respect to x only; else weights that require gradients get them.
-
-    Returns:
-        A function from images (N, C, H, W) to (N, 32, h, w); if compiled, its attribute `layers` holds the `Layers`.
+        fixed: see `CompiledTrunk`.
     """
-    if not _fits(model) or library() is None or not agrees(model):
+    if not _fits(model) or library() is None or not _agrees(model.conv1, model.conv2, tuple(model.input_shape)):
         return otherwise()
-    layers, colours = Layers(model.conv1, model.conv2), model.conv1.in_channels
-    fast = _function(model.conv1, model.conv2, layers, fixed)
-    if not fixed:
-        plain = model.trunk
-    else:
-        parts = [(c.weight.detach().clone(), None if c.bias is None else c.bias.detach().clone(), c.stride)
-                 for c in (model.conv1, model.conv2)]  # fmt: skip
-        plain = lambda x: same_conv2d(same_conv2d(x, *parts[0]).relu(), *parts[1]).relu()
-
-    def trunk(x: Tensor) -> Tensor:
-        # PyTorch's layers take over inside torch.func's transforms, and for inputs that they would refuse themselves.
-        known = x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4
-        known = known and x.shape[1] == colours and not torch._C._are_functorch_transforms_active()
-        return fast(x) if known else plain(x)
-
-    trunk.layers = layers  # see `objective.Head`
-    return trunk
+    return CompiledTrunk(model.conv1, model.conv2, fixed)

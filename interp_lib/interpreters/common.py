@@ -7,37 +7,35 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_classes, check_images
+from ..checks import check_batch, check_classes
 from ..fast.fold import fold_after_first
 from ..models.predict import evaluating
-from ..models.proof import structure, unwrapped
+from ..models.proof import structure, unwrapped, verdict
 from ..values import check_whole
 from .activations import ACTIVATIONS, ReplacedRelu, check_rectifiers
 
-Folded = tuple[nn.Module, Callable[[Tensor], Tensor]]
+TwoSteps = tuple[nn.Module, Callable[[Tensor], Tensor]]
 BYTES = 400 * 2**20  # memory that one internal batch may save for the backward pass
 POINTS = 1000  # largest internal batch, however small its points are
-_rectified: set[tuple] = set()
 
 
 def _check_rectifiers(model: nn.Module, x: Tensor) -> None:
     """Run `activations.check_rectifiers` once for every structure of a network."""
-    key = (structure(model), x.shape[1:]) if isinstance(model, nn.Module) else None
-    if key in _rectified or not len(x):
-        return
-    with evaluating(model):
-        check_rectifiers(model, x[:1].detach())
-    if key is not None:
-        if len(_rectified) > 256:  # bounds the memory of a process that sees many networks
-            _rectified.clear()
-        _rectified.add(key)
+
+    def trial() -> bool:
+        with evaluating(model):
+            check_rectifiers(model, x[:1].detach())
+        return True
+
+    if len(x) and isinstance(model, nn.Module):
+        verdict(("rectifiers", structure(model), x.shape[1:]), trial)
+    elif len(x):
+        trial()
 
 
 def _check(model: nn.Module, x: Tensor, classes: Tensor) -> None:
-    check_images(x)
+    check_batch(model, x)
     check_classes(classes, len(x), getattr(unwrapped(model), "num_classes", None))
-    if hasattr(model, "check_input"):
-        model.check_input(x)
 
 
 def _mean_gradient(
@@ -51,7 +49,7 @@ def _mean_gradient(
     weights: Tensor | None = None,
     internal_batch_size: int | None = None,
     fixed_weights: bool = False,
-    folded: Folded | None = None,
+    folded: TwoSteps | None = None,
     create_graph: bool = False,
 ) -> Tensor:
     """Return the mean of df_c/dx over `count` points, or the sum weighted by `weights` (count,): (N, k, C, H, W).

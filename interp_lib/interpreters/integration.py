@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..values import check_choice, check_whole
-from .common import Folded, _check, _mean_gradient, leaving_no_trace
+from .common import TwoSteps, _check, _mean_gradient, leaving_no_trace
 from .quadrature import RULES, path_points
 
 PATH_STEPS = 5  # steps in the integral of IG-Norm
@@ -73,7 +73,7 @@ def integrated_gradients(
     nodes: int | None = None,
     internal_batch_size: int | None = None,
     fixed_weights: bool = False,
-    folded: Folded | None = None,
+    folded: TwoSteps | None = None,
     create_graph: bool = False,
 ) -> Tensor:
     """Integrated gradients: the mean gradient along the straight path from a baseline a to x, times x - a.

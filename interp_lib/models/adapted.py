@@ -167,7 +167,7 @@ def adapt(
         value, gradient = differences(own, adapted, x)
     except (IndexError, RuntimeError, AttributeError, TypeError) as error:
         raise ValueError(f"features {place!r} give no maps (N, K, h, w) for {layer!r}: {error}. {ADVICE}") from None
-    if not (value < AGREES and gradient < AGREES):
+    if not max(value, gradient) < AGREES[torch.float64]:
         raise ValueError(
             f"{layer!r} of the pooled output of {place!r} misses the logits of {type(network).__name__} by {value:.2g} "
             f"of their size, and their gradient by {gradient:.2g}: something comes between. Leave features out, or "
@@ -184,7 +184,7 @@ ADVICE = (
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool((a - b).abs().max() <= AGREES * b.abs().max())
+    return a.shape == b.shape and bool((a - b).abs().max() <= AGREES[torch.float64] * b.abs().max())
 
 
 def _name(network: nn.Module, module: nn.Module, argument: str) -> str:

@@ -63,10 +63,21 @@ class GlobalPoolNetwork(nn.Module):
     Attributes:
         input_shape: (C, H, W) of one image.
         classifier: `nn.Linear(K, classes, bias=False)`; its weight is w of eq. (1). A bias is allowed.
+
+    What a class declares; `fast` relies on it, and compares every fold with the network before it is used:
+
+    Attributes:
+        affine_tail: the name of the `SameConv2d` that is the whole tail, if there is one. A class with an affine tail
+            defines `trunk_size` as well.
+        stackable: whether several networks of the class can be computed as one, see `fast.stack`: all their weights
+            before the classifier are those of `SameConv2d` layers, and everything else treats each channel by itself.
+        any_size: whether the network accepts images of other sizes than `input_shape`.
     """
 
     name: str
-    any_size = False  # whether it accepts images of other sizes than input_shape
+    affine_tail: str | None = None
+    stackable = False
+    any_size = False
 
     def __init__(self, input_shape: tuple[int, int, int], channels: int, num_classes: int):
         super().__init__()
@@ -92,6 +103,10 @@ class GlobalPoolNetwork(nn.Module):
     def tail(self, z: Tensor) -> Tensor:
         """Apply the affine last part: output of the trunk (N, c, h, w) -> feature maps (N, K, h, w)."""
         return z
+
+    def trunk_size(self) -> tuple[int, ...]:
+        """Return the size (h, w) of the trunk's output; only a network with an affine tail has to define it."""
+        raise TypeError(f"{type(self).__name__} defines no trunk_size")
 
     def features(self, x: Tensor) -> Tensor:
         """Return the feature maps A of eq. (1), signed and before the pool: (N, C, H, W) -> (N, K, h, w)."""
@@ -120,6 +135,8 @@ class Small(GlobalPoolNetwork):
     """Three convolutions of 16, 32 and 100 filters: 4x4/2, 4x4/2, 7x7 (0.17 M parameters on MNIST)."""
 
     name = "small"
+    affine_tail = "conv3"
+    stackable = True
 
     def __init__(self, input_shape=(1, 28, 28), num_classes: int = 10):
         super().__init__(input_shape, 100, num_classes)
@@ -133,11 +150,16 @@ class Small(GlobalPoolNetwork):
     def tail(self, z: Tensor) -> Tensor:
         return self.conv3(z)
 
+    def trunk_size(self) -> tuple[int, ...]:
+        strides = zip(self.conv1.stride, self.conv2.stride, strict=True)
+        return tuple(-(-n // (s * t)) for n, (s, t) in zip(self.input_shape[1:], strides, strict=True))
+
 
 class Pool(GlobalPoolNetwork):
     """Two 5x5 convolutions of 32 and 64 filters, each followed by a 2x2 max-pool (0.05 M parameters)."""
 
     name = "pool"
+    stackable = True
 
     def __init__(self, input_shape=(1, 28, 28), num_classes: int = 10):
         super().__init__(input_shape, 64, num_classes)

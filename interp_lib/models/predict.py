@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_images, check_labels, check_numbers
+from ..checks import check_batch, check_images, check_labels, check_numbers
 from ..values import check_whole
 
 
@@ -49,10 +49,8 @@ def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
         TypeError, ValueError: see `checks`.
         NotANumber: a logit is NaN or infinite; the message names the first such image.
     """
-    check_images(x)
+    check_batch(model, x)
     check_whole(batch_size, "batch_size", 1)
-    if hasattr(model, "check_input"):
-        model.check_input(x)
     with evaluating(model):
         logits = torch.cat([model(batch) for batch in x.split(batch_size)])
     check_numbers(logits, "a logit")

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..checks import capturing
 from .architectures import ARCHITECTURES, Block, SameConv2d
 
-AGREES = 1e-6  # relative to the largest number, in double precision: rounding stays below a millionth of this
+# Relative to the largest number. In double precision rounding stays below a millionth of this.
+AGREES = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 Function = Callable[[Tensor], Tensor]
 
@@ -18,6 +18,22 @@ _SIMPLE = {int, bool, float, str, type(None)}
 _BOOKKEEPING = {"_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"}
 
 _verdicts: dict[tuple, bool] = {}
+
+
+def verdict(key: tuple, trial: Callable[[], bool | None]) -> bool:
+    """Return whether a fast form of a function may be used: the result of a trial, which runs once for every key.
+
+    Args:
+        key: all that the result depends on, and what kind of trial it is.
+        trial: returns whether the fast form equals the function; None, which is not stored, if it cannot tell.
+    """
+    if key not in _verdicts:
+        if (result := trial()) is None:
+            return False
+        if len(_verdicts) > 256:  # keys keep hooks and types alive
+            _verdicts.clear()
+        _verdicts[key] = result
+    return _verdicts[key]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -138,26 +154,22 @@ def proven(
         untried: the verdict if the network itself fails on the trial images.
     """
     shape = tuple(shape or model.input_shape)
-    key = fold, own, shape, weights, structure(model, settings)
-    if key not in _verdicts:
-        if capturing():  # a trial reads values, which is impossible while a CUDA graph is captured
-            return False
-        if len(_verdicts) > 256:  # keys keep hooks and types alive
-            _verdicts.clear()
+
+    def trial() -> bool:
         # Large images take long in double precision, and most networks accept small ones as well.
         small = tuple(shape[:1]) + tuple(min(n, 64) for n in shape[1:])
-        verdict = None
+        result = None
         for size in dict.fromkeys((small, shape)):
-            if not verdict:
-                verdict = _try(model, fold, own, size, weights)
-        _verdicts[key] = untried if verdict is None else verdict
-    return _verdicts[key]
+            result = result or _try(model, fold, own, size, weights)
+        return untried if result is None else result
+
+    return verdict((fold, own, shape, weights, structure(model, settings)), trial)
 
 
 @torch.enable_grad()  # the caller may be in `no_grad`, and derivatives are compared
 def _try(model: nn.Module, fold, own, shape: tuple[int, ...], weights: bool) -> bool | None:
     """Return whether fold and network agree; None if the network itself runs in neither double nor single precision."""
-    for dtype, rounding in ((torch.float64, AGREES), (torch.float32, 1000 * AGREES)):
+    for dtype, rounding in AGREES.items():
         x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(2), dtype=dtype)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from .. import data
-from ..checks import check_device
+from ..checks import use_device
 from . import accuracy, black, figures, ig_penalty, isa_scores, rank_correlation, records, rounding, softplus, tightness
 from .evaluation import APPENDIX, MAIN, TABLE1
 from .sweep import Part, Plan, find_networks, grow
@@ -135,7 +135,7 @@ def measure(
         FileNotFoundError: none of the networks that the table needs exists.
         data.DataError: the dataset is missing or wrong.
     """
-    measurement, device = find(name), check_device(device)
+    measurement, device = find(name), use_device(device)
     if strange := sorted(set(options) - set(measurement.options)):
         able = ", ".join(measurement.options) or "none"
         raise ValueError(f"{name} has no option {', '.join(strange)}; its options are: {able}.")

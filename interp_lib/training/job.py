@@ -28,14 +28,14 @@ def train(
     import torch
 
     from .. import data, models
-    from ..checks import check_device
+    from ..checks import use_device
     from ..models import trained
     from ..schedule import Schedule
     from .loop import train as train_alone
     from .run import Diverged, Run
     from .together import fit_together
 
-    device = check_device(device)
+    device = use_device(device)
     able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch do not report capabilities
     if (precision, device, able.get("amx_bf16")) == ("bfloat16", "cpu", False):
         print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..attacks.ascent import Objective, ascend, uniform_start
+from ..attacks.ascent import Objective, _ascend, uniform_start
 from ..attacks.projected_gradient_descent import pgd
 from ..checks import NotANumber
 from ..data import Dataset
@@ -38,7 +38,7 @@ def inner_maximum(
 ) -> Tensor:
     """Return x' of the min-max problem (9), (N, C, H, W): ascent on `objective` from a uniform random start."""
     start = uniform_start(x, eps, generator)
-    return ascend(objective, x, eps=eps, alpha=schedule.attack_alpha, steps=schedule.attack_steps, start=start)
+    return _ascend(objective, x, eps=eps, alpha=schedule.attack_alpha, steps=schedule.attack_steps, start=start)
 
 
 def watch(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -> dict:

@@ -24,14 +24,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attacks.ascent import Objective, cross_entropy
-from ..discrepancies import distances, target_free_discrepancy
+from ..discrepancies import _distances, _target_free_discrepancy
 from ..fast.fold import fold_for_training
 from ..fast.objective import climbing
+from ..fast.parts import Foldable
 from ..interpreters.integration import PATH_STEPS, path_integral
-from ..models.architectures import GlobalPoolNetwork
 from ..paper import GAMMA
 
 Dtype = torch.dtype | None
+Model = nn.Module | Foldable  # one network, or several that fold themselves as one, `fast.stack.Stack`
 
 
 class Problem(NamedTuple):
@@ -47,7 +48,7 @@ class Problem(NamedTuple):
     objective: Objective | None
 
 
-def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
+def normal(model: Model, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
     """Normal: -log softmax(f(x))_t.
 
     Args:
@@ -63,16 +64,16 @@ def normal(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
     return Problem(cross_entropy(free.logits, y), None)
 
 
-def adv(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
+def adv(model: Model, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
     """Adv: -log softmax(f(x'))_t, which x' maximises.
 
     Arguments: see `normal`. Source: Madry et al. (2018).
     """
     free, fixed = fold_for_training(model, dtype)
-    return Problem(cross_entropy(free.logits, y), cross_entropy(fixed.logits, y))
+    return Problem(cross_entropy(free.logits, y), cross_entropy(fixed.logits, y, head=fixed.head))
 
 
-def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
+def trades(model: Model, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None) -> Problem:
     """TRADES: -log softmax(f(x))_t + KL(softmax f(x) || softmax f(x')), weight 1; x' maximises the second term.
 
     Arguments: see `normal`. Source: Zhang et al. (2019), with 1 / lambda = 1 as in the released code.
@@ -93,13 +94,8 @@ def trades(model: GlobalPoolNetwork, x: Tensor, y: Tensor, gamma: float = GAMMA,
     )
 
 
-def batch_size(model: GlobalPoolNetwork, x: Tensor) -> int:
-    """Return the batch size of one network; a `fast.stack.Stack` gets the images of all its networks in one batch."""
-    return len(x) if isinstance(model, nn.Module) else len(x) // len(model)
-
-
 def ig_norm(
-    model: GlobalPoolNetwork,
+    model: Model,
     x: Tensor,
     y: Tensor,
     gamma: float = GAMMA,
@@ -121,7 +117,7 @@ def ig_norm(
     Source: Chen et al. (2019), IG-NORM and IG-SUM-NORM; five steps, the right rule and w as in the released code.
     """
     free, fixed = fold_for_training(model, dtype)
-    w = 1 / batch_size(model, x) if weight is None else weight
+    w = free.networks / len(x) if weight is None else weight
 
     def penalty(logits: Callable[[Tensor], Tensor], x_adv: Tensor) -> tuple[Tensor, Tensor]:
         integral, logits_adv = path_integral(logits, x, x_adv, y)
@@ -141,7 +137,7 @@ def ig_norm(
 
 
 def interpretability_aware(
-    model: GlobalPoolNetwork,
+    model: Model,
     x: Tensor,
     y: Tensor,
     gamma: float = GAMMA,
@@ -174,8 +170,8 @@ def interpretability_aware(
     def apart(maps: Tensor, maps_adv: Tensor, logits_adv: Tensor) -> Tensor:
         if one_class:
             true = y[:, None, None, None].expand(-1, 1, *maps.shape[2:])
-            return distances(maps.gather(1, true), maps_adv.gather(1, true), scale=scale)[:, 0]
-        return target_free_discrepancy(maps, maps_adv, y, logits_adv, scale=2 * scale)
+            return _distances(maps.gather(1, true), maps_adv.gather(1, true), scale=scale)[:, 0]
+        return _target_free_discrepancy(maps, maps_adv, y, logits_adv, scale=2 * scale)
 
     def loss(x_adv: Tensor) -> Tensor:
         maps_adv = free.cam(x_adv)
@@ -191,7 +187,7 @@ def interpretability_aware(
         return F.cross_entropy(logits_adv, y, reduction="none") + gamma * value if adversarial else value
 
     if plain_attack:
-        return Problem(loss, cross_entropy(fixed.logits, y))
+        return Problem(loss, cross_entropy(fixed.logits, y, head=fixed.head))
     # The compiled maps have the factor 1/u of eq. (1), which `apart` undoes; here the weight undoes it.
     both = {"cross_entropy": float(adversarial), "weight": (gamma if adversarial else 1.0) * scale}
     kind = "true class" if one_class else "target-free"

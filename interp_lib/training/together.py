@@ -17,7 +17,7 @@ from contextlib import nullcontext
 import torch
 from tqdm import tqdm
 
-from ..attacks.ascent import ascend, cross_entropy, shifted
+from ..attacks.ascent import _ascend, cross_entropy, shifted
 from ..fast.stack import Stack
 from .loop import WATCHED
 from .methods import METHODS
@@ -82,8 +82,8 @@ class Group:
             eps = self.radii.index_select(0, self.step).expand(len(x))
             noise = self.noise.index_select(0, self.step % BLOCK)[0].transpose(0, 1).flatten(0, 1)
             # watched=False: a capture cannot read values; `read_losses` notices a run that diverged.
-            x_adv = ascend(problem.objective, x, eps=eps, alpha=self.schedule.attack_alpha,
-                           steps=self.schedule.attack_steps, start=shifted(x, eps, noise), watched=False)  # fmt: skip
+            x_adv = _ascend(problem.objective, x, eps=eps, alpha=self.schedule.attack_alpha,
+                            steps=self.schedule.attack_steps, start=shifted(x, eps, noise), watched=False)  # fmt: skip
         # (S,): the gradient of the sum gives each network the gradient of its own mean.
         losses = self.stack.each(problem.loss(x_adv))
         self.optimizer.zero_grad(set_to_none=True)
@@ -97,8 +97,8 @@ class Group:
         """Measure what `loop.watch` measures, for every run."""
         images, labels, eps = self.data.validation.x(), self.data.validation.labels, self.schedule.eps
         x, y = self.stack.repeat(images[:WATCHED]), self.stack.repeat(labels[:WATCHED])
-        logits = self.stack.fold()[1].logits
-        x_adv = ascend(cross_entropy(logits, y), x, eps=eps, alpha=eps / 4, steps=10, watched=False)
+        logits = self.stack.fold_for_training()[1].logits
+        x_adv = _ascend(cross_entropy(logits, y), x, eps=eps, alpha=eps / 4, steps=10, watched=False)
         every = self.stack.repeat(images), self.stack.repeat(labels)
         with torch.no_grad():
             for row, (of, true) in zip(self.watched, (every, (x_adv, y)), strict=True):
@@ -233,9 +233,9 @@ def groups_of(runs: Sequence[Run], at_most: int = 8) -> list[Group]:
     """Group runs that can be stacked, at most `at_most` runs per group; leave out finished runs."""
     kinds: dict[tuple, list[Run]] = {}
     for run in runs:
-        alone = run.seed, run.gamma  # splits up runs of WResnet, which cannot be stacked
         kind = (run.model.name, run.method, run.schedule, run.precision, run.dataset.fingerprint, run.step)
-        kinds.setdefault((*kind, alone) if run.model.name == "wresnet" else kind, []).append(run)
+        alone = () if run.model.stackable else (run.seed, run.gamma)
+        kinds.setdefault((*kind, *alone), []).append(run)
     stacks = [group[k : k + at_most] for group in kinds.values() for k in range(0, len(group), at_most)]
     return [Group(stack) for stack in stacks if stack[0].step < stack[0].total]
 
