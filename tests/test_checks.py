@@ -238,7 +238,9 @@ def test_a_number_is_accepted_between_its_limits_and_nowhere_else(value, a, b, a
     assert above or refuses(check_whole, value, "a", *limits) != whole
 
 
-@given(st.lists(st.floats(0, 1, width=32) | st.floats(width=32), min_size=1, max_size=6))
+@given(
+    st.lists(st.floats(0, 1, width=32) | st.floats(width=32) | st.sampled_from([-1e-3, 1.001]), min_size=1, max_size=6)
+)
 def test_images_are_accepted_if_every_pixel_lies_between_black_and_white(pixels):
     x = torch.tensor(pixels).view(1, 1, 1, -1)
     assert refuses(check_images, x) != all(0 <= pixel <= 1 for pixel in pixels)
@@ -253,7 +255,7 @@ def test_labels_are_accepted_if_each_is_one_of_the_classes(labels, classes):
     assert refuses(check_labels, y, len(y) + 1, classes)
 
 
-SIZES = st.lists(st.floats(-1, 3) | st.sampled_from([0.0, 1.0, NAN, INF]), min_size=1, max_size=3)
+SIZES = st.lists(st.floats(-1, 3) | st.sampled_from([0.0, 1.0, 1.5, 2.0, -1e-3, NAN, INF]), min_size=1, max_size=3)
 
 
 @given(SIZES, SIZES, st.sampled_from([1.0, 2.0]))
