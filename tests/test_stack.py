@@ -46,7 +46,7 @@ def differ(a, b):
 @every_architecture
 def test_logits_gradients_and_second_derivatives_are_each_networks_own(architecture, shape, size):
     made, x = networks(architecture, shape, size), images(2 * size, shape)
-    free, fixed = Stack(made).fold()
+    free, fixed = Stack(made).fold_for_training()
     of_all, by_weights = derivatives(free.logits, x, [p for network in made for p in network.parameters()])
     with_fixed, _ = derivatives(fixed.logits, x)
     by_weights = iter(by_weights)
@@ -61,7 +61,7 @@ def test_logits_gradients_and_second_derivatives_are_each_networks_own(architect
 @every_architecture
 def test_maps_are_each_networks_own(architecture, shape, size):
     made, x = networks(architecture, shape, size), images(2 * size, shape)
-    for folded in Stack(made).fold():
+    for folded in Stack(made).fold_for_training():
         maps = folded.cam(x)
         assert differ(folded.logits_of(maps), folded.logits(x)) < 1e-11
         for k, network in enumerate(made):
@@ -70,7 +70,7 @@ def test_maps_are_each_networks_own(architecture, shape, size):
 
 def test_fixed_weights_have_no_graph_and_free_ones_are_the_networks_own():
     made, x = networks(*CASES[1]), images(4, (3, 9, 12)).requires_grad_()
-    free, fixed = Stack(made).fold()
+    free, fixed = Stack(made).fold_for_training()
     (fixed.logits(x).sum() + fixed.cam(x).sum()).backward()
     assert all(p.grad is None for network in made for p in network.parameters()) and x.grad.abs().max() > 0
     free.logits(x).sum().backward()
@@ -80,7 +80,7 @@ def test_fixed_weights_have_no_graph_and_free_ones_are_the_networks_own():
 def test_only_the_trunks_are_computed_in_another_precision():
     """With 24 bits in the place of 53, logits are off by some 1e-7 of the largest, and no network is changed."""
     made, x = networks("small", (1, 8, 8), 2), images(4, (1, 8, 8))
-    for exact, rounded in zip(Stack(made).fold(), Stack(made).fold(torch.float32), strict=True):
+    for exact, rounded in zip(Stack(made).fold_for_training(), Stack(made).fold_for_training(torch.float32), strict=True):
         logits = rounded.logits(x)
         assert logits.dtype == DOUBLE and 1e-10 < differ(logits, exact.logits(x)) < 1e-5
     assert {p.dtype for network in made for p in network.parameters()} == {DOUBLE}
