@@ -1,10 +1,12 @@
 """The committed chapters: sound as notebooks, buildable as pages, alive in a browser."""
 
 import base64
+import importlib
 import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -28,7 +30,8 @@ def notebook(request):
 def test_table_of_contents_lists_every_chapter_once():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-    on_disk = [f"book/{path.stem}" for path in (ROOT / "book").iterdir() if path.suffix in (".ipynb", ".md")]
+    pages = [path for folder in ("book", "book/api") for path in (ROOT / folder).iterdir()]
+    on_disk = [str(path.relative_to(ROOT).with_suffix("")) for path in pages if path.suffix in (".ipynb", ".md")]
     assert sorted(listed) == sorted(on_disk)
 
 
@@ -81,11 +84,33 @@ def test_committed_chapters_build_without_a_warning(html):
     assert all((html / f"{path.stem}.html").exists() for path in CHAPTERS)
 
 
+@pytest.mark.parametrize("wing", ["attacks", "interpreters", "models", "pages", "study", "training"])
+def test_the_reference_has_every_name_that_a_wing_shows(html, wing):
+    shown = importlib.import_module(f"interp_lib.{wing}").__all__
+    page = (html / f"api/{wing}.html").read_text(encoding="utf-8")
+    anchors = set(re.findall(r'id="(?:module-)?interp_lib\.(\S+)"', page))
+    assert {f"{wing}.{name}" for name in shown} <= anchors
+
+
+def test_formulas_of_the_reference_are_set_as_written(html):
+    page = unescape(re.sub("<[^>]+>", "", (html / "api/attacks.html").read_text(encoding="utf-8")))
+    assert "minimize    lambda max{ max_{j != t'} f_j(x') - f_{t'}(x'), -tau } + D(x, x')\nsubject to  ||x'" in page
+
+
+def test_names_of_functions_in_a_chapter_lead_to_the_reference(html):
+    def read(name):
+        return (html / name).read_text(encoding="utf-8")
+
+    links = {path.stem: re.findall(r'href="(api/\w+\.html)#(\S+?)"', read(f"{path.stem}.html")) for path in CHAPTERS}
+    assert ("api/attacks.html", "interp_lib.attacks.search_isa") in links["04_attacks_on_maps"]
+    assert all(f'id="{anchor}"' in read(page) for pairs in links.values() for page, anchor in pairs)
+
+
 @requires_browser
 @pytest.mark.parametrize("width, mode", [(1280, "light"), (390, "dark")])
 def test_every_page_is_quiet_self_contained_and_fits(html, width, mode):
-    for path in CHAPTERS:
-        with open_page(html / f"{path.stem}.html", width=width, mode=mode) as page:
+    for path in (*html.glob("*.html"), *html.glob("api/*.html")):
+        with open_page(path, width=width, mode=mode) as page:
             assert page.errors() == []
             assert page.outside() == []
             assert page.overflow() <= 0, path.stem

@@ -253,7 +253,7 @@ def test_a_wheel_does_all_that_needs_no_clone(wheel, tmp_path):
 def odd_clone(tmp_path_factory):
     """A clone in a folder of an awkward name, with one network, one chapter and one page to build."""
     clone = tmp_path_factory.mktemp("odd") / "my papers & it's {x}"
-    for name in ("interp_lib", "book/static"):
+    for name in ("interp_lib", "book/api", "book/static"):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "Makefile", "pyproject.toml", "_config.yml", "book/references.bib", "book/references.md"):
         shutil.copy(ROOT / name, clone / name)

@@ -57,7 +57,7 @@ def aai(
         steps: number of steps.
         hinge: lambda of eq. (7), >= 0; with 0 the prediction may change.
         top_k: k; None for the norm.
-        interpreter: L.
+        interpreter: L of the discrepancy, a function of `interpreters`.
         p: 1 or 2, the order of the norm.
         random_start: start from a uniform point of the ball; needs `generator`.
         start: start from these images instead.

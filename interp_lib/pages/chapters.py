@@ -258,7 +258,8 @@ def build_pages() -> str:
     for name in ("_config.yml", "_toc.yml", "book/references.bib", "book/references.md"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, source / name)
-    shutil.copytree(root / "book/static", source / "book/static", dirs_exist_ok=True)
+    for name in ("api", "static"):
+        shutil.copytree(root / "book" / name, source / "book" / name, dirs_exist_ok=True)
     for stale in set(source.glob("book/*.ipynb")) - {source / "book" / f"{name}.ipynb" for name in names()}:
         stale.unlink()
     # Not the script jupyter-book beside the interpreter: its #! line fails in folders with a long name or a space.

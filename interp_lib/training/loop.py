@@ -79,15 +79,16 @@ def fit(
         schedule: epochs, batch size, learning rate and inner maximisation.
         max_steps: stop, with a checkpoint, after this many training steps.
         settings: by name, each with a default:
-            gamma: the regularisation parameter of Int and its variants.
-            seed: determines the order of the images, the random starts and the dropout masks.
-            precision: one of `schedule.PRECISIONS`, see `fast.fold.fold_for_training`. Validation is always in
-                float32.
-            checkpoint: a file written after every epoch and when the run is interrupted. If it exists, training
-                continues from it; it must come from the same method, gamma, schedule, seed, precision and data.
-            keep: 'last' keeps the weights of the last step, as in the paper's networks; 'best' keeps the weights of
-                the epoch with the highest `validation_robust`, the first one of a tie.
-            report: a function called with every row of the history.
+
+            * gamma: the regularisation parameter of Int and its variants.
+            * seed: determines the order of the images, the random starts and the dropout masks.
+            * precision: one of `schedule.PRECISIONS`, see `fast.fold.fold_for_training`. Validation is always in
+              float32.
+            * checkpoint: a file written after every epoch and when the run is interrupted. If it exists, training
+              continues from it; it must come from the same method, gamma, schedule, seed, precision and data.
+            * keep: 'last' keeps the weights of the last step, as in the paper's networks; 'best' keeps the weights of
+              the epoch with the highest `validation_robust`, the first one of a tie.
+            * report: a function called with every row of the history.
 
     Returns:
         One row per epoch: epoch, loss (mean over the epoch), eps, what `watch` returns, and seconds, the wall time of
