@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -222,7 +223,7 @@ def wheel(tmp_path_factory):
     """The package as a wheel holds it, unpacked; and nothing of the clone."""
     folder = tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT / "interp_lib", folder / "source/interp_lib", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "LICENSE"):
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, folder / "source")
     build = "import setuptools.build_meta as b; print(b.build_wheel('..'))"
     done = subprocess.run(
@@ -244,6 +245,20 @@ def test_a_wheel_does_all_that_needs_no_clone(wheel, tmp_path):
         done = run(line)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert "in no clone of this project, which chapter, pages, book and train --profile need" in done.stderr
+
+
+def test_a_wheel_says_what_it_is_and_what_its_extras_need(wheel):
+    about = metadata.Distribution.at(next(wheel.glob("*.dist-info"))).metadata
+    assert about["Description-Content-Type"] == "text/markdown"
+    assert about.get_payload().strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
+    assert about["Project-URL"] == "Paper, https://arxiv.org/abs/2006.14748"
+    needs = {
+        re.sub("[<>=;].*", "", line).strip(): line.partition("extra == ")[2] for line in about.get_all("Requires-Dist")
+    }
+    assert needs["torch"] == ""
+    assert needs["torchvision"] == '"train"' and needs["papermill"] == '"book"' and needs["pytest"] == '"test"'
+    (everything,) = re.findall(r"^-e \.\[(.*)\]$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert set(everything.split(",")) == set(about.get_all("Provides-Extra"))
 
 
 # Any name of a folder
