@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python -m
 book: $(VENV)/.installed
 	$(RUN) interp_lib book --profile $(PROFILE)
 
-test: $(VENV)/.installed
+test: lint
 	$(RUN) interp_lib book --target networks
 	OMP_NUM_THREADS=$(THREADS) $(RUN) pytest -n 2 --dist loadfile tests
 	OMP_NUM_THREADS=$(THREADS) $(RUN) pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with book/nbval_sanitize.cfg book

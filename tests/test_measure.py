@@ -173,6 +173,17 @@ def test_training_images_have_a_record_of_their_own(bench, tiny_dataset):
     assert {r["n"] for r in record.rows} == {len(train)}  # all there are
 
 
+def test_softplus_in_the_place_of_relu_is_another_network(bench, tiny_dataset):
+    record, subset = bench.measure("softplus", "Normal", n=60), tiny_dataset.evaluation_subset(60)
+    assert [(row["activation"], row["n"]) for row in record.rows] == [("relu", 60), ("softplus", 60)]
+    model, _ = trained.load(bench.nets / "Normal.safetensors")
+    assert record.rows[0]["correct"] == count_correct(model, subset.x, subset.y)
+    smooth = torch.nn.functional.softplus
+    maps = model.conv3(smooth(model.conv2(smooth(model.conv1(subset.x)))))
+    right = model.classifier(maps.mean((2, 3))).argmax(1) == subset.y
+    assert record.rows[1]["correct"] == int(right.sum()) != record.rows[0]["correct"]
+
+
 def test_the_statements_eps_and_the_training_radius_are_the_defaults(real_mnist):
     part = sweep.Part(real_mnist, "small", [], "ours")
     many, seen = (next(iter(measure.find(name).plans(part))).settings for name in ("many", "seen"))

@@ -80,7 +80,8 @@ def test_fixed_weights_have_no_graph_and_free_ones_are_the_networks_own():
 def test_only_the_trunks_are_computed_in_another_precision():
     """With 24 bits in the place of 53, logits are off by some 1e-7 of the largest, and no network is changed."""
     made, x = networks("small", (1, 8, 8), 2), images(4, (1, 8, 8))
-    for exact, rounded in zip(Stack(made).fold_for_training(), Stack(made).fold_for_training(torch.float32), strict=True):
+    stack = Stack(made)
+    for exact, rounded in zip(stack.fold_for_training(), stack.fold_for_training(torch.float32), strict=True):
         logits = rounded.logits(x)
         assert logits.dtype == DOUBLE and 1e-10 < differ(logits, exact.logits(x)) < 1e-5
     assert {p.dtype for network in made for p in network.parameters()} == {DOUBLE}
