@@ -61,6 +61,7 @@ TESTED_IN = {
     "pages/chapters": "book",
     "pages/curve_figures": "plots",
     "pages/map_figures": "plots",
+    "pages/reference": "book",
     "pages/style": "plots",
     "pages/sweep_figures": "plots",
     "pages/training_figures": "plots",
