@@ -89,7 +89,7 @@ def main():
         "measurement": "gradients", "dataset": "mnist", "title": what, "model": "small", "networks": "released",
         "method": args.method, "weights": weights, "images": IMAGES, "classes": 2, "directions": DIRECTIONS,
         "against": "central differences in float64, step 1e-7", "maps": [n.strip() for n in GRADIENTS],
-        "interpreters": sorted(interpreters.INTERPRETERS),
+        "interpreters": sorted(set(GRADIENTS) & set(interpreters.INTERPRETERS)),
     }  # fmt: skip
     began, rows = time.perf_counter(), []
     for row in rows_of(model, x, classes):

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from . import commands, paper, places, storage
+from .datasets import DATASETS
 from .reading import printable
 
 EXAMPLES = (
@@ -87,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
 
     p = command("data", commands.run_data, "Fetch or check a dataset and say whether it is the original.")
-    p.add_argument("name", help="digits, mnist, cifar10 or restricted_imagenet")
+    p.add_argument("name", help=", ".join(DATASETS))
     p.add_argument("--no-download", action="store_true", help="refuse rather than download")
     data_dir(p)
 

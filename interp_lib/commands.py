@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from . import places
+from .datasets import DATASETS
 from .study import records
 from .training.job import differs, train
 
@@ -23,7 +24,7 @@ def run_data(args) -> None:
 def run_train(args) -> None:
     from .models.names import NetworkName
     from .pages import profiles
-    from .paper import ARCHITECTURES, METHODS, OTHER_METHODS, TITLES
+    from .paper import ARCHITECTURES
     from .schedule import PRECISIONS, Schedule
 
     out = args.out or places.home() / "_build/networks"
@@ -32,14 +33,12 @@ def run_train(args) -> None:
         if not names:
             print(f"profile {args.profile} trains nothing: it uses released networks")
     else:
-        # Methods may be typed in lower case, as in file names; METHODS and OTHER_METHODS have the proper names.
-        every = (*METHODS, *OTHER_METHODS)
-        known = {method.lower(): method for method in every}
-        methods = [known.get(method.lower(), method) for method in args.method.split(",")]
+        methods = profiles.methods_named(args.method)
         for word, known, what in (
-            *((method, every, "method") for method in methods), (args.dataset, TITLES, "dataset"),
-            (args.model, ARCHITECTURES, "architecture"), (args.precision, PRECISIONS, "precision"),
-        ):  # fmt: skip
+            (args.dataset, DATASETS, "dataset"),
+            (args.model, ARCHITECTURES, "architecture"),
+            (args.precision, PRECISIONS, "precision"),
+        ):
             if word not in known:  # refuse a typo before any folder or file is created
                 raise ValueError(f"unknown {what} {word!r}; known are {', '.join(known)}.")
         Schedule.load(args.schedule, args.dataset)

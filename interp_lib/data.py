@@ -18,9 +18,7 @@ import torch
 from torch import Tensor
 
 from .data_files import (
-    CLASSES,
     DIGITS_VALIDATION,
-    TITLES,
     VALIDATION,
     DataError,
     data_folder,
@@ -28,6 +26,7 @@ from .data_files import (
     read_files,
     read_restricted_imagenet,
 )
+from .datasets import DATASETS, TITLES
 
 # (fingerprint of the test split, fingerprint of all training images) -> name of the copy. Both must match: the
 # original test images together with other training images do not make an original dataset.
@@ -120,7 +119,7 @@ class Dataset:
     """Three splits of a dataset, and the copy of the dataset from which they were read.
 
     Attributes:
-        name: "digits", "mnist", "cifar10" or "restricted_imagenet".
+        name: a key of `datasets.DATASETS`.
         title: the name that pages and records print; it includes the copy unless that is the original.
         copy: "original", "JPEG copy", "unverified copy" or "sample".
         fingerprint: sha256 over the shape, the bytes and the labels of the test images.
@@ -180,12 +179,13 @@ def load(
     """Load a dataset.
 
     For mnist and cifar10, search the folder for torchvision's layout, then for a Keras-style `<name>.npz`, then
-    download; the first 5,000 training images are the validation split. digits is scikit-learn's dataset of 1,797
+    download; for other datasets with a shape in `datasets.DATASETS`, such as fashion_mnist, search for the npz alone.
+    The first 5,000 training images are the validation split. digits is scikit-learn's dataset of 1,797
     images: 400 for testing, 200 for validation, the rest for training. restricted_imagenet has test images only: the
     only network used on it is the one that the authors released, and nothing is trained.
 
     Args:
-        name: "digits", "mnist", "cifar10" or "restricted_imagenet".
+        name: a key of `datasets.DATASETS`.
         data_dir: folder with the data. Default: the environment variable INTERP_DATA; without it, data/ of the clone;
             without a clone, ./data.
         download: whether mnist and cifar10 may be downloaded into that folder with torchvision.
@@ -194,8 +194,8 @@ def load(
     Raises:
         DataError: the data are missing, or are not the dataset that their name promises.
     """
-    if name not in TITLES:
-        raise DataError(f"unknown dataset {name!r}; known are {', '.join(TITLES)}.")
+    if name not in DATASETS:
+        raise DataError(f"unknown dataset {name!r}; known are {', '.join(DATASETS)}.")
     try:
         if name == "digits":
             train, test, copy = read_digits()
@@ -213,7 +213,7 @@ def load(
     cut = DIGITS_VALIDATION if name == "digits" else VALIDATION
     train, validation = (Split(train.images[i], train.labels[i]) for i in (slice(cut, None), slice(cut)))
     splits = (Split(s.images.to(device), s.labels.to(device)) for s in (train, validation, test))
-    return Dataset(name, title, copy, mark, CLASSES[name], *splits)
+    return Dataset(name, title, copy, mark, DATASETS[name].classes, *splits)
 
 
 def fingerprint(split: Split) -> str:

@@ -20,26 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .paper import TITLES
+from .datasets import DATASETS
 from .places import home
 from .reading import FileError, opened, read_bytes
 
-DIGITS = tuple("0123456789")
-CLASSES = {
-    "digits": DIGITS,
-    "mnist": DIGITS,
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    "restricted_imagenet": ("dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect"),
-}
-# First and last ImageNet class index of every class of Restricted ImageNet, in the order of CLASSES.
+# First and last ImageNet class index of every class of Restricted ImageNet, in their order.
 IMAGENET_RANGES = (
     *((151, 268), (281, 285), (30, 32), (33, 37), (80, 100)),
     *((365, 382), (389, 397), (118, 121), (300, 319)),
 )
-VALIDATION = 5000  # the first training images of MNIST and CIFAR-10, as in the released code
+VALIDATION = 5000  # the first training images, as in the released code
 DIGITS_VALIDATION, DIGITS_TEST = 200, 400
 
-_IMAGE_SHAPES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
+_TORCHVISION = {"mnist": "MNIST", "cifar10": "CIFAR10"}  # the datasets that torchvision's classes download
 _MNIST_PARTS = {"training": "train", "test": "t10k"}
 _MNIST_FILES = tuple(
     f"MNIST/raw/{part}-{kind}" for part in _MNIST_PARTS.values() for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
@@ -71,7 +64,7 @@ def _wrong(path: Path, expected: str, came: object, advice: str) -> DataError:
 
 
 def _fetch_again(name: str) -> str:
-    return f"Delete it, then run `python -m interp_lib data {name}`."
+    return f"Delete it, then run `python -m interp_lib data {name}`." if name in _TORCHVISION else "Replace it."
 
 
 def _import(module: str, package: str, reason: str):
@@ -97,7 +90,7 @@ def _checked(images: np.ndarray, labels: np.ndarray, name: str, path: Path, part
 
     Images come as (N, H, W) or (N, H, W, 3).
     """
-    n, shape, last = len(images) if images.ndim else 0, _IMAGE_SHAPES[name], len(CLASSES[name]) - 1
+    n, shape, last = len(images) if images.ndim else 0, DATASETS[name].shape, len(DATASETS[name].classes) - 1
     if images.dtype != np.uint8:
         wrong = f"{part} images as uint8 in 0 .. 255", images.dtype
     elif images.shape != (n, *shape) or n == 0:
@@ -117,9 +110,18 @@ def _checked(images: np.ndarray, labels: np.ndarray, name: str, path: Path, part
 
 
 def read_files(name: str, folder: Path, download: bool) -> tuple[Arrays, Arrays, str | None]:
-    """Read MNIST or CIFAR-10 from torchvision's layout, else an npz, else a download; name the copy if known."""
+    """Read torchvision's layout of MNIST or CIFAR-10, else an npz, else a download of these two; name a known copy."""
+    npz, title = folder / f"{name}.npz", DATASETS[name].title
+    put = f"put a Keras-style {npz.name} there, with x_train, y_train, x_test, y_test as uint8."
+    if name not in _TORCHVISION:
+        if npz.exists():
+            return *_read_npz(name, npz), None
+        raise DataError(
+            f"no {title} in {folder.absolute()}: expected {npz.name}; got nothing. Point --data-dir or INTERP_DATA to "
+            f"a folder, and {put}"
+        )
     read, files = {"mnist": (_read_mnist, _MNIST_FILES), "cifar10": (_read_cifar10, CIFAR10_FILES)}[name]
-    npz, layout = folder / f"{name}.npz", Path(next(iter(files))).parent
+    layout = Path(next(iter(files))).parent
 
     def complete():
         return all((folder / file).is_file() for file in files)
@@ -129,11 +131,10 @@ def read_files(name: str, folder: Path, download: bool) -> tuple[Arrays, Arrays,
     tried = _download(name, folder) if download and not complete() else "not tried"
     if not complete():
         raise DataError(
-            f"no {TITLES[name]} in {folder.absolute()}: expected {layout}/ ({len(files)} files) "
+            f"no {title} in {folder.absolute()}: expected {layout}/ ({len(files)} files) "
             f"or {npz.name}; got neither (download: {tried}). Do one of three things: with a network, run "
             f"`python -m interp_lib data {name}`; or point --data-dir or INTERP_DATA to a folder in "
-            f"torchvision's layout, with {layout}/ in it; or put a Keras-style {npz.name} there, with "
-            "x_train, y_train, x_test, y_test as uint8."
+            f"torchvision's layout, with {layout}/ in it; or {put}"
         )
     return *read(folder), "original" if name == "cifar10" else None  # CIFAR-10's md5 were checked
 
@@ -145,7 +146,7 @@ def _download(name: str, folder: Path) -> str:
         datasets = _import("torchvision.datasets", "torchvision", "a download")
         # torchvision sets no timeout, and would wait for minutes on a network that drops packets silently.
         socket.setdefaulttimeout(30)
-        {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[name](str(folder), download=True)
+        getattr(datasets, _TORCHVISION[name])(str(folder), download=True)
     except Exception as error:  # networks, mirrors and disks raise many kinds of errors
         return f"failed, {type(error).__name__}: {' '.join(str(error).split())}"
     finally:
@@ -179,7 +180,7 @@ def _read_npz(name: str, path: Path) -> tuple[Arrays, Arrays]:
 
 def _largest(name: str) -> int:
     """Return the largest accepted size in bytes: MOST_IMAGES images of the dataset with int64 labels."""
-    return MOST_IMAGES * (math.prod(_IMAGE_SHAPES[name]) + 8)
+    return MOST_IMAGES * (math.prod(DATASETS[name].shape) + 8)
 
 
 def _content(path: Path, name: str, expected: str) -> bytes:
@@ -251,7 +252,7 @@ def read_digits() -> tuple[Arrays, Arrays, None]:
 
 def read_restricted_imagenet(folder: Path) -> tuple[Arrays, Arrays, str]:
     """Read val/<k>_<class>/ (a sample) or ImageNet's val/<wnid>/, in sorted order; name the copy that it was."""
-    names = [f"{k}_{c}" for k, c in enumerate(CLASSES["restricted_imagenet"])]
+    names = [f"{k}_{c}" for k, c in enumerate(DATASETS["restricted_imagenet"].classes)]
     expected = f"the folders {names[0]} .. {names[-1]}, or ImageNet's 1000, n01440764 .. n15075141"
     advice = "Point --data-dir or INTERP_DATA to the validation images of ImageNet 2012 (image-net.org)."
     roots = (folder / "restricted_imagenet" / "val", folder / "val")

@@ -15,15 +15,11 @@ def paper_tables() -> list[dict]:
         return list(csv.DictReader(file))
 
 
-TITLES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "restricted_imagenet": "R-ImageNet"}
-
 ARCHITECTURES = {"small": "Small", "pool": "Pool", "wresnet": "WResnet"}  # as in file names -> as printed
 
 
-# METHODS: the rows of the paper's tables, in their order. OTHER_METHODS: in none of the tables, see `training.methods`.
+# The rows of the paper's tables, in their order; `training.methods` has more.
 METHODS = ("Normal", "Adv", "TRADES", "IG-Norm", "IG-Norm-Sum", "Int-1-class", "Int", "Int-Adv")
-
-OTHER_METHODS = ("Int2", "Int2-Adv", "Chen-IG-Norm", "Chen-IG-Sum-Norm")
 
 GAMMA = 0.01  # regularisation parameter of Int and its variants, in the released code's units; see `training.methods`
 

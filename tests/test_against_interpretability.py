@@ -7,7 +7,8 @@ import toys
 from interp_lib.attacks.against_interpretability import aai, aai_objective
 from interp_lib.attacks.ascent import input_gradient
 from interp_lib.discrepancies import kendall_tau
-from interp_lib.interpreters.class_activation_maps import cam, gradcam_pp, gradcam_pp_release
+from interp_lib.interpreters.class_activation_maps import cam
+from interp_lib.interpreters.registry import INTERPRETERS
 from interp_lib.models.architectures import build
 from interp_lib.models.released import find, read_network
 from interp_lib.study.rank_correlation import AAI, aai_rows, mean_and_error
@@ -45,7 +46,7 @@ def test_the_l1_norm_reaches_the_exact_optimum_on_a_linear_map(linear):
     assert (x_adv - (x + 0.2 * slopes(model, y) * pushed)).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("interpreter", [cam, gradcam_pp_release, gradcam_pp])
+@pytest.mark.parametrize("interpreter", [e.function for e in INTERPRETERS.values() if e.kind == "CAM"])
 @pytest.mark.parametrize("hinge", [0.0, 3.0])
 @pytest.mark.parametrize("top_k, p", [(None, 1), (None, 2), (8, 1)])
 def test_the_objective_is_eq_7(small, make_images, interpreter, hinge, top_k, p):

@@ -1,18 +1,23 @@
 """What every attack promises: ball and box, nothing left behind, no effect of companions. PGD has its own file."""
 
+import inspect
+
 import pytest
 import torch
 import toys
 from test_projected_gradient_descent import assert_same, state
 from torch.overrides import TorchFunctionMode
 
+from interp_lib import attacks
 from interp_lib.attacks.against_interpretability import aai
 from interp_lib.attacks.ascent import clipped, projected_ascent
 from interp_lib.attacks.interpretability_sneaking import class_set, isa, margin_attack
+from interp_lib.attacks.logits_and_maps import explain
 from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.attacks.smallest_perturbation import minimal_eps
 from interp_lib.checks import NotANumber
 from interp_lib.interpreters.class_activation_maps import gradcam_pp_release, representation
+from interp_lib.interpreters.registry import INTERPRETERS
 from interp_lib.models.architectures import build
 from interp_lib.schedule import Schedule
 from interp_lib.training.loop import inner_maximum
@@ -49,6 +54,25 @@ ATTACKS = {
     ),
     "minimal": minimal,
 }  # fmt: skip
+
+
+def parameters(function):
+    return inspect.signature(function).parameters
+
+
+def usual(attack):
+    """Whether an attack of the package needs no more than (model, x, y, eps=, alpha=, steps=), and returns images."""
+    needed = [p.name for p in parameters(attack).values() if p.default is p.empty]
+    returned = inspect.signature(attack).return_annotation
+    return needed == ["model", "x", "y", "eps", "alpha", "steps"] and returned is torch.Tensor
+
+
+def as_usual(attack):
+    return lambda m, x, y, t, eps: attack(m, x, y, eps=eps, **STEPS)
+
+
+exported = {name: getattr(attacks, name) for name in attacks.__all__ if name not in ATTACKS}
+ATTACKS |= {name: as_usual(attack) for name, attack in exported.items() if inspect.isfunction(attack) and usual(attack)}
 every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 
 
@@ -241,3 +265,28 @@ def test_a_nan_is_an_error_that_names_the_first_image(attack, where):
     x[2:, :, 0, 0] = 0.75
     with pytest.raises(NotANumber, match=r"of image 2 is NaN or infinite \(2 of 4 images\)"):
         attack(toys.NanAboveHalf(where), x, LABELS, TARGET, EPS)
+
+
+# Logits and maps together, through the fast path of an interpreter where it has one
+
+
+@pytest.mark.parametrize("architecture", ["small", "pool", "foreign"])
+@pytest.mark.parametrize("name", [n for n, e in INTERPRETERS.items() if "generator" not in parameters(e.function)])
+def test_explain_is_the_network_and_its_maps(name, architecture, make_images):
+    """Values, and derivatives with respect to x."""
+    model = toys.Stateful() if architecture == "foreign" else build(architecture, (1, 8, 8), 3, seed=0)
+    model, x, function = model.double().eval(), make_images(4, (1, 8, 8)), INTERPRETERS[name].function
+    classes = torch.stack([LABELS, TARGET], 1)
+
+    def everything(both):
+        z = x.clone().requires_grad_()
+        logits, maps = both(z, classes)
+        generator = torch.Generator().manual_seed(0)
+        total = sum((part * torch.randn(part.shape, generator=generator)).sum() for part in (logits, maps))
+        return logits, maps, torch.autograd.grad(total, z)[0]
+
+    fast = everything(explain(model, function))
+    plain = everything(lambda z, classes: (model(z), function(model, z, classes, create_graph=True)))
+    for a, b in zip(fast, plain, strict=True):
+        assert a.shape == b.shape
+        assert (a - b).abs().max() < {"integrated_gradients_release": 1e-5}.get(name, 1e-10) * b.abs().max()

@@ -21,13 +21,14 @@ from sklearn.datasets import load_digits
 
 from interp_lib import data, data_files
 from interp_lib.data import DataError
+from interp_lib.datasets import DATASETS
 
 FINGERPRINTS = {
     "digits": "cdb4a097ad9443104f4b29c2d71663f145ae9b6590091d648890d6405218015d",
     "mnist": "4718853ea946af656684509414983beff2e65cf414265c27966161014c003b8b",
     "JPEG copy": "cdc671490cec7e6dd53f00a88535c2ed8895ec749924027d6a7ccf7f7509fd75",
 }
-SHAPES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
+NPZ = [name for name, entry in DATASETS.items() if entry.shape]
 SUPER_CLASSES = ("dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect")
 
 
@@ -50,12 +51,12 @@ def digits():
 
 def arrays(name="mnist", train=5003, test=230, seed=0):
     rng = np.random.default_rng(seed)
-    shape = SHAPES[name]
+    shape, classes = DATASETS[name].shape, len(DATASETS[name].classes)
     return {
         "x_train": rng.integers(0, 256, (train, *shape), np.uint8),
-        "y_train": rng.integers(0, 10, train, np.uint8),
+        "y_train": rng.integers(0, classes, train, np.uint8),
         "x_test": rng.integers(0, 256, (test, *shape), np.uint8),
-        "y_test": rng.integers(0, 10, test, np.uint8),
+        "y_test": rng.integers(0, classes, test, np.uint8),
     }
 
 
@@ -244,18 +245,33 @@ def test_digits_are_scikit_learns_resized(digits):
 # MNIST and CIFAR-10: what is read
 
 
-def test_npz_is_read_in_order(tmp_path):
-    content = write(tmp_path)
-    mnist = data.load("mnist", tmp_path)
-    assert (mnist.copy, mnist.title) == ("unverified copy", "MNIST, unverified copy")
-    assert (mnist.shape, mnist.num_classes, mnist.classes[7]) == ((1, 28, 28), 10, "7")
+@pytest.mark.parametrize("name", NPZ)
+def test_npz_is_read_in_order(tmp_path, name):
+    content, entry = write(tmp_path, name), DATASETS[name]
+    dataset = data.load(name, tmp_path)
+    assert (dataset.copy, dataset.title) == ("unverified copy", f"{entry.title}, unverified copy")
+    assert (dataset.shape[1:], dataset.classes) == (entry.shape[:2], entry.classes)
     for split, x, y in (
-        (mnist.validation, content["x_train"][:5000], content["y_train"][:5000]),
-        (mnist.train, content["x_train"][5000:], content["y_train"][5000:]),
-        (mnist.test, content["x_test"], content["y_test"]),
+        (dataset.validation, content["x_train"][:5000], content["y_train"][:5000]),
+        (dataset.train, content["x_train"][5000:], content["y_train"][5000:]),
+        (dataset.test, content["x_test"], content["y_test"]),
     ):
-        assert (split.images.numpy()[:, 0] == x).all() and (split.labels.numpy() == y).all()
+        images = split.images.permute(0, 2, 3, 1).numpy().reshape(x.shape)
+        assert (images == x).all() and (split.labels.numpy() == y).all()
         assert split.labels.dtype == torch.int64 and split.images.is_contiguous()
+
+
+def test_fashion_mnist_is_read_from_an_npz_and_from_nothing_else(tmp_path):
+    """Its classes in the order of Xiao et al. (2017); whether a copy is the original is not known here."""
+    message = refused("fashion_mnist", tmp_path, "no Fashion-MNIST", "fashion_mnist.npz", "x_train", download=True)
+    assert "no network" not in message
+    write(tmp_path, "fashion_mnist", y_test=np.full(230, 10))
+    refused("fashion_mnist", tmp_path, "test labels in 0 .. 9", "Replace it")
+    write(tmp_path, "fashion_mnist", y_test=np.arange(230) % 10)
+    clothes = data.load("fashion_mnist", tmp_path)
+    names = [clothes.classes[label] for label in clothes.test.labels[:10]]
+    assert names[:2] == ["T-shirt/top", "trouser"] and names[8:] == ["bag", "ankle boot"]
+    assert clothes.copy == "unverified copy" and len(clothes.evaluation_subset(9).x) == 9
 
 
 def test_colour_npz_moves_channels_first_and_takes_columns_of_labels(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from interp_lib import __main__ as cli
-from interp_lib import data, data_files, interpreters, models
+from interp_lib import data, interpreters, models
+from interp_lib.datasets import DATASETS
 from interp_lib.discrepancies import kendall_tau, two_class_discrepancy
 from interp_lib.study import figures, records, sneaking_over_eps, stored_maps, sweep
 from interp_lib.study.measure import measure
@@ -205,7 +206,7 @@ def test_committed_figures_are_whole(figure):
         versions = stored_maps.read_versions(record)
         natural = versions["x"]
         for name, version in versions.items():
-            classes = data_files.CLASSES[record.settings["dataset"]]
+            classes = DATASETS[record.settings["dataset"]].classes
             expected = record.settings["image"]["true" if name == "x" else "target"]
             assert classes[version.predicted] == expected
             assert (version.image - natural.image).abs().max() <= record.settings["attack"]["eps"] + 2 / 127

@@ -15,7 +15,7 @@ import interp_lib
 PACKAGE = Path(__file__).resolve().parent.parent / "interp_lib"
 # Each floor imports from the floors above it only. A new module is put on a floor here.
 FLOORS = (
-    ("faces", "paper", "places", "reading", "values"),
+    ("datasets", "faces", "paper", "places", "reading", "values"),
     ("checks", "schedule", "storage"),
     ("data_files",),
     ("data", "discrepancies", "models"),

@@ -1,6 +1,7 @@
 """Interpreters against closed forms, identities, finite differences and peers; and what they leave behind: nothing."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from toys import randn
 
 from interp_lib import interpreters as I
+from interp_lib import paper
 from interp_lib.fast.fold import fold_after_first, fold_cam
 from interp_lib.interpreters import common
 from interp_lib.interpreters.activations import ReplacedRelu
@@ -21,7 +23,7 @@ from interp_lib.models.architectures import ARCHITECTURES, GlobalPoolNetwork, Sm
 
 DOUBLE = torch.float64
 SHAPES = {"small": (1, 28, 28), "pool": (1, 12, 14), "wresnet": (3, 16, 16)}
-PIXEL = ("vanilla_gradient", "smoothgrad", "guided_backpropagation", "deconvolution", "integrated_gradients")
+OF_CLASSES = [name for name, entry in I.INTERPRETERS.items() if entry.kind != "representation"]
 
 
 def gen(seed=0):
@@ -30,11 +32,9 @@ def gen(seed=0):
 
 def interpret(name, model, x, classes, **more):
     """Any interpreter of the registry, few steps, seeded."""
-    if name in ("smoothgrad", "rise"):
-        more = {"generator": gen(5), {"smoothgrad": "samples", "rise": "masks"}[name]: 6, **more}
-    if name == "integrated_gradients":
-        more = {"steps": 4, **more}
-    return I.INTERPRETERS[name].function(model, x, classes, **more)
+    function = I.INTERPRETERS[name].function
+    few, takes = {"generator": gen(5), "samples": 6, "masks": 6, "steps": 4}, inspect.signature(function).parameters
+    return function(model, x, classes, **{k: v for k, v in few.items() if k in takes or "settings" in takes} | more)
 
 
 def network(name):
@@ -55,13 +55,13 @@ def test_shape_dtype_and_one_class_at_a_time(name, architecture, dtype):
     model, x = network(architecture).to(dtype), images(3, SHAPES[architecture], dtype=dtype)
     classes = torch.tensor([[1, 4], [4, 4], [9, 0]])
     maps = interpret(name, model, x, classes)
-    features = model.features(x)
-    if name == "representation":
+    features, kind = model.features(x), I.INTERPRETERS[name].kind
+    if kind == "representation":
         assert torch.equal(maps, features)
         return
-    pixels = x.shape[1:] if name in PIXEL else x.shape[2:] if name == "rise" else features.shape[2:]
+    pixels = {"PSM": x.shape[1:], "black box": x.shape[2:], "CAM": features.shape[2:]}[kind]
     assert maps.shape == (3, 2, *pixels) and maps.dtype == dtype
-    assert maps.abs().amax() > 1e-6 and (maps.min() < 0) == (name != "rise"), "maps are signed"
+    assert maps.abs().amax() > 1e-6 and (maps.min() < 0) == (kind != "black box"), "maps are signed"
     each = torch.cat([interpret(name, model, x, classes[:, j : j + 1]) for j in range(2)], 1)
     assert (maps - each).abs().max() < (1e-5 if dtype == torch.float32 else 1e-13) * maps.abs().max()
 
@@ -70,7 +70,12 @@ def test_shape_dtype_and_one_class_at_a_time(name, architecture, dtype):
 def test_without_create_graph_a_graph_is_whole_or_absent(name):
     model, x = toys.TwoConvolutions(), images(2, (1, 6, 6)).requires_grad_()
     maps = interpret(name, model, x, torch.tensor([[0], [2]]))
-    assert maps.requires_grad == (name in ("cam", "gradcam_pp_release", "representation"))
+    assert maps.requires_grad or name not in ("cam", "gradcam_pp_release", "representation")
+    if maps.requires_grad:
+        whole = interpret(name, model, x, torch.tensor([[0], [2]]), create_graph=True)
+        leaves = [x, *model.parameters()]
+        gradients = [torch.autograd.grad(m.square().sum(), leaves, allow_unused=True) for m in (maps, whole)]
+        assert all(a is b is None or torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -308,6 +313,14 @@ def test_rise_with_all_kept_is_the_score_and_finds_what_matters():
 # Peers -------------------------------------------------------------------------------------------------------------
 
 
+def test_input_times_gradient_is_complete_without_biases():
+    """A ReLU network without biases is homogeneous, f(tx) = t f(x), so that <x, grad f> = f: Euler's identity."""
+    model, x, classes = toys.TwoConvolutions(), images(3, (1, 6, 6)), all_classes(3, 3)
+    with torch.no_grad():
+        model.conv1.bias.zero_(), model.conv2.bias.zero_()
+    assert I.completeness_gap(I.input_times_gradient(model, x, classes), model(x), classes).abs().max() < 1e-13
+
+
 @pytest.mark.parametrize("rule", ["left", "midpoint", "right"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_integrated_gradients_have_captums_values(architecture, rule):
@@ -494,7 +507,7 @@ def test_works_without_gradients_enabled(name):
 # Doors -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n in I.INTERPRETERS if n != "representation"])
+@pytest.mark.parametrize("name", OF_CLASSES)
 @pytest.mark.parametrize(
     ("classes", "error", "words"),
     [
@@ -548,20 +561,23 @@ def test_for_the_eye():
     assert torch.equal(I.sum_colours(coloured), coloured.sum(2)) and I.sum_colours(maps) is maps
 
 
-def test_the_registry_tells_the_truth():
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_the_registry_tells_the_truth(name):
     """Complete interpreters have no gap on a network with biases, the others do."""
     model, x = toys.biased("small", (1, 10, 10)), images(3, (1, 10, 10))
     classes = all_classes(3)
     with torch.no_grad():
         logits, black = model(x), model(torch.zeros_like(x[:1]))
-    for name, entry in I.INTERPRETERS.items():
-        if name == "representation":
-            continue
-        more = {"steps": 1000, "rule": "midpoint"} if name == "integrated_gradients" else {}
-        maps = interpret(name, model, x, classes, **more)
-        gap = I.completeness_gap(maps, logits, classes, black if entry.kind == "PSM" else None)
-        relative = (gap.abs().median() / logits.abs().median()).item()
-        assert (relative < 1e-3) == entry.complete, (name, relative)
+    entry, more = I.INTERPRETERS[name], {"integrated_gradients": {"steps": 1000, "rule": "midpoint"}}.get(name, {})
+    maps = interpret(name, model, x, classes, **more)
+    gap = I.completeness_gap(maps, logits, classes, black if entry.kind == "PSM" else None)
+    relative = (gap.abs().median() / logits.abs().median()).item()
+    assert (relative < 1e-3) == entry.complete, relative
+
+
+def test_the_papers_rows_have_an_interpreter_each():
+    printed = {row["method"] for row in paper.paper_tables() if row["table"] == "1"}
+    assert sorted(entry.table for entry in I.INTERPRETERS.values() if entry.table) == sorted(printed)
 
 
 @pytest.mark.parametrize(
@@ -644,7 +660,7 @@ def test_a_relu_that_cannot_be_replaced_is_refused(relu, words):
 @pytest.mark.parametrize("shape", [(0, 2), (3, 0)], ids=["no images", "no classes"])
 def test_maps_of_nothing(name, shape):
     maps = interpret(name, network("small"), images(shape[0], SHAPES["small"]), torch.zeros(shape, dtype=torch.int64))
-    assert maps.shape[:2] == (shape if name != "representation" else (shape[0], 100))
+    assert maps.shape[:2] == (shape if name in OF_CLASSES else (shape[0], 100))
 
 
 @pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad", "rise"])

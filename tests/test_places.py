@@ -142,7 +142,7 @@ def test_a_grid_understands_its_own_names_and_the_command_lines(config, slugs):
     [
         ({"metod": "Int"}, "no key metod; a grid takes dataset"),
         ({"seed": 3, "seeds": 3}, "seed .a list. or seeds, not both"),
-        ({"method": "Intt"}, "unknown method Intt"),
+        ({"method": "Intt"}, "unknown method 'Intt'"),
         ({"seed": "x"}, "seed must be whole numbers"),
         ({"dataset": "mnisst"}, "dataset must be one of"),
         ({"schedule": "slow"}, "unknown schedule 'slow'"),

@@ -6,13 +6,14 @@ from torch import Tensor, nn
 from ..discrepancies import discrepancy
 from ..fast.fold import fixed_trunk, is_foldable
 from ..fast.objective import Head, climbing
-from ..interpreters.class_activation_maps import cam, gradcam_pp_release
+from ..interpreters.class_activation_maps import cam
+from ..interpreters.registry import MapFunction, entry_of
 from ..models.architectures import GlobalPoolNetwork
 from ..models.predict import evaluating
 from ..values import check_choice, check_number, check_whole
 from .ascent import Direction, Objective, _ascend, check_attack, uniform_start
 from .interpretability_sneaking import attack_loss
-from .logits_and_maps import Interpreter, explain
+from .logits_and_maps import explain
 
 
 def aai(
@@ -25,7 +26,7 @@ def aai(
     steps: int,
     hinge: float = 1.0,
     top_k: int | None = None,
-    interpreter: Interpreter = cam,
+    interpreter: MapFunction = cam,
     p: int = 1,
     random_start: bool = False,
     start: Tensor | None = None,
@@ -98,13 +99,13 @@ def aai_objective(
     *,
     hinge: float,
     top_k: int | None,
-    interpreter: Interpreter = cam,
+    interpreter: MapFunction = cam,
     p: int = 1,
 ) -> Objective:
     """Return the objective that `aai` maximises, the negative of eq. (7): images (N, C, H, W) -> (N,).
 
-    With `top_k`, hinge 0, a foldable network and a CAM as interpreter, the term L(x, t) is omitted, since it does not
-    depend on x'.
+    With `top_k`, hinge 0, a foldable network and an interpreter whose entry has `rows`, the term L(x, t) is omitted,
+    since it does not depend on x'.
 
     Arguments: as `aai`.
     """
@@ -115,8 +116,9 @@ def aai_objective(
     if top_k is not None and not 1 <= top_k <= pixels:
         raise ValueError(f"top_k must lie in 1 .. {pixels}, the number of pixels; got {top_k}.")
     largest = None if top_k is None else clean.flatten(1).topk(top_k).indices
-    if hinge == 0 and top_k and is_foldable(model) and interpreter in (cam, gradcam_pp_release):
-        return _linear_fall(model, x, classes, largest, interpreter)
+    rows = entry_of(interpreter).rows
+    if hinge == 0 and top_k and is_foldable(model) and rows:
+        return _linear_fall(model, x, largest, rows(model.classifier.weight.detach())[y])
 
     def objective(x_adv: Tensor) -> Tensor:
         logits, maps = both(x_adv, classes)
@@ -130,14 +132,14 @@ def aai_objective(
     return objective
 
 
-def _linear_fall(model: GlobalPoolNetwork, x: Tensor, classes: Tensor, largest: Tensor, interpreter: Interpreter):
+def _linear_fall(model: GlobalPoolNetwork, x: Tensor, largest: Tensor, weight: Tensor) -> Objective:
     """Return the objective x' -> -<G_n, trunk(x'_n)>, the decrease of a map at its `largest` pixels up to a constant.
+
+    The map of an image is the sum of its features with the weights `weight` (N, K).
 
     The sum of chosen pixels of a map is linear in the trunk's output, up to a constant. G_n is the gradient of this sum
     with respect to the trunk's output, from one backward pass for all images.
     """
-    weight = model.classifier.weight.detach()
-    weight = (weight if interpreter is cam else weight.clamp(min=0))[classes[:, 0]]
     trunk = fixed_trunk(model)
     with torch.enable_grad():
         z = trunk(x).detach().requires_grad_()

@@ -146,7 +146,8 @@ def projected_ascent(
         alpha: step size, same unit, a number or (N,).
         steps: number of steps.
         start: the first iterate, of the shape and dtype of x, which is projected onto ball and box; None for x itself.
-        direction: replaces s: gradients (N, C, H, W) -> steps of the same shape; may work in place.
+        direction: replaces s: gradients (N, C, H, W) -> steps of the same shape; may work in place. It is called
+            once a step, in order, so that a function made for one run may keep state, as in `momentum`.
         norm: 'linf', 'l2' or 'l1'.
         every: yield all iterates; otherwise only the last one, which is faster if the objective is compiled.
 

@@ -9,12 +9,13 @@ from ..checks import check_classes, check_images, check_labels
 from ..discrepancies import _target_free_discrepancy, discrepancy
 from ..fast.fold import fold_logits
 from ..interpreters.class_activation_maps import cam
+from ..interpreters.registry import MapFunction
 from ..models.predict import evaluating
 from ..models.proof import unwrapped
 from ..values import check_choice, check_number, check_whole
 from .ascent import Direction, _ascend, check_attack, clipped
 from .balls import bisect
-from .logits_and_maps import Interpreter, explain
+from .logits_and_maps import explain
 
 CLASS_SETS = ("1-class", "2-class", "all-class")
 
@@ -90,7 +91,7 @@ def search_isa(
     eps: float | Tensor,
     alpha: float | Tensor,
     steps: int,
-    interpreter: Interpreter = cam,
+    interpreter: MapFunction = cam,
     classes: Tensor | None = None,
     p: int = 1,
     squared: bool = False,

@@ -10,7 +10,8 @@ derivative of the map itself. Without it, a map that is computed from gradients 
 would be incomplete; CAM and Repr need no gradient and always keep their graph. An interpreter leaves no trace in the
 network: no changed flags, no `.grad`, no hooks, and the same mode (training or evaluation) as before.
 
-`INTERPRETERS` lists the interpreters and whether each is complete; `completeness_gap` measures the deviation.
+`INTERPRETERS` is the table of interpreters: the properties of each, and how attacks fold it with a network;
+`completeness_gap` measures how far a map is from complete.
 """
 
 from ..faces import lazy
@@ -21,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy(
         "class_activation_maps": "cam gradcam gradcam_pp gradcam_pp_release representation",
         "integration": "integrated_gradients integrated_gradients_release",
         "masking": "rise",
-        "registry": "INTERPRETERS Interpreter completeness_gap normalise_for_display sum_colours upsample",
-        "sensitivity": "deconvolution guided_backpropagation smoothgrad vanilla_gradient",
+        "registry": "INTERPRETERS Interpreter MapFunction completeness_gap normalise_for_display sum_colours upsample",
+        "sensitivity": "deconvolution guided_backpropagation input_times_gradient smoothgrad vanilla_gradient",
     },
 )

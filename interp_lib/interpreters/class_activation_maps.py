@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_classes, check_images
+from ..fast.fold import is_foldable
+from ..fast.parts import fixed_copy
 from ..models.architectures import pool_share
 from ..models.contract import check_contract
 from ..models.proof import unwrapped
@@ -105,6 +107,19 @@ def representation(model: nn.Module, x: Tensor, classes: Tensor | None = None, *
     Source: section 5, Table 1.
     """
     return _check(model, x, of_classes=False).features(x)
+
+
+def fold_features(model: nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """Return (x, classes) -> logits and the maps of `representation`, with the present weights, from one pass."""
+    if not is_foldable(model):
+        return None
+    frozen = fixed_copy(model)
+
+    def logits_and_features(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        features = frozen.features(x)
+        return frozen.classifier(features.mean((2, 3))), features
+
+    return logits_and_features
 
 
 def _kind(value) -> tuple | str:

@@ -1,51 +1,68 @@
-"""The interpreters that the book shows, the properties of each, and helpers for display."""
+"""The one table of interpreters: the properties and the fast path of each; and helpers for display."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checks import check_classes, check_logits
 from ..values import check_each, check_whole
-from .class_activation_maps import cam, gradcam, gradcam_pp, gradcam_pp_release, representation
-from .integration import integrated_gradients
-from .masking import rise
-from .sensitivity import deconvolution, guided_backpropagation, smoothgrad, vanilla_gradient
+from . import class_activation_maps as cams
+from . import integration, masking, sensitivity
+
+MapFunction = Callable[..., Tensor]
+LogitsAndMaps = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Interpreter(NamedTuple):
     """An interpreter and its properties.
 
     Attributes:
-        function: the interpreter itself.
+        function: the interpreter itself, (model, x, classes, create_graph=False) -> maps.
         kind: 'CAM', 'PSM' (pixel sensitivity map), 'representation' or 'black box'.
-        complete: whether the sum over pixels is a difference of logits, as Proposition 1 assumes.
-        total: the sum over pixels, in words; None if it has no particular meaning.
+        complete: whether the sum over pixels is a logit, or a difference of logits, as Proposition 1 assumes.
+        table: the name of its rows in the paper's tables; None for an interpreter without rows.
+        rows: weights of the linear layer (C, K) -> v, for a map (1/u) sum_k v_k^c A_{k,i}: attacks fold v with the
+            network. None for a map that is no such sum.
+        fold: model -> (x, classes) -> logits and maps, with the present weights and shared computation, for attacks;
+            it returns None for a network that it cannot fold. None: attacks call `function`.
     """
 
-    function: Callable[..., Tensor]
+    function: MapFunction
     kind: str
     complete: bool
-    total: str | None = None
+    table: str | None = None
+    rows: Callable[[Tensor], Tensor] | None = None
+    fold: Callable[[nn.Module], LogitsAndMaps | None] | None = None
 
 
 INTERPRETERS = {
-    "cam": Interpreter(cam, "CAM", True, "f_c(x)"),
-    "gradcam": Interpreter(gradcam, "CAM", True, "f_c(x), where pool and linear layer end the network"),
-    "gradcam_pp": Interpreter(gradcam_pp, "CAM", False),
-    "gradcam_pp_release": Interpreter(gradcam_pp_release, "CAM", False, "f_c(x) without its negative weights"),
-    "integrated_gradients": Interpreter(
-        integrated_gradients, "PSM", True, "f_c(x) - f_c(baseline), up to the error of the sum over steps"
+    "cam": Interpreter(cams.cam, "CAM", True, "CAM", rows=lambda weight: weight),
+    "gradcam": Interpreter(cams.gradcam, "CAM", True),
+    "gradcam_pp": Interpreter(cams.gradcam_pp, "CAM", False),
+    "gradcam_pp_release": Interpreter(
+        cams.gradcam_pp_release, "CAM", False, "GradCAM++", rows=lambda weight: weight.clamp(min=0)
     ),
-    "vanilla_gradient": Interpreter(vanilla_gradient, "PSM", False),
-    "smoothgrad": Interpreter(smoothgrad, "PSM", False),
-    "guided_backpropagation": Interpreter(guided_backpropagation, "PSM", False),
-    "deconvolution": Interpreter(deconvolution, "PSM", False),
-    "rise": Interpreter(rise, "black box", False),
-    "representation": Interpreter(representation, "representation", False, "u times the pooled feature"),
+    "integrated_gradients": Interpreter(integration.integrated_gradients, "PSM", True),
+    "integrated_gradients_release": Interpreter(
+        integration.integrated_gradients_release, "PSM", False, "IG", fold=integration.fold_release
+    ),
+    "vanilla_gradient": Interpreter(sensitivity.vanilla_gradient, "PSM", False),
+    "smoothgrad": Interpreter(sensitivity.smoothgrad, "PSM", False),
+    "guided_backpropagation": Interpreter(sensitivity.guided_backpropagation, "PSM", False),
+    "deconvolution": Interpreter(sensitivity.deconvolution, "PSM", False),
+    "rise": Interpreter(masking.rise, "black box", False),
+    "representation": Interpreter(cams.representation, "representation", False, "Repr", fold=cams.fold_features),
+    "input_times_gradient": Interpreter(sensitivity.input_times_gradient, "PSM", False),
 }
+
+
+def entry_of(function: MapFunction) -> Interpreter:
+    """Return the entry of an interpreter; for a function that is not in the table, an entry without a fast path."""
+    known = (entry for entry in INTERPRETERS.values() if entry.function is function)
+    return next(known, Interpreter(function, "unknown", False))
 
 
 def completeness_gap(maps: Tensor, logits: Tensor, classes: Tensor, logits_baseline: Tensor | None = None) -> Tensor:

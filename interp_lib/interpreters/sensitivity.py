@@ -39,6 +39,23 @@ def vanilla_gradient(model: nn.Module, x: Tensor, classes: Tensor, *, create_gra
 
 
 @leaving_no_trace
+def input_times_gradient(model: nn.Module, x: Tensor, classes: Tensor, *, create_graph: bool = False) -> Tensor:
+    """The gradient of the logit, times the image.
+
+        [L(x, c)]_i = x_i df_c(x) / dx_i
+
+    For a network of convolutions, ReLUs and linear layers without biases the map sums to f_c(x); with biases it is
+    not complete.
+
+    Arguments, Returns, Raises: as `vanilla_gradient`.
+
+    Source: Shrikumar et al. (2016), "Not just a black box"; in none of the paper's sections.
+    """
+    gradient = vanilla_gradient(model, x, classes, create_graph=create_graph)
+    return gradient * (x if create_graph else x.detach())[:, None]
+
+
+@leaving_no_trace
 def smoothgrad(
     model: nn.Module,
     x: Tensor,

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from ..datasets import DATASETS
 from ..models.names import NetworkName
-from ..paper import ARCHITECTURES, GAMMA, METHODS, OTHER_METHODS, TITLES
+from ..paper import ARCHITECTURES, GAMMA, METHODS
 from ..places import project_root
 from ..reading import FileError, read_yaml
 from ..schedule import PRECISIONS, Schedule
@@ -103,7 +104,7 @@ def load(name: str = "digits") -> Profile:
     profile = Profile(name=name, **content)
     if profile.networks not in ("ours", "released"):
         raise ProfileError(f"profiles/{name}.yml: networks must be 'ours' or 'released'; got {profile.networks!r}.")
-    for key, known in (("dataset", TITLES), ("model", ARCHITECTURES)):
+    for key, known in (("dataset", DATASETS), ("model", ARCHITECTURES)):
         if content[key] not in known:
             raise ProfileError(f"profiles/{name}.yml: {key} must be one of {', '.join(known)}; got {content[key]!r}.")
     if unknown := [method for method in profile.method_names if method not in METHODS]:
@@ -118,6 +119,25 @@ def load(name: str = "digits") -> Profile:
     except ValueError as error:
         raise ProfileError(f"profiles/{name}.yml: {error}") from None
     return profile
+
+
+def methods_named(text: str) -> list[str]:
+    """Return the proper names of methods from a list with commas, where they may be in lower case, as in file names.
+
+    PyTorch, which `training.methods` needs, is loaded only if a name is in none of the paper's tables.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    asked, named = [method.strip() for method in text.split(",")], {method.lower(): method for method in METHODS}
+    if any(method.lower() not in named for method in asked):
+        from ..training.methods import METHODS as every
+
+        named = {method.lower(): method for method in every}
+    for method in asked:
+        if method.lower() not in named:
+            raise ValueError(f"unknown method {method!r}; known are {', '.join(named.values())}.")
+    return [named[method.lower()] for method in asked]
 
 
 # Keys of `snakemake grid --config` and their defaults: the grid's own keys, and options of the command `train`.
@@ -151,13 +171,8 @@ def grid(config: Mapping[str, object]) -> list[NetworkName]:
             what = "whole numbers" if kind is int else "numbers"
             raise ValueError(f"--config {key} must be {what} with commas between them; got {wanted[key]!r}.") from None
 
-    every = (*METHODS, *OTHER_METHODS)
-    named = {method.lower(): method for method in every}
-    asked = [method.strip() for method in (wanted["method"] or wanted["methods"]).split(",")]
-    if strange := [method for method in asked if method.lower() not in named]:
-        raise ValueError(f"unknown method {', '.join(strange)}; known are {', '.join(every)}.")
-    methods = [named[method.lower()] for method in asked]
-    for key, known in (("dataset", TITLES), ("model", ARCHITECTURES), ("precision", PRECISIONS)):
+    methods = methods_named(wanted["method"] or wanted["methods"])
+    for key, known in (("dataset", DATASETS), ("model", ARCHITECTURES), ("precision", PRECISIONS)):
         if wanted[key] not in known:
             raise ValueError(f"--config {key} must be one of {', '.join(known)}; got {wanted[key]!r}.")
     Schedule.load(wanted["schedule"], wanted["dataset"])

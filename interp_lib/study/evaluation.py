@@ -1,6 +1,7 @@
 """The paper's evaluation as data: on what each table rests, at which perturbation sizes and after how many steps."""
 
-from ..paper import ARCHITECTURES, STATEMENTS, TITLES, eps_of
+from ..datasets import TITLES
+from ..paper import ARCHITECTURES, STATEMENTS, eps_of
 
 MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
 

@@ -18,8 +18,7 @@ from ..attacks.interpretability_sneaking import (
 from ..attacks.smallest_perturbation import MinimalAttack, minimal_eps
 from ..data import EvaluationSubset
 from ..discrepancies import normalised_discrepancy
-from ..interpreters.class_activation_maps import cam, gradcam_pp_release, representation
-from ..interpreters.integration import integrated_gradients_release
+from ..interpreters.registry import INTERPRETERS
 from ..models.predict import evaluating
 from ..values import check_choice, check_each, check_number, check_whole
 from .accuracy import check_subset
@@ -28,9 +27,7 @@ from .nds_nsl import from_record, image_scores, isa_scores, to_record
 from .sweep import Part, Plan, header
 
 # By the paper's names. Its GradCAM++ and its IG are the released code's, see `interpreters`.
-INTERPRETERS = {
-    "CAM": cam, "GradCAM++": gradcam_pp_release, "IG": integrated_gradients_release, "Repr": representation,
-}  # fmt: skip
+PAPER_INTERPRETERS = {entry.table: entry.function for entry in INTERPRETERS.values() if entry.table}
 
 
 MAPS = ("CAM", "GradCAM++", "Repr")
@@ -74,7 +71,7 @@ def isa_rows(
 
     Args:
         subset: images, labels and targets, on the model's device.
-        interpreters: names in `INTERPRETERS`.
+        interpreters: names in `PAPER_INTERPRETERS`.
         norms, class_sets: p and C of eq. (3). Repr has no classes and is listed under '2-class', as in the paper.
         penalties: multiples of eps*; the paper's list is not known, except that its last value is 1.6.
         images: measure the first `images` of the subset; None for all.
@@ -95,7 +92,7 @@ def isa_rows(
     Source: Table 1, Appendix D.
     """
     check_subset(subset)
-    check_each(interpreters, "interpreters", check_choice, tuple(INTERPRETERS))
+    check_each(interpreters, "interpreters", check_choice, tuple(PAPER_INTERPRETERS))
     check_each(norms, "norms", check_choice, (1, 2))
     check_each(class_sets, "class_sets", check_choice, CLASS_SETS)
     check_each(penalties, "penalties", check_number, 0, above=True)
@@ -150,7 +147,7 @@ def _isa_of_images(
     Returns:
         `nds_nsl.image_scores`, one (N, 3) per score; and the share of searches whose gamma ends at its cap.
     """
-    interpreter = INTERPRETERS[name]
+    interpreter = PAPER_INTERPRETERS[name]
     with evaluating(model), torch.no_grad():
         able = ~_leads(model, x, y, target)  # if the target leads on x itself, no point counts: nothing to search
         each = [torch.zeros(len(x), 3, dtype=torch.float64) for _ in range(p)]

@@ -13,7 +13,7 @@ from ..models.predict import evaluating, predictions
 from ..values import check_choice, check_each, check_radius
 from .accuracy import check_subset
 from .evaluation import ALPHA, EPS, IMAGES, STEPS
-from .isa_scores import INTERPRETERS
+from .isa_scores import PAPER_INTERPRETERS
 from .sweep import Part, Plan, header, once
 
 AAI = {"top_k": 8, "alpha": ALPHA, "steps": STEPS[-1], "hinge": 0.0}
@@ -63,12 +63,12 @@ def aai_rows(
     Source: Tables 2, A4 and A5.
     """
     check_each(eps, "eps", check_radius, above=True)
-    check_choice(interpreter, "interpreter", tuple(INTERPRETERS))
+    check_choice(interpreter, "interpreter", tuple(PAPER_INTERPRETERS))
     check_subset(subset)
     if not isinstance(attack, Mapping) or set(attack) != set(AAI):
         raise ValueError(f"attack must be a mapping with {', '.join(AAI)}; got {attack!r:.80}.")
     x, y = subset.x, subset.y
-    attacked, rows = INTERPRETERS[interpreter], []
+    attacked, rows = PAPER_INTERPRETERS[interpreter], []
     with evaluating(model), torch.no_grad():
         predicted = predictions(model, x)
         clean = attacked(model, x, y[:, None])

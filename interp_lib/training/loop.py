@@ -75,7 +75,7 @@ def fit(
             makes one of another network. For the effect of a step on running statistics see
             `fast.fold.fold_for_training`.
         dataset: the network is trained on its `train` split and, after every epoch, validated on `validation`.
-        method: a key of `methods.METHODS`: a row of the paper's tables, or one of four other methods.
+        method: a key of `methods.METHODS`: a row of the paper's tables, or another method.
         schedule: epochs, batch size, learning rate and inner maximisation.
         max_steps: stop, with a checkpoint, after this many training steps.
         settings: by name, each with a default:

@@ -94,6 +94,28 @@ def trades(model: Model, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: D
     )
 
 
+def logit_pairing(
+    model: Model, x: Tensor, y: Tensor, gamma: float = GAMMA, *, dtype: Dtype = None, weight: float = 0.5
+) -> Problem:
+    """ALP: (l(x) + l(x')) / 2 + w/C ||f(x) - f(x')||_2^2, l the cross-entropy of t, which x' maximises.
+
+    Args:
+        model, x, y, gamma, dtype: see `normal`.
+        weight: w; C is the number of classes.
+
+    Source: Kannan et al. (2018), adversarial logit pairing; the mean over classes as in their code.
+    """
+    free, fixed = fold_for_training(model, dtype)
+    logits = free.logits(x)
+
+    def loss(x_adv: Tensor) -> Tensor:
+        logits_adv = free.logits(x_adv)
+        both = [F.cross_entropy(f, y, reduction="none") for f in (logits, logits_adv)]
+        return sum(both) / 2 + weight * (logits - logits_adv).square().mean(1)
+
+    return Problem(loss, cross_entropy(fixed.logits, y, head=fixed.head))
+
+
 def ig_norm(
     model: Model,
     x: Tensor,
@@ -213,4 +235,5 @@ METHODS: dict[str, Callable[..., Problem]] = {
     "Int2-Adv": variant(interpretability_aware, adversarial=True, plain_attack=True),
     "Chen-IG-Norm": variant(ig_norm, weight=1.0),
     "Chen-IG-Sum-Norm": variant(ig_norm, adversarial=True, weight=0.1),
+    "ALP": logit_pairing,
 }
