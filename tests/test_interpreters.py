@@ -34,7 +34,8 @@ def interpret(name, model, x, classes, **more):
     """Any interpreter of the registry, few steps, seeded."""
     function = I.INTERPRETERS[name].function
     few, takes = {"generator": gen(5), "samples": 6, "masks": 6, "steps": 4}, inspect.signature(function).parameters
-    return function(model, x, classes, **{k: v for k, v in few.items() if k in takes or "settings" in takes} | more)
+    needed = {"integrated_gradients_release": {"steps": 4}}.get(name) or {k: v for k, v in few.items() if k in takes}
+    return function(model, x, classes, **needed | more)
 
 
 def network(name):

@@ -12,7 +12,8 @@ from .common import TwoSteps, _check, _mean_gradient, leaving_no_trace
 from .quadrature import RULES, path_points
 
 PATH_STEPS = 5  # steps in the integral of IG-Norm
-# Points of the path that replace the 100 points of the released code's IG. It is smooth, so both agree to float32.
+# Points of the path that replace the 100 points of the released code's IG. In a network without max-pools it is smooth,
+# so that both agree to float32.
 NODES = 8
 
 
