@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_images, check_labels
-from ..fast.fold import fold_logits
+from ..fast.fold import fold_for_attack
 from ..models.predict import evaluating
-from ..models.proof import unwrapped
 from ..values import check_number
-from .ascent import Direction, ascend, cross_entropy
+from .ascent import Direction, _ascend, check_attack, cross_entropy
 
 
 def accumulated(decay: float) -> Direction:
@@ -53,11 +51,9 @@ def mifgsm(
 
     Source: Dong et al. (2018), Algorithm 1; in none of the paper's tables.
     """
-    check_images(x)
-    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
+    ascent = {"eps": eps, "alpha": alpha, "steps": steps}
+    check_attack(model, x, y, **ascent)
     check_number(decay, "decay", 0)
-    if hasattr(model, "check_input"):
-        model.check_input(x)
     with evaluating(model):
-        objective = cross_entropy(fold_logits(model), y, targeted=targeted)
-        return ascend(objective, x, eps=eps, alpha=alpha, steps=steps, direction=accumulated(decay))
+        objective = cross_entropy(fold_for_attack(model).logits, y, targeted=targeted)
+        return _ascend(objective, x, direction=accumulated(decay), **ascent)
