@@ -24,7 +24,7 @@ def run_data(args) -> None:
 def run_train(args) -> None:
     from .models.names import NetworkName
     from .pages import profiles
-    from .paper import ARCHITECTURES
+    from .paper import ARCHITECTURE_TITLES
     from .schedule import PRECISIONS, Schedule
 
     out = args.out or places.home() / "_build/networks"
@@ -36,7 +36,7 @@ def run_train(args) -> None:
         methods = profiles.methods_named(args.method)
         for word, known, what in (
             (args.dataset, DATASETS, "dataset"),
-            (args.model, ARCHITECTURES, "architecture"),
+            (args.model, ARCHITECTURE_TITLES, "architecture"),
             (args.precision, PRECISIONS, "precision"),
         ):
             if word not in known:  # refuse a typo before any folder or file is created

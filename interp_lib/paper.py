@@ -15,7 +15,7 @@ def paper_tables() -> list[dict]:
         return list(csv.DictReader(file))
 
 
-ARCHITECTURES = {"small": "Small", "pool": "Pool", "wresnet": "WResnet"}  # as in file names -> as printed
+ARCHITECTURE_TITLES = {"small": "Small", "pool": "Pool", "wresnet": "WResnet"}  # as in file names -> as printed
 
 
 # The rows of the paper's tables, in their order; `training.methods` has more.

@@ -80,7 +80,7 @@ def test_batches_together_count_what_all_images_count():
     assert len({row["correct"] for row in whole}) > 1
     for row in whole:
         x_adv = pgd(toys.Crooked(3), x, y, eps=row["eps"], alpha=0.03, steps=row["steps"])
-        assert records.unpack(row["right"], 12) == (predictions(toys.Crooked(3), x_adv) == y).tolist()
+        assert records.outcomes_of(row["right"], 12) == (predictions(toys.Crooked(3), x_adv) == y).tolist()
 
 
 def test_no_step_is_taken_twice():

@@ -200,7 +200,7 @@ def test_differences_on_the_same_images_are_tested_by_mcnemar():
 
 def test_rows_of_a_record_are_measured_as_a_cell_is():
     right = [(1, 1, 1, 0), (1, 1, 0, 0)]
-    rows = [{"accuracy": fmean(r), "n": 4, "right": records.pack(r)} for r in right]
+    rows = [{"accuracy": fmean(r), "n": 4, "right": records.outcome_digits(r)} for r in right]
     value = Measured.of_rows(rows)
     assert value == Measured(0.625, 4, 2, pytest.approx(stdev((0.75, 0.5))), (1, 1, 0.5, 0))
     assert Measured.of_rows(rows[:1]) == Measured(0.75, 4, 1, 0.0, (1, 1, 1, 0))

@@ -164,7 +164,7 @@ def test_lists_of_methods_gammas_and_seeds(at_once, tmp_path, monkeypatch, capsy
     short = Schedule(1, 400, 0.01, 0.1, 0, 1, 1, 0.1)
     monkeypatch.setattr(Schedule, "load", classmethod(lambda cls, name, dataset: short))
     real = commands.train
-    monkeypatch.setattr(commands, "train", lambda *args, **settings: real(*args, **settings, at_once=at_once))
+    monkeypatch.setattr(commands, "train", lambda *args, **settings: real(*args, **settings, together=at_once))
     arguments = ["train", "--method", "adv,int", "--gamma", "0.01,0.02", "--seed", "0,1", "--out", "nets"]
     assert cli.main([*arguments, "--device", "cpu"]) == 0
     slugs = [

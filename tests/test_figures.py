@@ -103,17 +103,17 @@ def test_moved_maps_starts_at_the_image_itself(network, image):
 
 def test_a_record_keeps_eight_bits():
     values = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0))
-    row = stored_maps.pack(values, 56)
+    row = stored_maps.quantised(values, 56)
     assert row["full"] == [7, 5]
-    assert (stored_maps.unpack(row) - values).abs().max() <= values.abs().max() / 254 + 1e-6
-    assert torch.equal(stored_maps.unpack(stored_maps.pack(torch.zeros(1, 2, 2), 56)), torch.zeros(1, 2, 2))
+    assert (stored_maps.dequantised(row) - values).abs().max() <= values.abs().max() / 254 + 1e-6
+    assert torch.equal(stored_maps.dequantised(stored_maps.quantised(torch.zeros(1, 2, 2), 56)), torch.zeros(1, 2, 2))
 
 
 def test_a_large_map_is_stored_as_means_over_blocks():
     values = torch.arange(16.0).reshape(1, 4, 4)
-    row = stored_maps.pack(values, 2)
+    row = stored_maps.quantised(values, 2)
     assert row["shape"] == [1, 2, 2] and row["full"] == [4, 4]
-    assert torch.allclose(stored_maps.unpack(row), torch.tensor([[[2.5, 4.5], [10.5, 12.5]]]), atol=0.05)
+    assert torch.allclose(stored_maps.dequantised(row), torch.tensor([[[2.5, 4.5], [10.5, 12.5]]]), atol=0.05)
 
 
 @pytest.fixture

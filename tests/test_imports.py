@@ -39,6 +39,7 @@ TESTED_IN = {
     "attacks/logits_and_maps": "fold",
     "commands": "cli",
     "data_files": "data",
+    "datasets": "data",
     "faces": "imports",
     "fast/compiled": "fast",
     "fast/convolution": "fold",

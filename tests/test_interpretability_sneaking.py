@@ -257,7 +257,7 @@ def test_rows_keep_what_each_image_contributes(tiny_dataset):
             assert row["nds"] == float(each[:, 1].sum() / each[:, 0].sum()) and row["nds_se"] > 0
     part = rows_of(model, subset, images=3, **settings)
     assert {row["measured"] for row in part} == {3}
-    for other in (rows_of(model, subset, at_once=1, **settings), rows_of(model, subset, held=part, **settings)):
+    for other in (rows_of(model, subset, batch_size=1, **settings), rows_of(model, subset, held=part, **settings)):
         for a, b in zip(together, other, strict=True):
             assert from_record(a["each"]).numpy() == pytest.approx(from_record(b["each"]).numpy(), rel=1e-3)
     assert list(isa_rows(model, subset, interpreters=["CAM"], held=together, **settings)) == []

@@ -245,7 +245,7 @@ def isa_bench(bench, monkeypatch):
 
 
 def test_a_record_of_isas_goes_on_within_a_network(isa_bench):
-    scores = {"norms": [2], "penalties": [1.5], "class_sets": ["1-class", "2-class"], "at_once": 2}
+    scores = {"norms": [2], "penalties": [1.5], "class_sets": ["1-class", "2-class"], "batch_size": 2}
 
     def run(folder):
         part = isa_bench.part("Normal")._replace(folder=folder)

@@ -98,7 +98,7 @@ def test_long_runs_are_cut_into_calls_with_the_same_result(monkeypatch):
         attack = {"eps": 0.1, "alpha": 0.01, "steps": 9, "start": start_of(x)}
         whole = ascend(climbed, x, **attack)
         with monkeypatch.context() as patch:
-            patch.setattr(objective, "AT_ONCE", 17)
+            patch.setattr(objective, "CALL", 17)
             assert torch.equal(ascend(climbed, x, **attack), whole), kind
 
 

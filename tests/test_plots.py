@@ -110,7 +110,7 @@ def sneaking_rows(p=1):
 
 
 def radii(**columns):
-    table = itertools.product(("Adv", "Int"), (0.2, 0.4), (0.1, 0.2), sweep_figures.STARTS)
+    table = itertools.product(("Adv", "Int"), (0.2, 0.4), (0.1, 0.2), sweep_figures.START_STYLES)
     rows = pd.DataFrame(table, columns=["method", "radius", "eps", "source"])
     return rows.assign(run=1, accuracy=0.9 - rows["eps"], se=0.03, **columns)
 

@@ -65,12 +65,12 @@ def test_any_json_comes_back_as_it_was(tmp_path, chosen, rows, provenance):
 
 @given(right=st.lists(st.booleans(), max_size=50))
 def test_outcomes_come_back_as_they_were(right):
-    digits = records.pack(right)
-    assert len(digits) == -(-len(right) // 4) and records.unpack(digits, len(right)) == right
+    digits = records.outcome_digits(right)
+    assert len(digits) == -(-len(right) // 4) and records.outcomes_of(digits, len(right)) == right
 
 
 def test_outcomes_are_four_images_a_digit_the_first_in_the_highest_bit():
-    assert records.pack([False, False, False, True, True]) == "18"
+    assert records.outcome_digits([False, False, False, True, True]) == "18"
 
 
 def test_a_row_is_a_line_of_the_file(tmp_path, record):

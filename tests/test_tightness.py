@@ -46,7 +46,7 @@ def test_a_row_summarises_its_ratios(tiny_dataset):
     assert row["deciles"][0] == row["smallest"] == pytest.approx(float(ratio.min()))
     assert row["largest"] == row["deciles"][-1] >= row["q95"] >= row["q75"] >= row["q25"] >= row["q05"] >= 1
     assert row["violations"] == 0
-    (parts,) = tightness_rows(model, subset.x, subset.y, at_once=7)
+    (parts,) = tightness_rows(model, subset.x, subset.y, batch_size=7)
     assert parts["median"] == pytest.approx(row["median"], rel=1e-4)
 
 

@@ -206,7 +206,7 @@ def evaluation_cases(dataset):
         {
             "interpreters": {"text": "CAM", "other": ["LIME"], "none": []}, "norms": {"three": [3], "a number": 1},
             "class_sets": {"other": ["3-class"]}, "penalties": SIZES_ABOVE, "images": WHOLE | {"many": 99},
-            "at_once": {"zero": 0, "half": 0.5}, "subset": {"images": g["x"]},
+            "batch_size": {"zero": 0, "half": 0.5}, "subset": {"images": g["x"]},
         },
     )  # fmt: skip
 

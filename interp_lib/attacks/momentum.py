@@ -51,9 +51,8 @@ def mifgsm(
 
     Source: Dong et al. (2018), Algorithm 1; in none of the paper's tables.
     """
-    ascent = {"eps": eps, "alpha": alpha, "steps": steps}
-    check_attack(model, x, y, **ascent)
+    check_attack(model, x, y, eps=eps, alpha=alpha, steps=steps)
     check_number(decay, "decay", 0)
     with evaluating(model):
         objective = cross_entropy(fold_for_attack(model).logits, y, targeted=targeted)
-        return _ascend(objective, x, direction=accumulated(decay), **ascent)
+        return _ascend(objective, x, eps=eps, alpha=alpha, steps=steps, direction=accumulated(decay))

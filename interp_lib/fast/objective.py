@@ -19,7 +19,7 @@ from .trunk import CompiledTrunk, Layers, pointer
 KINDS = "cross-entropy", "divergence", "probe", "target-free", "true class", "path"  # in the order of ascent.cpp
 OF_MAPS = "target-free", "true class"
 CLASSES, CHANNELS, WIDE = 10, 8, 8  # as in ascent.cpp
-AT_ONCE = 20_000  # images times steps in one call, half a second: Python handles an interrupt only between calls
+CALL = 20_000  # images times steps in one call, half a second: Python handles an interrupt only between calls
 AGREES = 0.02  # relative to the gradient's length: rounding may open or shut a ReLU; a wrong formula is off by about 1
 Objective = Callable[[Tensor], Tensor]
 
@@ -155,9 +155,9 @@ class Climbing:
         x = x.detach().clone(memory_format=torch.contiguous_format)
         alpha = torch.as_tensor(alpha, dtype=x.dtype).flatten().expand(len(x)).contiguous()
         low, high, sound = low.contiguous(), high.contiguous(), torch.ones(len(x), dtype=torch.bool)
-        at_once = max(1, AT_ONCE // len(x))
-        for done in range(0, steps, at_once):
-            sound &= self._call(x, low, high, alpha, min(at_once, steps - done), None, None).bool()
+        at_a_time = max(1, CALL // len(x))
+        for done in range(0, steps, at_a_time):
+            sound &= self._call(x, low, high, alpha, min(at_a_time, steps - done), None, None).bool()
         return x, sound
 
 

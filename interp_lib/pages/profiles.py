@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..datasets import DATASETS
 from ..models.names import NetworkName
-from ..paper import ARCHITECTURES, GAMMA, METHODS
+from ..paper import ARCHITECTURE_TITLES, GAMMA, METHODS
 from ..places import project_root
 from ..reading import FileError, read_yaml
 from ..schedule import PRECISIONS, Schedule
@@ -104,7 +104,7 @@ def load(name: str = "digits") -> Profile:
     profile = Profile(name=name, **content)
     if profile.networks not in ("ours", "released"):
         raise ProfileError(f"profiles/{name}.yml: networks must be 'ours' or 'released'; got {profile.networks!r}.")
-    for key, known in (("dataset", DATASETS), ("model", ARCHITECTURES)):
+    for key, known in (("dataset", DATASETS), ("model", ARCHITECTURE_TITLES)):
         if content[key] not in known:
             raise ProfileError(f"profiles/{name}.yml: {key} must be one of {', '.join(known)}; got {content[key]!r}.")
     if unknown := [method for method in profile.method_names if method not in METHODS]:
@@ -172,7 +172,7 @@ def grid(config: Mapping[str, object]) -> list[NetworkName]:
             raise ValueError(f"--config {key} must be {what} with commas between them; got {wanted[key]!r}.") from None
 
     methods = methods_named(wanted["method"] or wanted["methods"])
-    for key, known in (("dataset", DATASETS), ("model", ARCHITECTURES), ("precision", PRECISIONS)):
+    for key, known in (("dataset", DATASETS), ("model", ARCHITECTURE_TITLES), ("precision", PRECISIONS)):
         if wanted[key] not in known:
             raise ValueError(f"--config {key} must be one of {', '.join(known)}; got {wanted[key]!r}.")
     Schedule.load(wanted["schedule"], wanted["dataset"])

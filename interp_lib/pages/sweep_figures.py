@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from .style import AXIS_LABELS, METHOD_COLORS, WIDTH, _legend_below
 
-STARTS = {"from x": {"linestyle": "-"}, "five random starts": {"linestyle": "--", "markerfacecolor": "white"}}
+START_STYLES = {"from x": {"linestyle": "-"}, "five random starts": {"linestyle": "--", "markerfacecolor": "white"}}
 
 _KIND = {"rank correlation": "rank correlation τ", "accuracy": AXIS_LABELS["accuracy"]}
 
@@ -22,7 +22,7 @@ def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "
 
     Args:
         rows: columns `method`, `radius`, `run`, `eps`, `se`, the column named by `value`, and optionally `source`, a
-            key of `STARTS`.
+            key of `START_STYLES`.
         value: 'accuracy' or 'rank correlation', the column to draw; it also sets the label of the axis.
         title: title above the panels.
 
@@ -40,7 +40,7 @@ def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "
         ax.axvline(radius, color="#505050", linestyle=":", linewidth=1.2)
         part = rows[rows["radius"] == radius]
         for (method, run, source), line in part.groupby(["method", "run", "source"], sort=False):
-            line, style = line.sort_values("eps"), {**METHOD_COLORS[method], **STARTS[source]}
+            line, style = line.sort_values("eps"), {**METHOD_COLORS[method], **START_STYLES[source]}
             name = f"{method}, {source}" if several else method
             # Label only the first run, so that the legend has each line style once.
             label = name if run == part[part["method"] == method]["run"].min() else None

@@ -16,7 +16,7 @@ from ..models.predict import classified_right
 from ..values import check_each, check_number, check_radius, check_whole
 from .compare import STARTS
 from .evaluation import ALPHA, EPS, IMAGES, STEPS, TRAINING_EPS, perturbation_sizes
-from .records import pack
+from .records import outcome_digits
 from .sweep import Part, Plan, header, once
 
 
@@ -30,10 +30,10 @@ def check_subset(subset: EvaluationSubset) -> None:
         raise TypeError(f"subset must be what Dataset.evaluation_subset gives; got {type(subset).__name__}.")
 
 
-BATCH = 200  # images of one batch, which fit the CPU's cache
+IN_CACHE = 200  # images of one batch, which fit the CPU's cache
 
 
-AT_ONCE = 20  # attack steps between two updates of the progress bar
+STEPS_AT_A_TIME = 20  # attack steps between two updates of the progress bar
 
 
 def proportion(right: Tensor) -> dict:
@@ -44,8 +44,8 @@ def proportion(right: Tensor) -> dict:
 
     Returns:
         correct, n, accuracy, its standard error se = sqrt(p (1 - p) / n), and right, the outcome of each image as
-        `records.pack` writes it, so that networks that saw the same images can be compared image by image. For N = 0,
-        accuracy and se are None.
+        `records.outcome_digits` writes it, so that networks that saw the same images can be compared image by image.
+        For N = 0, accuracy and se are None.
 
     Raises:
         TypeError: `right` is not a bool tensor (N,).
@@ -56,7 +56,7 @@ def proportion(right: Tensor) -> dict:
     correct, n = int(right.sum()), len(right)
     p = correct / n if n else None
     se = math.sqrt(p * (1 - p) / n) if n else None
-    return {"correct": correct, "n": n, "accuracy": p, "se": se, "right": pack(right.tolist())}
+    return {"correct": correct, "n": n, "accuracy": p, "se": se, "right": outcome_digits(right.tolist())}
 
 
 def pgd_accuracy(
@@ -105,7 +105,7 @@ def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict
         for k in sorted(set(map(int, steps))):
             while e > 0 and done < k:
                 # Sign steps have no memory: runs that continue from x_adv give the iterates of one long run.
-                some = min(k - done, AT_ONCE)
+                some = min(k - done, STEPS_AT_A_TIME)
                 x_adv, done = pgd(model, x, y, eps=e, alpha=alpha, steps=some, start=x_adv), done + some
                 if progress:
                     progress(some)
@@ -113,7 +113,9 @@ def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict
     return right
 
 
-def pgd_accuracy_in_batches(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = BATCH, **attack) -> list[dict]:
+def pgd_accuracy_in_batches(
+    model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = IN_CACHE, **attack
+) -> list[dict]:
     """Run `pgd_accuracy` in batches that fit the CPU's cache; rows and other arguments as in `pgd_accuracy`."""
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
@@ -228,7 +230,7 @@ def pgd_plan(
     """
     rows = partial(pgd_accuracy_in_batches, steps=steps, alpha=ALPHA)
     attack = {"random_start": False, "alpha": ALPHA, "steps": list(steps)}
-    return _plan(part, measurement, rows, attack, eps=eps, n=n, cost=max(steps) * -(-n // BATCH), split=split)
+    return _plan(part, measurement, rows, attack, eps=eps, n=n, cost=max(steps) * -(-n // IN_CACHE), split=split)
 
 
 def many_plan(part: Part, *, eps: Sequence[float] | None = None, steps: Sequence[int] = STEPS[-1:], n: int = 2000):

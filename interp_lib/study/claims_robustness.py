@@ -12,7 +12,7 @@ from statistics import fmean, pstdev, stdev
 from ..paper import GAMMA, STATEMENTS, Statement
 from . import intervals
 from .compare import SCHEDULES, Cell
-from .records import Record, unpack
+from .records import Record, outcomes_of
 
 SOURCES = ("printed", "released", "ours")
 
@@ -129,7 +129,7 @@ class Measured:
     def of_rows(cls, rows: Sequence[dict]) -> "Measured":
         """Summarise a record's rows of one method and attack, one row per seed."""
         values, n = [row["accuracy"] for row in rows], rows[0]["n"]
-        each = [unpack(row["right"], n) for row in rows if "right" in row]
+        each = [outcomes_of(row["right"], n) for row in rows if "right" in row]
         outcomes = tuple(fmean(image) for image in zip(*each, strict=True)) if len(each) == len(rows) else ()
         return cls(fmean(values), n, len(rows), stdev(values) if len(rows) > 1 else 0.0, outcomes)
 

@@ -228,7 +228,7 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
                 cell.setdefault("n_ours" if column == "ours" else "n", n)
                 cell.setdefault("copy", titles[unit])
                 if all("right" in r and r["n"] == rows[0]["n"] for r in rows):
-                    each = [records.unpack(r["right"], r["n"]) for r in rows]
+                    each = [records.outcomes_of(r["right"], r["n"]) for r in rows]
                     cell["outcomes"][column] = tuple(sum(image) / len(rows) for image in zip(*each, strict=True))
         cells.append(Cell(**cell))
     return cells

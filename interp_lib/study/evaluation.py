@@ -1,7 +1,7 @@
 """The paper's evaluation as data: on what each table rests, at which perturbation sizes and after how many steps."""
 
 from ..datasets import TITLES
-from ..paper import ARCHITECTURES, STATEMENTS, eps_of
+from ..paper import ARCHITECTURE_TITLES, STATEMENTS, eps_of
 
 MNIST_EPS = (0, 0.05, 0.1, 0.2, 0.3)
 
@@ -40,5 +40,5 @@ def perturbation_sizes(dataset: str, model: str) -> list[float]:
     Args:
         dataset, model: as in `data.load` and `models.build`.
     """
-    spoken = STATEMENTS[f"{TITLES[dataset]} {ARCHITECTURES[model]}"]
+    spoken = STATEMENTS[f"{TITLES[dataset]} {ARCHITECTURE_TITLES[model]}"]
     return sorted({0.0, *(eps_of(level) for statement in spoken for level in statement.levels)})

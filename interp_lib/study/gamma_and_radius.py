@@ -84,8 +84,8 @@ def front_points(found: Sequence[Record], measurement: str = "many", *, dataset:
 
     Returns:
         Rows with method, radius, gamma (0 for Adv), run, n, clean, robust, their standard errors `clean se` and
-        `robust se`, and `right`, whether the network classifies each attacked image right, see `records.pack`; sorted
-        by method, radius, gamma and run.
+        `robust se`, and `right`, whether the network classifies each attacked image right, see
+        `records.outcome_digits`; sorted by method, radius, gamma and run.
     """
     names = ("method", "radius", "gamma", "run")
     rows = [{**row, "gamma": row["gamma"] or 0.0} for row in rows_of_small(found, measurement, dataset)]

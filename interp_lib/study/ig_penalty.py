@@ -14,7 +14,7 @@ from ..schedule import Schedule
 from .evaluation import IMAGES
 from .sweep import Part, Plan, header, once
 
-METHODS = ("IG-Norm", "Chen-IG-Norm")  # one loss, with the weights 1/N and 1
+PENALISED = ("IG-Norm", "Chen-IG-Norm")  # one loss, with the weights 1/N and 1
 
 
 def loss_terms(model: GlobalPoolNetwork, x: Tensor, y: Tensor, x_adv: Tensor, batch_size: int) -> dict[str, float]:

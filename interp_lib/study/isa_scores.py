@@ -36,7 +36,8 @@ MAPS = ("CAM", "GradCAM++", "Repr")
 PENALTIES = (1.1, 1.2, 1.4, 1.6)
 
 
-BATCH = 100  # batch size of the released code; its step depends on it, because the gradient is that of a batch mean
+# Batch size of the released code; its step depends on it, because the gradient is that of a batch mean.
+RELEASED_BATCH = 100
 
 
 IG_SCALE = 1.0
@@ -58,7 +59,7 @@ def isa_rows(
     class_sets: Sequence[str] = CLASS_SETS,
     penalties: Sequence[float] = PENALTIES,
     images: int | None = None,
-    at_once: int | None = None,
+    batch_size: int | None = None,
     held: Sequence[dict] = (),
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[list[dict]]:
@@ -75,7 +76,7 @@ def isa_rows(
         norms, class_sets: p and C of eq. (3). Repr has no classes and is listed under '2-class', as in the paper.
         penalties: multiples of eps*; the paper's list is not known, except that its last value is 1.6.
         images: measure the first `images` of the subset; None for all.
-        at_once: number of images in a part; all measures of a part come before the next part. None for one part.
+        batch_size: number of images in a part; all measures of a part come before the next part. None for one part.
         held: rows of an earlier run with the same settings; their images are not measured again.
         progress: called with the number of images finished for a measure, counting those already in `held`.
 
@@ -97,15 +98,15 @@ def isa_rows(
     check_each(class_sets, "class_sets", check_choice, CLASS_SETS)
     check_each(penalties, "penalties", check_number, 0, above=True)
     check_whole(len(subset.x) if images is None else images, "images", 1, len(subset.x))
-    check_whole(1 if at_once is None else at_once, "at_once", 1)
+    check_whole(1 if batch_size is None else batch_size, "batch_size", 1)
     x, y, target = subset.x, subset.y, subset.target
     images = len(x) if images is None else images
     report = progress or (lambda _: None)
     rows = {(row["interpreter"], row["measure"], row["squared_score"]): row for row in held}
     measures = [(name, p, classes) for name in interpreters for p in norms
                 for classes in (class_sets if name != "Repr" else ("2-class",))]  # fmt: skip
-    for start in range(0, images, at_once or images):
-        stop, eps_search = min(start + (at_once or images), images), None
+    for start in range(0, images, batch_size or images):
+        stop, eps_search = min(start + (batch_size or images), images), None
         for name, p, classes in measures:
             key = (name, f"l{p}:{classes}", False)
             begin = max(start, rows[key]["measured"] if key in rows else 0)
@@ -128,7 +129,7 @@ def isa_rows(
 def plain_attack(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the plain attack of Table 1, eps (N,) -> x': it ignores the maps; its steps shrink with the gradient."""
     # Ten steps of 0.2 eps as in `released_settings`, so that ISA and the plain attack differ in the discrepancy only.
-    direction = clipped(1000 / BATCH)
+    direction = clipped(1000 / RELEASED_BATCH)
     return lambda eps: margin_attack(model, x, y, target, eps=eps, alpha=0.2 * eps, steps=10, direction=direction)
 
 
@@ -157,7 +158,7 @@ def _isa_of_images(
         eps = (torch.tensor(penalties).to(x)[:, None] * plain.eps[able]).clamp(max=1)
         of = class_set(classes, y, target, model.num_classes)
         clean = interpreter(model, x, of)
-        settings = released_settings(eps, p=p, batch=BATCH, scale=released_scale(name, clean, p))
+        settings = released_settings(eps, p=p, batch=RELEASED_BATCH, scale=released_scale(name, clean, p))
         found = isa_over_eps(model, x, y, target, interpreter=interpreter, classes=of, **settings)
         attacks = [plain.x_adv[able], *found.x_adv]
         sizes = torch.stack([(x_adv - x).abs().flatten(1).amax(1) for x_adv in attacks], 1)
@@ -212,7 +213,7 @@ def isa_plan(
     *,
     interpreters: Sequence[str] = MAPS,
     images: int | None = None,
-    at_once: int | None = None,
+    batch_size: int | None = None,
     n: int = ISA_IMAGES,
     seed: int = 99,
     norms: Sequence[int] = (1, 2),
@@ -225,7 +226,7 @@ def isa_plan(
         interpreters: `MAPS`, or IG, which has a record of its own.
         images: how many of the subset's n images to measure; the column `measured` of a row gives this number. A later
             run with more images continues the same record.
-        at_once: number of images in a part; default: 1 where an image takes long, 10 for IG, else all.
+        batch_size: number of images in a part; default: 1 where an image takes long, 10 for IG, else all.
         n, seed: the subset. Images other than the tables' make another measurement, 'isa-again'.
         norms, class_sets, penalties: see `isa_rows`.
     """
@@ -236,10 +237,18 @@ def isa_plan(
         n=n,
         seed=seed,
         interpreters=list(interpreters),
-        attack={"name": "isa", "norm": "linf", "targeted": True, "settings": "released", "batch": BATCH, "steps": 10,
-                "tau": 0.1, "penalties": list(penalties)},
+        attack={
+            "name": "isa",
+            "norm": "linf",
+            "targeted": True,
+            "settings": "released",
+            "batch": RELEASED_BATCH,
+            "steps": 10,
+            "tau": 0.1,
+            "penalties": list(penalties),
+        },
         score="NDS and NSL as the released code averages them, from three numbers an image",
-    )  # fmt: skip
+    )
     if ig:
         settings["IG"] = {
             "activation": "softplus", "baseline": "black", "steps": 100, "rule": "right", "scale": IG_SCALE
@@ -247,11 +256,11 @@ def isa_plan(
     subset = part.dataset.evaluation_subset(n, seed=seed).to(part.device)
     images = min(n, FEW.get((part.dataset.name, part.model), n)) if images is None else images
     # Small parts where an image is slow, because the record is written after each measure of a part.
-    at_once = at_once or (1 if images < n else 10 if ig else None)
+    batch_size = batch_size or (1 if images < n else 10 if ig else None)
 
     run = {"interpreters": interpreters, "norms": norms, "class_sets": class_sets, "penalties": penalties}
     rows = lambda task: isa_rows(
-        task.model, subset, images=images, at_once=at_once, held=task.held, progress=task.progress, **run
+        task.model, subset, images=images, batch_size=batch_size, held=task.held, progress=task.progress, **run
     )
 
     total = images * sum(2 * (1 if name == "Repr" else len(CLASS_SETS)) for name in interpreters)

@@ -82,7 +82,7 @@ MEASUREMENTS = {
     "tightness": Measurement("Proposition 1", (MNIST, CIFAR, POOL, WRESNET), tightness.all_tightness_plans),
     "black": Measurement("logits of the black image", (MNIST, CIFAR), black.black_plan),
     "ig-penalty": Measurement(
-        "IG-Norm's penalty", (MNIST, POOL, CIFAR), ig_penalty.ig_penalty_plan, ig_penalty.METHODS
+        "IG-Norm's penalty", (MNIST, POOL, CIFAR), ig_penalty.ig_penalty_plan, ig_penalty.PENALISED
     ),
     "rounding": Measurement("what rounding moves", (POOL,), rounding.rounding_plan, sources=("released",)),
 }

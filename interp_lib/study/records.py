@@ -219,13 +219,13 @@ def read_all(folder: str | os.PathLike = RESULTS) -> list[Record]:
     return [read(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
-def pack(right: Iterable[bool]) -> str:
+def outcome_digits(right: Iterable[bool]) -> str:
     """Encode yes or no for each image as hexadecimal digits: four images per digit, the first in the highest bit."""
     bits = "".join("01"[bool(yes)] for yes in right)
     bits += "0" * (-len(bits) % 4)
     return f"{int(bits, 2):0{len(bits) // 4}x}" if bits else ""
 
 
-def unpack(digits: str, n: int) -> list[bool]:
-    """Decode the digits of `pack` for n images."""
+def outcomes_of(digits: str, n: int) -> list[bool]:
+    """Decode the digits of `outcome_digits` for n images."""
     return [bit == "1" for bit in "".join(f"{int(digit, 16):04b}" for digit in digits)[:n]]

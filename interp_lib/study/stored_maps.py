@@ -33,7 +33,7 @@ class Explained:
 
 
 # Records -----------------------------------------------------------------------------------------------------------
-def pack(values: Tensor, side: int) -> dict:
+def quantised(values: Tensor, side: int) -> dict:
     """Encode values (k, h, w) as text: 8 bits each, deflated, in base 64; with shape and largest absolute value.
 
     Where h or w exceeds `side`, the values are averaged over blocks first; `full` keeps the size (h, w) before.
@@ -47,8 +47,8 @@ def pack(values: Tensor, side: int) -> dict:
     return {"shape": list(values.shape), "full": full, "largest": largest, "values": text}
 
 
-def unpack(row: Mapping) -> Tensor:
-    """Decode the values of `pack`, in steps of 1/127 of the largest absolute value."""
+def dequantised(row: Mapping) -> Tensor:
+    """Decode the values of `quantised`, in steps of 1/127 of the largest absolute value."""
     # bytearray, because torch.frombuffer warns about a buffer that it cannot write to.
     raw = torch.frombuffer(bytearray(zlib.decompress(b64decode(row["values"]))), dtype=torch.int8)
     return raw.float().reshape(row["shape"]) * (row["largest"] / 127)
@@ -59,9 +59,9 @@ def version_rows(versions: Mapping[str, Explained], image_side: int) -> list[dic
     rows = []
     for name, version in versions.items():
         head = {"version": name, "predicted": version.predicted}
-        rows.append({**head, "interpreter": None, "tau": None, **pack(version.image, image_side)})
+        rows.append({**head, "interpreter": None, "tau": None, **quantised(version.image, image_side)})
         for key, maps in version.maps.items():
-            rows.append({**head, "interpreter": key, "tau": version.tau.get(key), **pack(maps, MAP_SIDE)})
+            rows.append({**head, "interpreter": key, "tau": version.tau.get(key), **quantised(maps, MAP_SIDE)})
     return rows
 
 
@@ -72,9 +72,9 @@ def read_versions(record: records.Record) -> dict[str, Explained]:
         if "version" not in row:
             continue
         if row["interpreter"] is None:
-            versions[row["version"]] = Explained(unpack(row).clamp(0, 1), row["predicted"], {})
+            versions[row["version"]] = Explained(dequantised(row).clamp(0, 1), row["predicted"], {})
         else:
-            versions[row["version"]].maps[row["interpreter"]] = unpack(row)
+            versions[row["version"]].maps[row["interpreter"]] = dequantised(row)
             if row["tau"]:
                 versions[row["version"]].tau[row["interpreter"]] = row["tau"]
     return versions

@@ -11,18 +11,18 @@ from ..attacks.smallest_perturbation import minimal_eps
 from ..discrepancies import proposition1_bound, two_class_discrepancy
 from ..interpreters.class_activation_maps import cam
 from ..models.predict import evaluating, predictions
-from .isa_scores import BATCH, plain_attack
+from .isa_scores import RELEASED_BATCH, plain_attack
 from .sweep import Part, Plan, header, once
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 DECILES = tuple(k / 10 for k in range(11))
 
-IMAGES = {"small": 1000, "pool": 1000, "wresnet": 200}
+IMAGES_OF = {"small": 1000, "pool": 1000, "wresnet": 200}
 
 ATTACKS = {
     "pgd": {"name": "pgd", "alpha": "eps / 4"},
-    "isa": {"name": "isa", "targeted": True, "settings": "released", "batch": BATCH, "tau": 0.1},
+    "isa": {"name": "isa", "targeted": True, "settings": "released", "batch": RELEASED_BATCH, "tau": 0.1},
 }
 
 ROUNDING = 1e-9  # a ratio this far below 1 is float64, not a violation
@@ -73,13 +73,13 @@ def tightness(
 
 
 def tightness_rows(
-    model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, *, at_once: int = 250, progress=None
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, *, batch_size: int = 250, progress=None
 ) -> list[dict]:
     """Measure the ratio of D_{2,l1} to its bound for one network, on the images that are classified right.
 
     Args:
         x, y, target: as in `tightness`; images that are classified wrong are left out.
-        at_once: number of images attacked in one batch.
+        batch_size: number of images attacked in one batch.
         progress: called with the number of images done since the last call.
 
     Returns:
@@ -91,7 +91,7 @@ def tightness_rows(
     # Begin with empty tensors, so that torch.cat works when no image is classified right.
     ratios, sizes = [torch.empty(0, dtype=torch.float64)], [torch.empty(0)]
     index = right.nonzero()[:, 0]
-    for part in index.split(at_once) if len(index) else ():
+    for part in index.split(batch_size) if len(index) else ():
         apart, bound, eps = tightness(model, x[part], y[part], None if target is None else target[part])
         success = ~apart.isnan()
         ratios.append((apart / bound)[success].cpu())
@@ -115,7 +115,7 @@ def tightness_plan(part: Part, *, attack: str = "pgd", n: int | None = None) -> 
         attack: 'pgd', or 'isa' for the plain attack of Table 1 with the subset's targets.
         n: default: 1,000, or 200 on WResnet.
     """
-    n = min(n or IMAGES[part.model], len(part.dataset.test))
+    n = min(n or IMAGES_OF[part.model], len(part.dataset.test))
     settings = header(
         "tightness",
         part,

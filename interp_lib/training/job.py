@@ -15,13 +15,13 @@ def differs(how: dict, asked: dict) -> str:
 
 def train(
     wanted: list, *, data_dir=None, resume: bool = True, device: str | None = None, keep: str = "last",
-    precision: str = "float32", tensorboard: Path | None = None, at_once: bool | None = None,
+    precision: str = "float32", tensorboard: Path | None = None, together: bool | None = None,
 ) -> None:  # fmt: skip
     """Train networks and store each one, with a checkpoint beside it while it trains.
 
     Args:
         wanted: pairs (name, path), one per network; all networks use the same dataset.
-        at_once: train all networks at the same time, see `training.together`, or one after another. Default: at the
+        together: train all networks at the same time, see `training.together`, or one after another. Default: at the
             same time on a GPU, one after another on a CPU.
     """
     # Imported here, so that the command line starts without PyTorch.
@@ -54,12 +54,12 @@ def train(
         settings = {"gamma": name.gamma, "seed": name.seed, "precision": precision, "keep": keep}
         return Run(model, dataset, name.method, schedule, checkpoint=checkpoint, report=report, **settings)
 
-    def store(run, name, path: Path, together: int = 1) -> None:
+    def store(run, name, path: Path, count: int = 1) -> None:
         history = run.history
         how = {
             "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
             "gamma": name.gamma, "seed": name.seed, "schedule": name.schedule, "precision": precision, "kept": keep,
-            **({"trained_together": together} if together > 1 else {}), "history": history,
+            **({"trained_together": count} if count > 1 else {}), "history": history,
             "provenance": storage.provenance(sum(row["seconds"] for row in history), device),
         }  # fmt: skip
         trained.save(run.model, path, how)
@@ -70,7 +70,7 @@ def train(
             f"after {len(history)} epochs"
         )
 
-    if device.startswith("cuda") if at_once is None else at_once:
+    if device.startswith("cuda") if together is None else together:
         # Keyed by the run, so that each network is stored as soon as it is finished, in whatever order.
         runs = {begun(*each): each for each in wanted}
         fit_together(list(runs), finished=lambda run: store(run, *runs[run], len(runs)))
