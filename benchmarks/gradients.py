@@ -56,19 +56,26 @@ def rows_of(model, x, classes):
         number, _, rest = rest.partition(" ") if reference else ("", "", rest)
         at_x, at_weights = derivative_errors(maps, model, x, classes, directions=DIRECTIONS)
         yield {
-            "library": f"{library} {number}".strip(), "map": rest.replace("the same", "IntegratedGradients, softplus"),
-            "x": at_x.median, "x_largest": at_x.largest, "weights": at_weights.median,
+            "library": f"{library} {number}".strip(),
+            "map": rest.replace("the same", "IntegratedGradients, softplus"),
+            "x": at_x.median,
+            "x_largest": at_x.largest,
+            "weights": at_weights.median,
             "weights_largest": at_weights.largest,
             "off": distance(name, model, x, classes) if reference else None,
-        }  # fmt: skip
+        }
         if name == "gradcam_pp":
             own, theirs = maps(model, x, classes).detach().relu(), grad_cam_map(model, x, classes)
             at_x, at_weights = derivative_errors(grad_cam_map, model, x, classes, directions=DIRECTIONS)
             yield {
-                "library": f"pytorch-grad-cam {version('grad-cam')}", "map": "GradCAMPlusPlus", "x": at_x.median,
-                "x_largest": at_x.largest, "weights": at_weights.median, "weights_largest": at_weights.largest,
+                "library": f"pytorch-grad-cam {version('grad-cam')}",
+                "map": "GradCAMPlusPlus",
+                "x": at_x.median,
+                "x_largest": at_x.largest,
+                "weights": at_weights.median,
+                "weights_largest": at_weights.largest,
                 "off": float((theirs - own).abs().sum() / own.abs().sum()),
-            }  # fmt: skip
+            }
 
 
 def main():
@@ -86,11 +93,20 @@ def main():
     model, x = model.double(), subset.x.double() * 0.98 + 0.01
     classes = torch.stack([subset.y, (subset.y + 1) % model.num_classes], 1)
     settings = {
-        "measurement": "gradients", "dataset": "mnist", "title": what, "model": "small", "networks": "released",
-        "method": args.method, "weights": weights, "images": IMAGES, "classes": 2, "directions": DIRECTIONS,
-        "against": "central differences in float64, step 1e-7", "maps": [n.strip() for n in GRADIENTS],
+        "measurement": "gradients",
+        "dataset": "mnist",
+        "title": what,
+        "model": "small",
+        "networks": "released",
+        "method": args.method,
+        "weights": weights,
+        "images": IMAGES,
+        "classes": 2,
+        "directions": DIRECTIONS,
+        "against": "central differences in float64, step 1e-7",
+        "maps": [n.strip() for n in GRADIENTS],
         "interpreters": sorted(set(GRADIENTS) & set(interpreters.INTERPRETERS)),
-    }  # fmt: skip
+    }
     began, rows = time.perf_counter(), []
     for row in rows_of(model, x, classes):
         rows.append(row)

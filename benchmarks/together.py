@@ -75,8 +75,10 @@ def recorded(args, dataset, methods, size, schedule):
     """Milliseconds in which each of these methods has taken a step of a stack of `size` networks."""
     groups = []
     for method in methods:
-        runs = [Run(network(args, dataset, seed), dataset, method, schedule, seed=seed, precision=args.precision)
-                for seed in range(size)]  # fmt: skip
+        runs = [
+            Run(network(args, dataset, seed), dataset, method, schedule, seed=seed, precision=args.precision)
+            for seed in range(size)
+        ]
         groups.append(Group(runs))
         groups[-1].at = schedule.ramp_end  # the full radius
         groups[-1].step.fill_(schedule.ramp_end)
@@ -119,15 +121,28 @@ def main():
     storage.commit()  # of the code that is timed
     began, rows = time.perf_counter(), []
     per_epoch = len(dataset.train) // schedule.batch_size
-    print(f"{args.model}, {args.dataset}, batch {schedule.batch_size}, {schedule.attack_steps} inner steps; "
-          f"{torch.cuda.get_device_name()}, torch {torch.__version__}")  # fmt: skip
+    print(
+        f"{args.model}, {args.dataset}, batch {schedule.batch_size}, {schedule.attack_steps} inner steps; "
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    )
 
     def add(names, size, ms, how):
-        rows.append({"methods": list(names), "networks": size * len(names), "stack": size, "how": how,
-                     "ms_a_step": round(ms, 3), "seconds_an_epoch": round(ms * per_epoch / 1e3, 2)})  # fmt: skip
+        rows.append(
+            {
+                "methods": list(names),
+                "networks": size * len(names),
+                "stack": size,
+                "how": how,
+                "ms_a_step": round(ms, 3),
+                "seconds_an_epoch": round(ms * per_epoch / 1e3, 2),
+            }
+        )
         what = names[0] if len(names) == 1 else f"{len(names)} methods"
-        print(f"{what:14} {how:9} {size:3} a stack: {ms:8.2f} ms a step of all, {size * len(names) / ms:7.3f} "
-              "networks' steps a ms", flush=True)  # fmt: skip
+        print(
+            f"{what:14} {how:9} {size:3} a stack: {ms:8.2f} ms a step of all, {size * len(names) / ms:7.3f} "
+            "networks' steps a ms",
+            flush=True,
+        )
 
     for method in tqdm(methods, disable=None, file=sys.stderr):
         add([method], 1, launched(args, dataset, method, schedule), "launched")
@@ -137,10 +152,17 @@ def main():
         for size in [int(size) for size in args.beside.split(",")]:
             add(methods, size, recorded(args, dataset, methods, size, schedule), "recorded")
     if args.write:
-        settings = {"measurement": "training-time-gpu", "dataset": args.dataset, "model": args.model,
-                    "networks": "ours", "batch": schedule.batch_size, "attack_steps": schedule.attack_steps,
-                    "precision": args.precision, "steps": args.steps,
-                    "images_an_epoch": len(dataset.train)}  # fmt: skip
+        settings = {
+            "measurement": "training-time-gpu",
+            "dataset": args.dataset,
+            "model": args.model,
+            "networks": "ours",
+            "batch": schedule.batch_size,
+            "attack_steps": schedule.attack_steps,
+            "precision": args.precision,
+            "steps": args.steps,
+            "images_an_epoch": len(dataset.train),
+        }
         provenance = storage.provenance(time.perf_counter() - began, args.device)
         record = records.Record(f"training-time-gpu-{args.dataset}-{args.model}", settings, rows, provenance)
         print(records.write(record, args.results_dir))

@@ -129,12 +129,16 @@ def main():
     y = torch.arange(len(x)) % 10
     model = build(args.model, shape, 10, seed=0)
     start = uniform_start(x, schedule.eps, generator(0, "start", 0))
-    print(f"{type(model).__name__}, batch {len(x)}, {schedule.attack_steps} inner steps; torch {torch.__version__}, "
-          f"threads: {args.threads}, rounds: {args.rounds}")  # fmt: skip
+    print(
+        f"{type(model).__name__}, batch {len(x)}, {schedule.attack_steps} inner steps; torch {torch.__version__}, "
+        f"threads: {args.threads}, rounds: {args.rounds}"
+    )
     storage.commit()  # of the code that is timed
     rows, wrong, began = [], [], time.perf_counter()
-    print(f"\n{'ms a training step':18}{'ours':>9}{'bfloat16':>9}{'plain':>9}{'plain/ours':>12}{'ours/bf16':>11}"
-          f"{'loss':>9}{'bfloat16':>9}{'plain':>9}")  # fmt: skip
+    print(
+        f"\n{'ms a training step':18}{'ours':>9}{'bfloat16':>9}{'plain':>9}{'plain/ours':>12}{'ours/bf16':>11}"
+        f"{'loss':>9}{'bfloat16':>9}{'plain':>9}"
+    )
     for method in tqdm(methods, disable=None, file=sys.stderr):
         steps = {
             "ours": lambda method=method: our_step(method, model, x, y, schedule),
@@ -144,19 +148,37 @@ def main():
         seconds, loss = in_turns(steps, args.rounds)
         ms = {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
         ratios = ms["plain"] / ms["ours"], ms["ours"] / ms["bfloat16"]
-        print(f"{method:18}{ms['ours']:9.1f}{ms['bfloat16']:9.1f}{ms['plain']:9.1f}{ratios[0]:12.2f}{ratios[1]:11.2f}"
-              f"{loss['ours']:9.4f}{loss['bfloat16']:9.4f}{loss['plain']:9.4f}")  # fmt: skip
+        print(
+            f"{method:18}{ms['ours']:9.1f}{ms['bfloat16']:9.1f}{ms['plain']:9.1f}{ratios[0]:12.2f}{ratios[1]:11.2f}"
+            f"{loss['ours']:9.4f}{loss['bfloat16']:9.4f}{loss['plain']:9.4f}"
+        )
         epoch = {name: ms[name] / 1e3 * (images // len(x)) for name in ("ours", "bfloat16")}
-        rows.append({"method": method, "ms_a_step": round(ms["ours"], 2), "ms_a_step_plain": round(ms["plain"], 2),
-                     "ratio": round(ratios[0], 3), "seconds_an_epoch": round(epoch["ours"], 1),
-                     "ms_a_step_bfloat16": round(ms["bfloat16"], 2), "ratio_bfloat16": round(ratios[1], 3),
-                     "seconds_an_epoch_bfloat16": round(epoch["bfloat16"], 1)})  # fmt: skip
+        rows.append(
+            {
+                "method": method,
+                "ms_a_step": round(ms["ours"], 2),
+                "ms_a_step_plain": round(ms["plain"], 2),
+                "ratio": round(ratios[0], 3),
+                "seconds_an_epoch": round(epoch["ours"], 1),
+                "ms_a_step_bfloat16": round(ms["bfloat16"], 2),
+                "ratio_bfloat16": round(ratios[1], 3),
+                "seconds_an_epoch_bfloat16": round(epoch["bfloat16"], 1),
+            }
+        )
         away = {name: abs(loss[name] - loss["plain"]) for name in ("ours", "bfloat16")}
         wrong += [f"{method} ({name})" for name, by in away.items() if by > TOLERANCE * abs(loss["plain"])]
     if args.write:
-        settings = {"measurement": "training-time", "dataset": args.dataset, "model": args.model, "networks": "ours",
-                    "batch": len(x), "attack_steps": schedule.attack_steps, "threads": args.threads,
-                    "rounds": args.rounds, "images_an_epoch": images}  # fmt: skip
+        settings = {
+            "measurement": "training-time",
+            "dataset": args.dataset,
+            "model": args.model,
+            "networks": "ours",
+            "batch": len(x),
+            "attack_steps": schedule.attack_steps,
+            "threads": args.threads,
+            "rounds": args.rounds,
+            "images_an_epoch": images,
+        }
         provenance = storage.provenance(time.perf_counter() - began)
         record = records.Record(f"training-time-{args.dataset}-{args.model}", settings, rows, provenance)
         print(records.write(record))

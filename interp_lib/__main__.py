@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         description="One command for one unit of work.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     subparsers = main.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name, function, text):
@@ -101,9 +101,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--profile", help="train what this profile needs, e.g. digits; --dataset to --schedule are ignored")
     p.add_argument("--dataset", default="digits")
     p.add_argument("--model", default="small", help="small, pool or wresnet")
-    p.add_argument("--method", default="Normal",
-                   help="a row of the paper's tables, in capitals or not: Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum, "
-                   "Int-1-class, Int, Int-Adv; or Int2, Int2-Adv")  # fmt: skip
+    p.add_argument(
+        "--method",
+        default="Normal",
+        help="a row of the paper's tables, in capitals or not: Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum, "
+        "Int-1-class, Int, Int-Adv; or Int2, Int2-Adv",
+    )
     p.add_argument(
         "--gamma",
         type=several(number(float, 0)),
@@ -112,15 +115,25 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seed", type=several(number(int, 0, 2**63 - 1)), default=[0], help="(0)")
     p.add_argument("--schedule", default="digits", help="paper, quick or digits: a file of interp_lib/schedules")
-    p.add_argument("--precision", default="float32",
-                   help="of the convolutions, float32 (default) or bfloat16: 2 to 4 times as fast on a processor with "
-                   "AMX, slower on one without")  # fmt: skip
+    p.add_argument(
+        "--precision",
+        default="float32",
+        help="of the convolutions, float32 (default) or bfloat16: 2 to 4 times as fast on a processor with "
+        "AMX, slower on one without",
+    )
     p.add_argument("--out", type=folder, help="folder of the networks (default: _build/networks)")
-    p.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
-                   help="go on from a checkpoint, and leave a finished network alone (default)")  # fmt: skip
-    p.add_argument("--keep", choices=("last", "best"), default="last",
-                   help="store the weights of the last step (default), or of the epoch with the best robust validation "
-                   "accuracy")  # fmt: skip
+    p.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on from a checkpoint, and leave a finished network alone (default)",
+    )
+    p.add_argument(
+        "--keep",
+        choices=("last", "best"),
+        default="last",
+        help="store the weights of the last step (default), or of the epoch with the best robust validation accuracy",
+    )
     p.add_argument("--tensorboard", type=folder, help="folder for TensorBoard's logs (default: none)")
     data_dir(p)
     device(p)
@@ -165,10 +178,20 @@ def parser() -> argparse.ArgumentParser:
     p = command("chapter", commands.run_chapter, "Execute a chapter with papermill into _build/src/book.")
     p.add_argument("name", help="file name of the chapter without .ipynb, or 'all'")
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
-    p.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
-                   help="another value for a name of the chapter's parameters cell; repeat as needed")  # fmt: skip
-    p.add_argument("--execution-timeout", type=number(int, 1), metavar="SECONDS",
-                   help="seconds a cell may take (default: 600, no limit with recompute=true)")  # fmt: skip
+    p.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another value for a name of the chapter's parameters cell; repeat as needed",
+    )
+    p.add_argument(
+        "--execution-timeout",
+        type=number(int, 1),
+        metavar="SECONDS",
+        help="seconds a cell may take (default: 600, no limit with recompute=true)",
+    )
     p.add_argument("--in-place", action="store_true", help="store the outputs in book/ itself, as committed")
 
     command("pages", commands.run_pages, "Build the HTML from the chapters executed so far; a warning is an error.")

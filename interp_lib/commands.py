@@ -16,9 +16,11 @@ def run_data(args) -> None:
     from . import data
 
     dataset = data.load(args.name, args.data_dir, download=not args.no_download)
-    print(f"{dataset.title} ({dataset.copy}): images {dataset.shape}, {dataset.num_classes} classes; "
-          f"{len(dataset.train)} training, {len(dataset.validation)} validation, {len(dataset.test)} test images; "
-          f"test set sha256 {dataset.fingerprint[:16]}")  # fmt: skip
+    print(
+        f"{dataset.title} ({dataset.copy}): images {dataset.shape}, {dataset.num_classes} classes; "
+        f"{len(dataset.train)} training, {len(dataset.validation)} validation, {len(dataset.test)} test images; "
+        f"test set sha256 {dataset.fingerprint[:16]}"
+    )
 
 
 def run_train(args) -> None:
@@ -60,8 +62,15 @@ def run_train(args) -> None:
         else:
             missing.append((name, path))
     if missing:
-        train(missing, data_dir=args.data_dir, resume=args.resume, device=args.device, keep=args.keep,
-              precision=args.precision, tensorboard=args.tensorboard)  # fmt: skip
+        train(
+            missing,
+            data_dir=args.data_dir,
+            resume=args.resume,
+            device=args.device,
+            keep=args.keep,
+            precision=args.precision,
+            tensorboard=args.tensorboard,
+        )
 
 
 def run_measure(args) -> None:
@@ -74,8 +83,17 @@ def run_measure(args) -> None:
     if args.networks == "ours":
         folder = args.networks_dir or places.home() / "networks"
     options = {name: value for name in ("n", "eps") if (value := getattr(args, name)) is not None}
-    paths = measure(args.table, args.networks, dataset=args.dataset, model=args.model, data_dir=args.data_dir,
-                    networks_dir=folder, folder=results, device=args.device, **options)  # fmt: skip
+    paths = measure(
+        args.table,
+        args.networks,
+        dataset=args.dataset,
+        model=args.model,
+        data_dir=args.data_dir,
+        networks_dir=folder,
+        folder=results,
+        device=args.device,
+        **options,
+    )
     for path in paths:
         print(f"{places.shown(path)}: {len(records.read(path).rows)} rows")
 

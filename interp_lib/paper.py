@@ -28,8 +28,11 @@ GAMMA = 0.01  # regularisation parameter of Int and its variants, in the release
 PRINTED_FIGURE1 = {"CAM": (0.4782, 0.5039), "GradCAM++": (0.5018, 0.5472), "IG": (0.4040, 0.3911)}
 
 PRINTED_FIGURE2 = {
-    "PGD": (0.4782, 0.5039), "1-class": (0.7107, 0.4129), "2-class": (0.5213, 0.5416), "all-class": (0.5342, 0.5561),
-}  # fmt: skip
+    "PGD": (0.4782, 0.5039),
+    "1-class": (0.7107, 0.4129),
+    "2-class": (0.5213, 0.5416),
+    "all-class": (0.5342, 0.5561),
+}
 
 
 # Tables A1 and A2, CIFAR-10, print rows under wrong names: printed name -> the network that the row belongs to. The

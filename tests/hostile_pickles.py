@@ -17,15 +17,27 @@ MEMORY = 200 * 2**20  # bytes that a reader may take beyond what it has
 SECONDS = 5
 
 CALLED = {
-    "os.system": f"touch {MARKER}", "posix.system": f"touch {MARKER}", "os.popen": f"touch {MARKER}",
-    "subprocess.getoutput": f"touch {MARKER}", "builtins.eval": f"open('{MARKER}', 'w')",
-    "builtins.exec": f"open('{MARKER}', 'w')", "__builtin__.eval": f"open('{MARKER}', 'w')",
-    "builtins.__import__": "this", "importlib.import_module": "this", "runpy.run_module": "this",
-    "os.mkdir": MARKER, "numpy.load": "/etc/passwd", "numpy.core.multiarray.fromfile": "/etc/passwd",
-    "numpy._core.multiarray._reconstruct.__globals__": "x", "numpy.testing._private.utils.runstring": "1",
-    "torch.load": "/etc/passwd", "pickle.loads": "x", "_codecs.encode": "x", "builtins.getattr": "x",
+    "os.system": f"touch {MARKER}",
+    "posix.system": f"touch {MARKER}",
+    "os.popen": f"touch {MARKER}",
+    "subprocess.getoutput": f"touch {MARKER}",
+    "builtins.eval": f"open('{MARKER}', 'w')",
+    "builtins.exec": f"open('{MARKER}', 'w')",
+    "__builtin__.eval": f"open('{MARKER}', 'w')",
+    "builtins.__import__": "this",
+    "importlib.import_module": "this",
+    "runpy.run_module": "this",
+    "os.mkdir": MARKER,
+    "numpy.load": "/etc/passwd",
+    "numpy.core.multiarray.fromfile": "/etc/passwd",
+    "numpy._core.multiarray._reconstruct.__globals__": "x",
+    "numpy.testing._private.utils.runstring": "1",
+    "torch.load": "/etc/passwd",
+    "pickle.loads": "x",
+    "_codecs.encode": "x",
+    "builtins.getattr": "x",
     "pathlib.Path.touch": MARKER,
-}  # fmt: skip
+}
 
 
 def text(value: str) -> bytes:
@@ -125,16 +137,25 @@ def bombs() -> dict[str, bytes]:
         "a negative shape": layers(shaped(-1, 1)),
         "one array many times": b"\x80\x03](" + mega + b"q\x01\x85" + b"h\x01\x85" * many + b"e.",
         "one array many times in a layer": b"\x80\x03]((" + mega + b"q\x01" + b"h\x01" * many + b"te.",
-        "the same bytes many times": b"\x80\x03B" + (10**6).to_bytes(4, "little") + bytes(10**6) + b"q\x01"
+        "the same bytes many times": b"\x80\x03B"
+        + (10**6).to_bytes(4, "little")
+        + bytes(10**6)
+        + b"q\x01"
         + layers(*[array(number(250_000) + b"\x85", b"h\x01")] * 300),
         "a name of a megabyte": b"\x80\x02c" + b"a" * 10**6 + b"\nb\n.",
         "a name that clears the screen": b"\x80\x02c\x1b[2Jos\nsystem\x07\n.",
         "a dtype of a megabyte": layers(array(b"K\x01\x85", b"C\x04\0\0\0\0", text("f" * 10**6) + b"\x85")),
-        "nothing to take": b"\x80\x02R.", "nothing to stop with": b".", "a mark to stop with": b"(.",
-        "a state for a name": b"\x80\x02cnumpy\ndtype\n(Nt\x86b.", "a dtype called with nothing": b"cnumpy\ndtype\n)R.",
-        "a build of a list": b"\x80\x02])b.", "ndarray called": b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.",
-        "memo never put": b"\x80\x02h\x07.", "text": b"<html>", "nothing": b"",
-    }  # fmt: skip
+        "nothing to take": b"\x80\x02R.",
+        "nothing to stop with": b".",
+        "a mark to stop with": b"(.",
+        "a state for a name": b"\x80\x02cnumpy\ndtype\n(Nt\x86b.",
+        "a dtype called with nothing": b"cnumpy\ndtype\n)R.",
+        "a build of a list": b"\x80\x02])b.",
+        "ndarray called": b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.",
+        "memo never put": b"\x80\x02h\x07.",
+        "text": b"<html>",
+        "nothing": b"",
+    }
 
 
 def main(folder: str) -> None:

@@ -193,11 +193,16 @@ def test_starts_are_counted_together_and_the_fooled_left_out():
     assert [(r["eps"], r["starts"]) for r in rows] == [(e, k) for e in (0.0, 0.1) for k in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"starts": (0, 1)}, "starts must be a whole number >= 1"), ({"starts": ()}, "starts must hold at least one"),
-    ({"eps": (0, 8)}, "Write 8/255"),
-    ({"x": 255 * batch()[0]}, "Divide bytes by 255"), ({"y": torch.arange(12)}, "0 .. 1; got 0 .. 11"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"starts": (0, 1)}, "starts must be a whole number >= 1"),
+        ({"starts": ()}, "starts must hold at least one"),
+        ({"eps": (0, 8)}, "Write 8/255"),
+        ({"x": 255 * batch()[0]}, "Divide bytes by 255"),
+        ({"y": torch.arange(12)}, "0 .. 1; got 0 .. 11"),
+    ],
+)
 def test_bad_input_for_random_starts_is_refused(change, words):
     x, y = batch()
     with pytest.raises(ValueError, match=words.replace(".", "[.]")):

@@ -132,9 +132,11 @@ def test_places_can_be_named_and_are_not_believed():
         I.cam(dense, images(), CLASSES)
     with pytest.raises(TypeError, match=r"ResNet does not have.*interp_lib.adapt"):
         I.cam(network, images(), CLASSES)
-    for wrong, words in (({"classifier": "layer4"}, "must be an nn.Linear that ResNet runs, one of fc"),
-                         ({"features": "layer9"}, "must name a module"),
-                         ({"classifier": nn.Linear(2, 2)}, "must be a module of ResNet")):  # fmt: skip
+    for wrong, words in (
+        ({"classifier": "layer4"}, "must be an nn.Linear that ResNet runs, one of fc"),
+        ({"features": "layer9"}, "must name a module"),
+        ({"classifier": nn.Linear(2, 2)}, "must be a module of ResNet"),
+    ):
         with pytest.raises(ValueError, match=words):
             interp_lib.adapt(network, **wrong)
 
@@ -143,9 +145,16 @@ WITHOUT = {
     "MobileNetV3": lambda: models.mobilenet_v3_small(num_classes=10),
     "SqueezeNet": lambda: models.squeezenet1_1(num_classes=10),
     "VisionTransformer": lambda: models.VisionTransformer(32, 16, 1, 2, 16, 16, num_classes=10),
-    "VGG-like": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-                                      nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 10)),
-}  # fmt: skip
+    "VGG-like": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 8),
+        nn.ReLU(),
+        nn.Linear(8, 10),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", WITHOUT)
@@ -160,8 +169,11 @@ def test_what_has_no_cam_is_told_what_to_write_and_keeps_the_rest(name):
     assert 0 < (x_adv - x).abs().max() <= 0.01 + 1e-6
     assert I.integrated_gradients(network, x, CLASSES, steps=2).shape == (2, 2, 3, 32, 32)
     if name in ("MobileNetV3", "SqueezeNet"):
-        rest = (lambda z: network.classifier(z).flatten(1)) if name == "SqueezeNet" else (
-            lambda z: network.classifier(network.avgpool(z).flatten(1)))  # fmt: skip
+        rest = (
+            (lambda z: network.classifier(z).flatten(1))
+            if name == "SqueezeNet"
+            else (lambda z: network.classifier(network.avgpool(z).flatten(1)))
+        )
         assert I.gradcam(network, x, CLASSES, head=rest).shape[:2] == (2, 2)
 
 
@@ -202,9 +214,10 @@ def test_every_map_and_attack_works_in_every_precision(dtype):
         isa(model, x, y, rounds=2, **step),
         aai(model, x, y, top_k=2, **step),
         aai(model, x, y, top_k=2, hinge=0, interpreter=I.representation, **step),
-        minimal_eps(lambda e: pgd(model, x, y, eps=e, alpha=e / 4, steps=3), lambda z: model(z).argmax(1) != y, x,
-                    high=0.1).x_adv,
-    ):  # fmt: skip
+        minimal_eps(
+            lambda e: pgd(model, x, y, eps=e, alpha=e / 4, steps=3), lambda z: model(z).argmax(1) != y, x, high=0.1
+        ).x_adv,
+    ):
         assert x_adv.dtype == dtype and (x_adv - x).abs().max() <= 0.1 + torch.finfo(dtype).eps
         assert x_adv.min() >= 0 and x_adv.max() <= 1
 
@@ -299,8 +312,11 @@ def test_maps_in_training_mode_leave_statistics_and_generator_alone(name):
 # Wrapped -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager"), lambda m: m.__call__],
-                         ids=["DataParallel", "compile", "function"])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrap",
+    [nn.DataParallel, lambda m: torch.compile(m, backend="eager"), lambda m: m.__call__],
+    ids=["DataParallel", "compile", "function"],
+)
 def test_wrapped_networks_and_functions_get_maps_and_attacks(wrap):
     model = interp_lib.adapt(toys.Foreign().eval(), images=images(size=8, colours=1))
     wrapped, x, y = wrap(model), images(3, 8, colours=1), torch.tensor([0, 1, 0])

@@ -53,7 +53,7 @@ ATTACKS = {
         m, x, y, eps=eps, top_k=2, hinge=0, interpreter=gradcam_pp_release, **STEPS
     ),
     "minimal": minimal,
-}  # fmt: skip
+}
 
 
 def parameters(function):
@@ -179,8 +179,9 @@ def test_pgd_checks_images_once_and_an_inner_step_of_training_never(make_images)
     with Scans() as scans:
         pgd(model, x, LABELS, eps=EPS, random_start=True, generator=generator(), **STEPS)
     assert scans.count == 1
-    schedule = Schedule(epochs=1, batch_size=4, learning_rate=0.1, eps=EPS, ramp_start=0, ramp_end=1, attack_steps=3,
-                        attack_alpha=0.03)  # fmt: skip
+    schedule = Schedule(
+        epochs=1, batch_size=4, learning_rate=0.1, eps=EPS, ramp_start=0, ramp_end=1, attack_steps=3, attack_alpha=0.03
+    )
     with Scans() as scans:
         problem = METHODS["Int-Adv"](model, x, LABELS)
         problem.loss(inner_maximum(problem.objective, x, eps=EPS, schedule=schedule, generator=generator()))

@@ -25,8 +25,11 @@ def test_what_the_browser_asks_by_itself_stays_on_this_machine(tmp_path):
         opened.wait(lambda: "accounts.google.com" in log.read_text(encoding="utf-8"))  # it does ask
         assert opened.outside() == []
     done = events(log)
-    hosts = [params["address"].rpartition(":")[0].strip("[]") for name, params in done
-             if name == "TCP_CONNECT_ATTEMPT" and "address" in params]  # fmt: skip
+    hosts = [
+        params["address"].rpartition(":")[0].strip("[]")
+        for name, params in done
+        if name == "TCP_CONNECT_ATTEMPT" and "address" in params
+    ]
     assert hosts and all(ipaddress.ip_address(host).is_loopback for host in hosts)
     # It connects a datagram socket to see whether there is IPv6, which sends nothing.
     assert not any("BYTES_SENT" in name and name.startswith("UDP") for name, _ in done)

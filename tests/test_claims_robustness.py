@@ -181,10 +181,20 @@ def paired(source, **outcomes):
     """Int and Adv at 0.35, from what each has right of the same images."""
     clean = [Cell("3", "MNIST", "Small", method, "ATA", "eps", "0", "0.95", **{source: 0.95}) for method in outcomes]
     return clean + [
-        Cell("3", "MNIST", "Small", method, "ATA", "eps", "0.35", "0.5", outcomes={source: right},
-             **{source: sum(right) / len(right)})
+        Cell(
+            "3",
+            "MNIST",
+            "Small",
+            method,
+            "ATA",
+            "eps",
+            "0.35",
+            "0.5",
+            outcomes={source: right},
+            **{source: sum(right) / len(right)},
+        )
         for method, right in outcomes.items()
-    ]  # fmt: skip
+    ]
 
 
 def test_differences_on_the_same_images_are_tested_by_mcnemar():
@@ -283,8 +293,18 @@ def record(rows, **settings):
 
 
 def row(correct, gamma=0.01, method="Int", seed=0, eps=0.3, steps=200, schedule="quick"):
-    return {"method": method, "seed": seed, "schedule": schedule, "gamma": gamma, "eps": eps, "steps": steps,
-            "correct": correct, "n": 200, "accuracy": correct / 200, "se": 0.0}  # fmt: skip
+    return {
+        "method": method,
+        "seed": seed,
+        "schedule": schedule,
+        "gamma": gamma,
+        "eps": eps,
+        "steps": steps,
+        "correct": correct,
+        "n": 200,
+        "accuracy": correct / 200,
+        "se": 0.0,
+    }
 
 
 def test_gammas_in_order_with_normal_training_as_zero():

@@ -25,16 +25,23 @@ RESULTS = ROOT / "results"
 def row(interpreter, measure, nds, nsl, *, squared=False, n=30, wobble=0.1):
     """n images of four points; image i has its scores times 1 +- wobble."""
     each = [[4, 4 * nds * (1 + wobble * (-1) ** i), 4 * nsl * (1 - wobble * (-1) ** i)] for i in range(n)]
-    return {"interpreter": interpreter, "measure": measure, "squared_score": squared, "nds": nds, "nsl": nsl,
-            "each": each}  # fmt: skip
+    return {
+        "interpreter": interpreter,
+        "measure": measure,
+        "squared_score": squared,
+        "nds": nds,
+        "nsl": nsl,
+        "each": each,
+    }
 
 
 def pick(found, claim, interpreter, score, against, other=None):
     (entry,) = (
-        e for e in found
+        e
+        for e in found
         if (e["claim"], e["interpreter"], e["score"], e["against"]) == (claim, interpreter, score, against)
         and other in (None, e["against_interpreter"])
-    )  # fmt: skip
+    )
     return entry
 
 
@@ -57,8 +64,10 @@ def test_two_classes_against_one_and_all():
 
 
 def test_norms_and_interpreters():
-    rows = [row(name, "l1:2-class", nds, nsl) for name, nds, nsl in (
-        ("Repr", 2.0, 0.05), ("CAM", 3.0, 0.02), ("IG", 6.0, 0.03), ("GradCAM++", 3.2, 0.02))]  # fmt: skip
+    rows = [
+        row(name, "l1:2-class", nds, nsl)
+        for name, nds, nsl in (("Repr", 2.0, 0.05), ("CAM", 3.0, 0.02), ("IG", 6.0, 0.03), ("GradCAM++", 3.2, 0.02))
+    ]
     rows += [row("CAM", "l2:2-class", 0.5, 0.01), row("CAM", "l2:2-class", 0.3, 0.06, squared=True)]
     found = claims(rows)
     assert pick(found, "l1", "CAM", "NDS", "l2:2-class")["clear"]
@@ -103,8 +112,15 @@ def test_p_is_that_of_a_paired_t_test():
 
 def test_verdicts_after_the_correction_for_many():
     names = ("CAM", "GradCAM++", "IG")
-    rows = [row(name, f"{norm}:{classes}", nds, nsl) for name in names for norm, classes, nds, nsl in (
-        ("l1", "2-class", 3.4, 0.02), ("l1", "1-class", 3.0, 0.08), ("l2", "2-class", 0.4, 0.03))]  # fmt: skip
+    rows = [
+        row(name, f"{norm}:{classes}", nds, nsl)
+        for name in names
+        for norm, classes, nds, nsl in (
+            ("l1", "2-class", 3.4, 0.02),
+            ("l1", "1-class", 3.0, 0.08),
+            ("l2", "2-class", 0.4, 0.03),
+        )
+    ]
     found = claims(rows)
     tested = [c for c in found if (c["claim"], c["score"]) != ("l1", "NDS") and c["p"] is not None]
     judged = with_verdicts(found)
@@ -113,11 +129,27 @@ def test_verdicts_after_the_correction_for_many():
     order = np.argsort([c["p"] for c in tested], kind="stable")
     step = [min(1, tested[k]["p"] * (len(tested) - rank)) for rank, k in enumerate(order)]
     assert [adjusted[k] for k in order] == pytest.approx(np.maximum.accumulate(step))
-    assert all(c["verdict"] == "no content" and c["adjusted"] is None for c in judged if c["claim"] == "l1"
-               and c["score"] == "NDS")  # fmt: skip
+    assert all(
+        c["verdict"] == "no content" and c["adjusted"] is None
+        for c in judged
+        if c["claim"] == "l1" and c["score"] == "NDS"
+    )
     assert all(c["verdict"] == "yes" for c in judged if c["claim"] == "2-class")
-    swapped = with_verdicts(claims([{**r, "measure": r["measure"].replace("1-class", "x").replace("2-class", "1-class")
-                                     .replace("x", "2-class")} for r in rows if r["measure"][:2] == "l1"]))  # fmt: skip
+    swapped = with_verdicts(
+        claims(
+            [
+                {
+                    **r,
+                    "measure": r["measure"]
+                    .replace("1-class", "x")
+                    .replace("2-class", "1-class")
+                    .replace("x", "2-class"),
+                }
+                for r in rows
+                if r["measure"][:2] == "l1"
+            ]
+        )
+    )
     assert all(c["verdict"] == "no" for c in swapped if c["claim"] == "2-class")
 
 
@@ -159,10 +191,11 @@ def test_what_cannot_be_said_is_not_said():
 
 def printed_value(interpreter, measure, score, dataset):
     (value,) = (
-        float(r["value"]) for r in paper.paper_tables()
+        float(r["value"])
+        for r in paper.paper_tables()
         if (r["table"], r["dataset"], r["method"]) == ("1", dataset, interpreter)
         and (r["level"], r["metric"]) == (measure, score)
-    )  # fmt: skip
+    )
     return value
 
 
@@ -181,8 +214,11 @@ def test_print_against_the_papers_sentences():
     ]
     assert len(of_ig) == 6 and not any(c["as_claimed"] for c in of_ig)
     assert count(found["MNIST"], "IG", "NSL") == (0, 2) and count(found["CIFAR-10"], "IG", "NSL") == (2, 2)
-    assert all(count(rows, "Repr", score)[0] == count(rows, "Repr", score)[1] for rows in found.values()
-               for score in ("NDS", "NSL"))  # fmt: skip
+    assert all(
+        count(rows, "Repr", score)[0] == count(rows, "Repr", score)[1]
+        for rows in found.values()
+        for score in ("NDS", "NSL")
+    )
     for c in found["MNIST"]:
         assert c["value"] == printed_value(c["interpreter"], c["measure"], c["score"], "MNIST")
         assert c["other"] == printed_value(c["against_interpreter"], c["against"], c["score"], "MNIST")
@@ -259,7 +295,9 @@ def test_verdicts_on_the_released_networks(text):
     assert verdicts(tested, claim="Repr") == {"yes": 12} and "in all twelve comparisons" in text
     assert verdicts(tested, claim="IG", score="NDS") == {"yes": 4}
     assert {c["data"][0]: c["verdict"] for c in tested if c["claim"] == "IG" and c["score"] == "NSL"} == {
-        "cifar10": "yes", "mnist": "not settled"}  # fmt: skip
+        "cifar10": "yes",
+        "mnist": "not settled",
+    }
     values = [printed_value(*side, "NSL", "MNIST") for side in ((name, "l1:2-class") for name in ("IG", *CAMS))]
     assert "prints {:.4f} for IG against {:.4f} and {:.4f}".format(*values) in text
     alone = [c for c in found if c["data"][0] == "restricted_imagenet"]

@@ -360,11 +360,17 @@ def test_no_image_left_is_not_measured_and_few_are_the_cause():
     assert pick(cells, "2", "Int").cause() == "3 images left"
 
 
-@pytest.mark.parametrize("interpreter, level, squared, of", [
-    ("CAM", "l1:2-class", False, {}), ("CAM", "l2:1-class", True, {}), ("GradCAM++", "l2:1-class", True, {}),
-    ("CAM", "l2:2-class", False, {}), ("Repr", "l2:2-class", False, {}),
-    ("CAM", "l2:1-class", False, {"dataset": "restricted_imagenet", "model": "wresnet"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "interpreter, level, squared, of",
+    [
+        ("CAM", "l1:2-class", False, {}),
+        ("CAM", "l2:1-class", True, {}),
+        ("GradCAM++", "l2:1-class", True, {}),
+        ("CAM", "l2:2-class", False, {}),
+        ("Repr", "l2:2-class", False, {}),
+        ("CAM", "l2:1-class", False, {"dataset": "restricted_imagenet", "model": "wresnet"}),
+    ],
+)
 def test_table_1_takes_its_score_from_the_right_row(interpreter, level, squared, of):
     rows = [
         {"method": "Normal", "interpreter": interpreter, "measure": level, "squared_score": score, "n": 90, **values}
@@ -375,14 +381,28 @@ def test_table_1_takes_its_score_from_the_right_row(interpreter, level, squared,
     assert {c.metric: c.released for c in filled} == {"NDS": 3.0, "NSL": pytest.approx(0.3)}
 
 
-@pytest.mark.parametrize("dataset, model, title, printed", [
-    ("mnist", "small", "MNIST", "MNIST"), ("cifar10", "small", "CIFAR-10", "CIFAR-10"),
-    ("restricted_imagenet", "wresnet", "R-ImageNet", "R-ImageNet"), ("cifar10", "wresnet", "CIFAR-10", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "dataset, model, title, printed",
+    [
+        ("mnist", "small", "MNIST", "MNIST"),
+        ("cifar10", "small", "CIFAR-10", "CIFAR-10"),
+        ("restricted_imagenet", "wresnet", "R-ImageNet", "R-ImageNet"),
+        ("cifar10", "wresnet", "CIFAR-10", None),
+    ],
+)
 def test_table_1_takes_its_rows_from_the_network_of_its_dataset(dataset, model, title, printed):
     """Two records of one network, as IG has one of its own."""
-    rows = lambda name: [{"method": "Normal", "interpreter": name, "measure": "l1:2-class", "squared_score": False,
-                          "n": 9, "nds": 3.0, "nsl": 0.3}]  # fmt: skip
+    rows = lambda name: [
+        {
+            "method": "Normal",
+            "interpreter": name,
+            "measure": "l1:2-class",
+            "squared_score": False,
+            "n": 9,
+            "nds": 3.0,
+            "nsl": 0.3,
+        }
+    ]
     settings = {"dataset": dataset, "model": model, "title": title, "measurement": "isa"}
     made = [record(rows("CAM"), **settings), record(rows("IG"), **settings)]
     filled = {(c.dataset, c.method, c.metric) for c in compare.compare(made) if c.released is not None}

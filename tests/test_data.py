@@ -611,8 +611,9 @@ def test_a_packed_archive_is_not_unpacked(tmp_path):
     """3 MB of it would be 784 MB."""
     with zipfile.ZipFile(tmp_path / "mnist.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open("x_train.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False,
-                                                          "shape": (10**6, 28, 28)})  # fmt: skip
+            np.lib.format.write_array_header_1_0(
+                member, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 28, 28)}
+            )
             for _ in range(49):
                 member.write(bytes(16 * 10**6))
     refused("mnist", tmp_path, "mnist.npz", "784 MB unpacked")
@@ -628,8 +629,9 @@ def test_an_archive_is_closed_and_arrays_may_be_written_to(tmp_path):
         gc.collect()
 
 
-@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)],
-                         ids=["pipe", "folder", "device"])  # fmt: skip
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)], ids=["pipe", "folder", "device"]
+)
 @pytest.mark.parametrize("kind", ["npz", "idx", "batch", "photograph"])
 def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch, kind, put):
     name = {"npz": "mnist", "idx": "mnist", "batch": "cifar10", "photograph": "restricted_imagenet"}[kind]

@@ -229,7 +229,7 @@ CHANGES = {
     "a changed forward": doubled,
     "normalised before": lambda m: m.register_forward_pre_hook(lambda _, given: ((given[0] - 0.1) / 0.3,)),
     "a hook on the gradient": halved_gradient,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -252,8 +252,10 @@ def test_what_would_fold_to_another_function_is_used_as_it_is(change, make_image
             with pytest.raises((TypeError, ValueError), match="interp_lib.adapt"):
                 made()
     else:
-        assert (fold_cam(model)(x).gather(1, y[:, None, None, None].expand(-1, 1, *free.cam(x).shape[2:]))
-                - I.cam(model, x, y[:, None])).abs().max() < 1e-10  # fmt: skip
+        assert (
+            fold_cam(model)(x).gather(1, y[:, None, None, None].expand(-1, 1, *free.cam(x).shape[2:]))
+            - I.cam(model, x, y[:, None])
+        ).abs().max() < 1e-10
 
 
 def test_a_proof_is_made_once_for_a_structure_and_changes_nothing(make_images, monkeypatch):

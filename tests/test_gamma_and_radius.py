@@ -15,18 +15,28 @@ def row(method, eps=0.3, accuracy=0.5, **more):
 
 FOUND = [
     record("released", [row("Normal"), row("Adv"), row("Int"), row("IG-Norm")]),
-    record("sweeps", [row("Int", gamma=0.02, radius=0.3, run=2), row("Adv", radius=0.4, run=1),
-                      row("Int", gamma=0.02, radius=0.3, run=1), row("Int", gamma=0.001, radius=0.4, run=1)]),
+    record(
+        "sweeps",
+        [
+            row("Int", gamma=0.02, radius=0.3, run=2),
+            row("Adv", radius=0.4, run=1),
+            row("Int", gamma=0.02, radius=0.3, run=1),
+            row("Int", gamma=0.001, radius=0.4, run=1),
+        ],
+    ),
     record("ours", [row("Int", gamma=0.5)]),
     record("released", [row("Adv", accuracy=0.1)], measurement="many"),
     record("released", [row("Adv", accuracy=0.1)], model="pool"),
-]  # fmt: skip
+]
 
 
 def test_networks_of_the_tables_have_the_papers_settings():
     rows = gamma_and_radius.rows_of_small(FOUND, "pgd", "mnist")
     assert [(r["method"], r["gamma"], r["radius"], r["run"]) for r in rows[:3]] == [
-        ("Normal", 0.0, 0.0, 1), ("Adv", None, 0.3, 1), ("Int", 0.01, 0.3, 1)]  # fmt: skip
+        ("Normal", 0.0, 0.0, 1),
+        ("Adv", None, 0.3, 1),
+        ("Int", 0.01, 0.3, 1),
+    ]
     assert len(rows) == 7
     assert [r["accuracy"] for r in gamma_and_radius.rows_of_small(FOUND, "many", "mnist")] == [0.1]
     assert gamma_and_radius.rows_of_small(FOUND, "pgd", "cifar10") == []

@@ -129,9 +129,14 @@ def test_success_is_success_and_the_weight_is_the_one_that_succeeded(case):
     assert ((found.gamma == 0) | found.success).all() and (found.gamma > 0).any()
     for i in (found.gamma > 0).nonzero()[:, 0].tolist():
         once = search_isa(
-            model, x[i : i + 1], y[i : i + 1], target[i : i + 1], rounds=1, gamma_first=float(found.gamma[i]),
+            model,
+            x[i : i + 1],
+            y[i : i + 1],
+            target[i : i + 1],
+            rounds=1,
+            gamma_first=float(found.gamma[i]),
             **SETTINGS | {"eps": 0.3, "alpha": 0.1},
-        )  # fmt: skip
+        )
         assert once.success.all() and (once.x_adv - found.x_adv[i]).abs().max() < 1e-9
 
 
@@ -247,9 +252,13 @@ def test_rows_keep_what_each_image_contributes(tiny_dataset):
     settings = {"norms": [1, 2], "class_sets": ["1-class", "2-class"]}
     together = rows_of(model, subset, **settings)
     assert [(row["measure"], row["squared_score"]) for row in together] == [
-        ("l1:1-class", False), ("l1:2-class", False),
-        ("l2:1-class", False), ("l2:1-class", True), ("l2:2-class", False), ("l2:2-class", True),
-    ]  # fmt: skip
+        ("l1:1-class", False),
+        ("l1:2-class", False),
+        ("l2:1-class", False),
+        ("l2:1-class", True),
+        ("l2:2-class", False),
+        ("l2:2-class", True),
+    ]
     for row in together:
         each = from_record(row["each"])
         assert row["measured"] == len(each) == 8 and row["n"] == int((each[:, 0] > 0).sum())

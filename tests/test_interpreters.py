@@ -615,11 +615,19 @@ def test_what_the_release_calls_ig_and_gradcam_pp_is_not_complete(released_folde
 
 
 RELUS = {
-    "x.relu": torch.Tensor.relu, "x.relu_": lambda x: x.relu_(), "F.relu_": F.relu_, "torch.relu_": torch.relu_,
-    "F.relu(inplace)": lambda x: F.relu(x, inplace=True), "layer": nn.ReLU(), "layer in place": nn.ReLU(inplace=True),
-    "clamp": lambda x: x.clamp(min=0), "clamp_": lambda x: x.clamp_(0), "clamp_min": lambda x: torch.clamp_min(x, 0),
-    "threshold": lambda x: F.threshold(x, 0, 0), "in place, result dropped": lambda x: (F.relu(x, True), x)[1],
-}  # fmt: skip
+    "x.relu": torch.Tensor.relu,
+    "x.relu_": lambda x: x.relu_(),
+    "F.relu_": F.relu_,
+    "torch.relu_": torch.relu_,
+    "F.relu(inplace)": lambda x: F.relu(x, inplace=True),
+    "layer": nn.ReLU(),
+    "layer in place": nn.ReLU(inplace=True),
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_": lambda x: x.clamp_(0),
+    "clamp_min": lambda x: torch.clamp_min(x, 0),
+    "threshold": lambda x: F.threshold(x, 0, 0),
+    "in place, result dropped": lambda x: (F.relu(x, True), x)[1],
+}
 
 
 def relu_network(relu):

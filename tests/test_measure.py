@@ -378,16 +378,21 @@ def test_two_processes_on_one_record_lose_no_row_in_twenty_runs(tmp_path):
 
 
 def test_two_files_of_one_network_are_refused_by_name(bench):
-    trained.save(build("small", (1, 8, 8), 3, seed=9), bench.nets / "copy.safetensors",
-                  {"dataset": "digits", "method": "Adv", "seed": 0, "schedule": "digits"})  # fmt: skip
+    trained.save(
+        build("small", (1, 8, 8), 3, seed=9),
+        bench.nets / "copy.safetensors",
+        {"dataset": "digits", "method": "Adv", "seed": 0, "schedule": "digits"},
+    )
     said = "Adv.safetensors and .*copy.safetensors would share a line, since both are digits, small, method Adv, seed 0"
     with pytest.raises(ValueError, match=said):
         bench.measure()
     assert bench.runs == []
 
 
-@pytest.mark.parametrize("key, value", [("method", ["Adv"]), ("dataset", 3), ("seed", "0"), ("seed", True),
-                                        ("schedule", None), ("gamma", "0.01")])  # fmt: skip
+@pytest.mark.parametrize(
+    "key, value",
+    [("method", ["Adv"]), ("dataset", 3), ("seed", "0"), ("seed", True), ("schedule", None), ("gamma", "0.01")],
+)
 def test_a_network_whose_json_says_what_cannot_be_is_refused(bench, key, value):
     how = {"dataset": "digits", "method": "Adv", "seed": 7, key: value}
     trained.save(build("small", (1, 8, 8), 3, seed=0), bench.nets / "x.safetensors", how)

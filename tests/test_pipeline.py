@@ -17,10 +17,27 @@ def test_a_grid_is_methods_times_seeds_and_other_gammas_less_what_is_finished(tm
     finished.parent.mkdir()
     finished.touch()
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "--dry-run",
-        "--cores", "1", "grid", "--config", "dataset=mnist", "schedule=paper", "seeds=2", "gammas=0.003,0.03",
-        "folder=nets", "gpus=1", "precision=bfloat16", "--printshellcmds",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--directory",
+        tmp_path,
+        "--dry-run",
+        "--cores",
+        "1",
+        "grid",
+        "--config",
+        "dataset=mnist",
+        "schedule=paper",
+        "seeds=2",
+        "gammas=0.003,0.03",
+        "folder=nets",
+        "gpus=1",
+        "precision=bfloat16",
+        "--printshellcmds",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -45,9 +62,23 @@ def test_each_table_is_measured_on_the_networks_that_it_is_about_and_again_after
         path.touch()
         os.utime(path, (path.stat().st_mtime + seconds,) * 2)
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "--dry-run",
-        "--cores", "1", "records", "--rerun-triggers", "mtime", "--config", "folder=nets", "--printshellcmds",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--directory",
+        tmp_path,
+        "--dry-run",
+        "--cores",
+        "1",
+        "records",
+        "--rerun-triggers",
+        "mtime",
+        "--config",
+        "folder=nets",
+        "--printshellcmds",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -65,8 +96,19 @@ def test_what_the_build_trains_follows_all_that_training_imports():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     (inputs,) = re.findall(r"^rule network:\n    input: (.*)$", done.stdout, re.MULTILINE)
-    names = {"training/methods", "training/run", "discrepancies", "attacks/balls", "attacks/ascent", "fast/objective",
-             "interpreters/integration", "models/pooling", "schedule", "storage", "data_files"}  # fmt: skip
+    names = {
+        "training/methods",
+        "training/run",
+        "discrepancies",
+        "attacks/balls",
+        "attacks/ascent",
+        "fast/objective",
+        "interpreters/integration",
+        "models/pooling",
+        "schedule",
+        "storage",
+        "data_files",
+    }
     files = {f"interp_lib/{name}.py" for name in names} | {"interp_lib/fast/ascent.cpp", "interp_lib/fast/trunk.cpp"}
     assert files <= set(inputs.split(", "))
     assert not [name for name in inputs.split(", ") if name.startswith(("interp_lib/pages", "interp_lib/study"))]

@@ -14,9 +14,14 @@ from interp_lib.pages.profiles import ProfileError
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = {
-    "dataset": "digits", "model": "small", "networks": "ours", "methods": "Normal, Int-Adv", "seeds": 2,
-    "schedule": "digits", "n": 200,
-}  # fmt: skip
+    "dataset": "digits",
+    "model": "small",
+    "networks": "ours",
+    "methods": "Normal, Int-Adv",
+    "seeds": 2,
+    "schedule": "digits",
+    "n": 200,
+}
 
 
 @pytest.fixture

@@ -87,9 +87,15 @@ def test_stays_in_ball_and_box(seed, eps, alpha, steps, random_start, single):
     model, x = toys.Linear(seed=seed).to(dtype), images(seed=seed, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     x_adv = pgd(
-        model, x, torch.tensor([0, 1, 2, 0]), eps=eps, alpha=alpha, steps=steps,
-        random_start=random_start, generator=generator,
-    )  # fmt: skip
+        model,
+        x,
+        torch.tensor([0, 1, 2, 0]),
+        eps=eps,
+        alpha=alpha,
+        steps=steps,
+        random_start=random_start,
+        generator=generator,
+    )
     assert x_adv.dtype == dtype and x_adv.shape == x.shape and not x_adv.requires_grad
     assert x_adv.min() >= 0 and x_adv.max() <= 1
     assert (x_adv - x).abs().max() <= eps + 2 * torch.finfo(dtype).eps
@@ -166,11 +172,17 @@ def test_same_seed_same_start_another_seed_another():
     model, x, y = toys.Linear(), images(), torch.tensor([0, 1, 2, 0])
     starts = [
         pgd(
-            model, x, y, eps=0.2, alpha=0.0, steps=1,
-            random_start=True, generator=torch.Generator().manual_seed(seed),
+            model,
+            x,
+            y,
+            eps=0.2,
+            alpha=0.0,
+            steps=1,
+            random_start=True,
+            generator=torch.Generator().manual_seed(seed),
         )
         for seed in (5, 5, 6)
-    ]  # fmt: skip
+    ]
     assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2])
 
 
@@ -188,9 +200,16 @@ def test_a_random_start_needs_a_generator_and_excludes_a_start():
         pgd(model, x, y, eps=0.1, alpha=0.01, steps=1, random_start=True)
     with pytest.raises(ValueError, match="excludes start"):
         pgd(
-            model, x, y, eps=0.1, alpha=0.01, steps=1, random_start=True, start=x,
+            model,
+            x,
+            y,
+            eps=0.1,
+            alpha=0.01,
+            steps=1,
+            random_start=True,
+            start=x,
             generator=torch.Generator(),
-        )  # fmt: skip
+        )
 
 
 # What is left behind

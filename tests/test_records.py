@@ -151,8 +151,18 @@ def test_edited_inner_name_is_refused(tmp_path, record):
 
 
 AAI = {"measurement": "aai"}, {"method": "Int", "interpreter": "CAM", "eps": 0.1, "tau": 0.5, "n": 20}
-ISA = {"measurement": "isa"}, {"method": "Normal", "interpreter": "CAM", "measure": "l2:1-class", "nds": 1.0,
-                               "nsl": 0.1, "squared_score": False, "n": 20}  # fmt: skip
+ISA = (
+    {"measurement": "isa"},
+    {
+        "method": "Normal",
+        "interpreter": "CAM",
+        "measure": "l2:1-class",
+        "nds": 1.0,
+        "nsl": 0.1,
+        "squared_score": False,
+        "n": 20,
+    },
+)
 PGD = {}, ROWS[0]
 IMPOSSIBLE = [
     (PGD, {"correct": 999}, "correct 999 of n 200 images"),
@@ -320,7 +330,7 @@ FAILURES = {
         lambda m: m.setattr("tempfile.mkstemp", fail(OSError(errno.EACCES, "Permission denied"))),
         "Permission denied",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("failure", FAILURES)

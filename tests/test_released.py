@@ -357,7 +357,7 @@ REFUSED = {
         lambda layers: pickle.dumps([(*layers[0], layers[0][1]), *layers[1:]], protocol=3),
         "biases",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

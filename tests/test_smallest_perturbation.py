@@ -113,8 +113,11 @@ def test_bisection_encloses_the_turn(turns, first, rounds):
     turns = torch.tensor(turns, dtype=DOUBLE)
     low, high = bisect(
         lambda value: value < turns,
-        torch.full_like(turns, first), torch.zeros_like(turns), torch.ones_like(turns), rounds,
-    )  # fmt: skip
+        torch.full_like(turns, first),
+        torch.zeros_like(turns),
+        torch.ones_like(turns),
+        rounds,
+    )
     assert ((low < turns) | (low == 0)).all() and ((high >= turns) | (high == 1)).all() and (low <= high).all()
     doublings = 18  # from 1e-5 to 1/2 and past it
     assert (high - low <= 2.0 ** (min(doublings, rounds) - rounds) + 1e-12).all()

@@ -69,8 +69,11 @@ def test_the_protocols_medians_come_out_with_the_plain_attack_of_isa(real_mnist,
 
 def test_records_of_tightness(tmp_path, tiny_dataset):
     model = build("small", (1, 8, 8), 3, seed=0)
-    trained.save(model, tmp_path / "a.safetensors", {"dataset": "digits", "method": "Normal", "seed": 0,
-                                                      "schedule": "digits", "model": "small"})  # fmt: skip
+    trained.save(
+        model,
+        tmp_path / "a.safetensors",
+        {"dataset": "digits", "method": "Normal", "seed": 0, "schedule": "digits", "model": "small"},
+    )
     part = sweep.Part(tiny_dataset, "small", list(sweep.find_networks("ours", tmp_path)), "ours", tmp_path / "results")
     (plan,) = tightness.all_tightness_plans(part, n=20)
     record = records.read(sweep.grow(plan, part))

@@ -37,8 +37,11 @@ TOLERANCE = {"cpu": 1e-3, "cuda": 1e-2}
 @pytest.fixture
 def dataset(tiny_dataset, device):
     splits = ("train", "validation", "test")
-    moved = {name: dataclasses.replace(split, images=split.images.to(device), labels=split.labels.to(device))
-             for name in splits for split in [getattr(tiny_dataset, name)]}  # fmt: skip
+    moved = {
+        name: dataclasses.replace(split, images=split.images.to(device), labels=split.labels.to(device))
+        for name in splits
+        for split in [getattr(tiny_dataset, name)]
+    }
     return dataclasses.replace(tiny_dataset, **moved)
 
 
@@ -81,10 +84,16 @@ def test_methods_and_architectures_beside_each_other(dataset, device):
     """Each as alone, and same again to the bit."""
 
     def runs():
-        made = [Run(network(seed).to(device), dataset, method, SCHEDULE, seed=seed)
-                for method in ("Normal", "Int-Adv") for seed in (0, 1)]  # fmt: skip
-        made += [Run(build(name, (1, 8, 8), 3, seed=seed).to(device), dataset, "Adv", SCHEDULE, seed=seed)
-                 for name in ("pool", "wresnet") for seed in (0, 1)]  # fmt: skip
+        made = [
+            Run(network(seed).to(device), dataset, method, SCHEDULE, seed=seed)
+            for method in ("Normal", "Int-Adv")
+            for seed in (0, 1)
+        ]
+        made += [
+            Run(build(name, (1, 8, 8), 3, seed=seed).to(device), dataset, "Adv", SCHEDULE, seed=seed)
+            for name in ("pool", "wresnet")
+            for seed in (0, 1)
+        ]
         return made
 
     first, second = runs(), runs()
@@ -148,8 +157,17 @@ def test_stopped_and_resumed_is_uninterrupted_to_the_bit(tmp_path, dataset, cuts
     def parts():  # a new process knows nothing but the checkpoints
         device = dataset.train.labels.device
         names = [(method, seed) for method in ("Adv", "Int") for seed in (0, 1)]
-        return [Run(network(seed if not content(tmp_path) else 99).to(device), dataset, method, SCHEDULE,
-                    seed=seed, checkpoint=tmp_path / f"{method}{seed}") for method, seed in names]  # fmt: skip
+        return [
+            Run(
+                network(seed if not content(tmp_path) else 99).to(device),
+                dataset,
+                method,
+                SCHEDULE,
+                seed=seed,
+                checkpoint=tmp_path / f"{method}{seed}",
+            )
+            for method, seed in names
+        ]
 
     for cut in cuts:
         runs = parts()
@@ -210,8 +228,10 @@ def test_bfloat16_and_the_best_epoch_are_as_in_fit(dataset, device, monkeypatch)
     fit_together([run])
     fit(alone, dataset, "Adv", SCHEDULE, precision="bfloat16")
     start = network(0).to(device)
-    ours, theirs = (torch.cat([(p - q).flatten() for p, q in zip(m.parameters(), start.parameters(), strict=True)])
-                    for m in (run.model, alone))  # fmt: skip
+    ours, theirs = (
+        torch.cat([(p - q).flatten() for p, q in zip(m.parameters(), start.parameters(), strict=True)])
+        for m in (run.model, alone)
+    )
     assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.9
     accuracies = iter([0.2, 0.9, 0.9])
     kept = some("Adv", dataset, (0,), keep="best")[0]

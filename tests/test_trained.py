@@ -120,9 +120,16 @@ def test_damaged_json_is_refused(path, content):
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
-@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path),
-                                 lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**40)],
-                         ids=["pipe", "folder", "device", "a hole of a terabyte"])  # fmt: skip
+@pytest.mark.parametrize(
+    "put",
+    [
+        os.mkfifo,
+        os.mkdir,
+        lambda path: os.symlink("/dev/zero", path),
+        lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**40),
+    ],
+    ids=["pipe", "folder", "device", "a hole of a terabyte"],
+)
 def test_what_is_no_file_of_that_size_is_refused_at_once(path, suffix, put):
     path.with_suffix(suffix).unlink()
     put(path.with_suffix(suffix))

@@ -31,9 +31,15 @@ from interp_lib.training.run import Diverged, Run, generator
 from interp_lib.training.together import fit_together
 
 SCHEDULE = Schedule(
-    epochs=3, batch_size=9, learning_rate=0.01, eps=0.2, ramp_start=2, ramp_end=6,
-    attack_steps=3, attack_alpha=0.1,
-)  # fmt: skip
+    epochs=3,
+    batch_size=9,
+    learning_rate=0.01,
+    eps=0.2,
+    ramp_start=2,
+    ramp_end=6,
+    attack_steps=3,
+    attack_alpha=0.1,
+)
 STEPS_AN_EPOCH = 40 // 9
 
 
@@ -162,8 +168,10 @@ def test_training_leaves_the_global_generator_alone(tiny_dataset):
 def test_generators_depend_on_seed_purpose_and_counter():
     draws = {
         (s, p, c): torch.rand(1, generator=generator(s, p, c)).item()
-        for s in (0, 1) for p in ("order", "start") for c in (0, 1, 10)
-    }  # fmt: skip
+        for s in (0, 1)
+        for p in ("order", "start")
+        for c in (0, 1, 10)
+    }
     assert len(set(draws.values())) == len(draws)
     assert torch.rand(1, generator=generator(1, "start", 10)).item() == draws[1, "start", 10]
 

@@ -175,8 +175,17 @@ def build_book(folder, pages):
     environment.pop("MPLBACKEND", None)
     for name, notebook in pages.items():
         nbformat.write(notebook, folder / f"{name}.ipynb")
-        run("papermill", folder / f"{name}.ipynb", source / "book" / f"{name}.ipynb", "-p", "frames", "9",
-            "--execution-timeout", "60", env=environment)  # fmt: skip
+        run(
+            "papermill",
+            folder / f"{name}.ipynb",
+            source / "book" / f"{name}.ipynb",
+            "-p",
+            "frames",
+            "9",
+            "--execution-timeout",
+            "60",
+            env=environment,
+        )
     run("jupyter-book", "build", "-W", "--keep-going", "--path-output", folder, source, env=environment)
     return folder / "_build" / "html"
 

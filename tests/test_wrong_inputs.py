@@ -36,19 +36,37 @@ def images():
     """What is no image of two, as x."""
     x = good()["x"]
     return {
-        "text": "x", "None": None, "list": [[0.5]], "numpy": x.numpy(), "bytes": (255 * x).byte(), "int": x.long(),
-        "three axes": x[0], "NaN": x * NAN, "infinite": x / 0, "negative": x - 1, "of bytes": 255 * x,
-        "other size": x[:, :, :14], "other channels": x.repeat(1, 3, 1, 1), "other dtype": x.double(),
-    }  # fmt: skip
+        "text": "x",
+        "None": None,
+        "list": [[0.5]],
+        "numpy": x.numpy(),
+        "bytes": (255 * x).byte(),
+        "int": x.long(),
+        "three axes": x[0],
+        "NaN": x * NAN,
+        "infinite": x / 0,
+        "negative": x - 1,
+        "of bytes": 255 * x,
+        "other size": x[:, :, :14],
+        "other channels": x.repeat(1, 3, 1, 1),
+        "other dtype": x.double(),
+    }
 
 
 def labels():
     """What is no label of two images, as y."""
     y = good()["y"]
     return {
-        "text": "y", "None": None, "list": [3, 5], "float": y.float(), "int32": y.int(), "column": y[:, None],
-        "three": torch.tensor([1, 2, 3]), "negative": torch.tensor([-1, 2]), "too large": torch.tensor([1, 10]),
-    }  # fmt: skip
+        "text": "y",
+        "None": None,
+        "list": [3, 5],
+        "float": y.float(),
+        "int32": y.int(),
+        "column": y[:, None],
+        "three": torch.tensor([1, 2, 3]),
+        "negative": torch.tensor([-1, 2]),
+        "too large": torch.tensor([1, 10]),
+    }
 
 
 def pick(table, *names):
@@ -57,8 +75,10 @@ def pick(table, *names):
 
 # What a message calls an argument, where it is not by its name.
 IN_OTHER_WORDS = {
-    ("x", "other size"): "shape", ("x", "other channels"): "shape", ("model", "other classes"): "num_classes",
-}  # fmt: skip
+    ("x", "other size"): "shape",
+    ("x", "other channels"): "shape",
+    ("model", "other classes"): "num_classes",
+}
 EPS = {"negative": -0.1, "of bytes": 8, "NaN": NAN, "text": "8/255", "None": None, "three": torch.full((3,), 0.1)}
 ALPHA = {"negative": -0.1, "NaN": NAN, "None": None, "infinite": INF}
 STEPS = {"negative": -1, "half": 1.5, "None": None, "text": "ten", "NaN": NAN}
@@ -82,10 +102,15 @@ def attack_cases():
         base | {"start": g["x"] * 0.9},
         {
             "x": pick(images(), "text", "bytes", "three axes", "NaN", "of bytes", "other size", "other dtype"),
-            "y": labels(), **ball, "start": start, "hinge": NUMBER, "p": {"three": 3, "text": "l1", "None": None},
-            "top_k": {"zero": 0, "too many": 50, "half": 1.5}, "norm": {"l3": "l3", "None": None, "two": 2},
+            "y": labels(),
+            **ball,
+            "start": start,
+            "hinge": NUMBER,
+            "p": {"three": 3, "text": "l1", "None": None},
+            "top_k": {"zero": 0, "too many": 50, "half": 1.5},
+            "norm": {"l3": "l3", "None": None, "two": 2},
         },
-    )  # fmt: skip
+    )
     isa = base | {"target": g["target"]}
     yield (
         search_isa,
@@ -93,16 +118,19 @@ def attack_cases():
         {
             "x": pick(images(), "None", "int", "infinite", "negative", "other channels", "other dtype"),
             "y": pick(labels(), "float", "column", "list", "too large"),
-            "target": {kind: value for kind, value in labels().items() if value is not None}, **ball, "tau": NUMBER,
-            "gamma_first": NUMBER | {"zero": 0.0}, "gamma_high": {"below": 0.01, "NaN": NAN}, "scale": NUMBER,
-            "rounds": {"negative": -1, "half": 0.5, "None": None}, "p": {"three": 3, "text": "l1"},
+            "target": {kind: value for kind, value in labels().items() if value is not None},
+            **ball,
+            "tau": NUMBER,
+            "gamma_first": NUMBER | {"zero": 0.0},
+            "gamma_high": {"below": 0.01, "NaN": NAN},
+            "scale": NUMBER,
+            "rounds": {"negative": -1, "half": 0.5, "None": None},
+            "p": {"three": 3, "text": "l1"},
             "classes": {"float": g["y"][:, None].float(), "flat": g["y"], "too large": g["y"][:, None] + 9},
             "norm": {"l0": "l0"},
         },
-    )  # fmt: skip
-    yield (
-        margin_attack, isa, {"y": pick(labels(), "float", "column"), "target": pick(labels(), "list"), **ball}
-    )  # fmt: skip
+    )
+    yield (margin_attack, isa, {"y": pick(labels(), "float", "column"), "target": pick(labels(), "list"), **ball})
     both = isa | {"eps": torch.full((2, 2), 0.1), "alpha": torch.full((2, 2), 0.02)}
     yield isa_over_eps, both, {"eps": {"flat": torch.rand(2), "a number": 0.1}, "alpha": {"None": None}, "y": labels()}
     yield class_set, {"name": "1-class", "y": g["y"], "target": g["target"]}, {"name": {"other": "3-class", "one": 1}}
@@ -111,10 +139,14 @@ def attack_cases():
         minimal_eps,
         search,
         {
-            "attack": {"None": None}, "succeeds": {"text": "yes"}, "x": pick(images(), "bytes", "NaN", "list"),
-            "first": NUMBER | {"zero": 0.0}, "high": {"NaN": NAN, "None": None}, "rounds": STEPS,
+            "attack": {"None": None},
+            "succeeds": {"text": "yes"},
+            "x": pick(images(), "bytes", "NaN", "list"),
+            "first": NUMBER | {"zero": 0.0},
+            "high": {"NaN": NAN, "None": None},
+            "rounds": STEPS,
         },
-    )  # fmt: skip
+    )
     climb = {"objective": lambda x: x.sum((1, 2, 3)), "x": g["x"]} | settings
     yield lambda **k: list(projected_ascent(**k)), climb, {**ball, "start": start, "norm": {"l3": "l3"}}
 
@@ -122,9 +154,14 @@ def attack_cases():
 def interpreter_cases():
     g = good()
     classes = {
-        "float": g["y"][:, None].float(), "flat": g["y"], "three": torch.zeros(3, 1, dtype=torch.int64),
-        "too large": g["y"][:, None] + 5, "negative": -g["y"][:, None], "list": [[3], [5]], "None": None,
-    }  # fmt: skip
+        "float": g["y"][:, None].float(),
+        "flat": g["y"],
+        "three": torch.zeros(3, 1, dtype=torch.int64),
+        "too large": g["y"][:, None] + 5,
+        "negative": -g["y"][:, None],
+        "list": [[3], [5]],
+        "None": None,
+    }
     base = {"model": g["model"], "x": g["x"], "classes": g["y"][:, None]}
     random = base | {"generator": torch.Generator().manual_seed(0)}
     yield interpreters.cam, base, {"x": images(), "classes": classes}
@@ -136,16 +173,21 @@ def interpreter_cases():
         interpreters.integrated_gradients,
         base,
         {
-            "steps": WHOLE, "rule": {"other": "trapezoid", "None": None}, "activation": {"other": "gelu"},
+            "steps": WHOLE,
+            "rule": {"other": "trapezoid", "None": None},
+            "activation": {"other": "gelu"},
             "baseline": {"other size": g["x"][:, :, :7], "a number": 0.0, "other dtype": g["x"].double()},
-            "internal_batch_size": {k: v for k, v in WHOLE.items() if v is not None}, "nodes": {"zero": 0, "text": "8"},
+            "internal_batch_size": {k: v for k, v in WHOLE.items() if v is not None},
+            "nodes": {"zero": 0, "text": "8"},
         },
-    )  # fmt: skip
+    )
     generator = {"None": None, "a seed": 0}
     yield interpreters.smoothgrad, random, {"samples": WHOLE, "sigma": NUMBER, "generator": generator}
     yield (
-        interpreters.rise, random, {"masks": WHOLE, "cells": WHOLE, "keep": NUMBER | {"two": 2}, "generator": generator}
-    )  # fmt: skip
+        interpreters.rise,
+        random,
+        {"masks": WHOLE, "cells": WHOLE, "keep": NUMBER | {"two": 2}, "generator": generator},
+    )
     some = {"maps": torch.rand(2, 1, 7, 7), "size": (28, 28)}
     yield interpreters.upsample, some, {"size": {"one": 28, "text": "28x28", "zero": (0, 0)}, "maps": {"list": [1]}}
 
@@ -161,9 +203,10 @@ def discrepancy_cases():
     free = pair | {"y": y, "logits_adv": torch.rand(2, 2)}
     logits = {"list": [1], "None": None, "flat": torch.rand(2), "int": y[:, None]}
     yield (
-        discrepancies.target_free_discrepancy, free,
+        discrepancies.target_free_discrepancy,
+        free,
         {"logits_adv": logits, "y": pick(labels(), "list", "float", "column")},
-    )  # fmt: skip
+    )
     ranks = {"map_a": a, "map_b": b}
     flat = {"list": [1], "None": None, "other shape": a[:1], "int": (9 * a).long()}
     yield discrepancies.kendall_tau, ranks, {"map_a": flat}
@@ -195,59 +238,86 @@ def evaluation_cases(dataset):
         rank_correlation.aai_rows,
         rows,
         {
-            "eps": SIZES | {"zero": [0]}, "interpreter": {"other": "IG2", "None": None}, "subset": {"None": None},
+            "eps": SIZES | {"zero": [0]},
+            "interpreter": {"other": "IG2", "None": None},
+            "subset": {"None": None},
             "attack": {"None": None, "other": {"stepps": 3}},
         },
-    )  # fmt: skip
+    )
     del (rows := dict(rows))["eps"]
     yield (
         lambda **k: list(maps.isa_rows(**k)),
         rows,
         {
-            "interpreters": {"text": "CAM", "other": ["LIME"], "none": []}, "norms": {"three": [3], "a number": 1},
-            "class_sets": {"other": ["3-class"]}, "penalties": SIZES_ABOVE, "images": WHOLE | {"many": 99},
-            "batch_size": {"zero": 0, "half": 0.5}, "subset": {"images": g["x"]},
+            "interpreters": {"text": "CAM", "other": ["LIME"], "none": []},
+            "norms": {"three": [3], "a number": 1},
+            "class_sets": {"other": ["3-class"]},
+            "penalties": SIZES_ABOVE,
+            "images": WHOLE | {"many": 99},
+            "batch_size": {"zero": 0, "half": 0.5},
+            "subset": {"images": g["x"]},
         },
-    )  # fmt: skip
+    )
 
 
 def training_cases(dataset):
     schedule = {
-        "epochs": 1, "batch_size": 20, "learning_rate": 0.01, "eps": 0.1, "ramp_start": 0, "ramp_end": 1,
-        "attack_steps": 1, "attack_alpha": 0.1,
-    }  # fmt: skip
+        "epochs": 1,
+        "batch_size": 20,
+        "learning_rate": 0.01,
+        "eps": 0.1,
+        "ramp_start": 0,
+        "ramp_end": 1,
+        "attack_steps": 1,
+        "attack_alpha": 0.1,
+    }
     whole = {"negative": -1, "half": 1.5, "text": "3", "None": None}
     yield (
         Schedule,
         schedule,
         {
-            "epochs": whole | {"zero": 0}, "batch_size": whole | {"zero": 0}, "learning_rate": NUMBER,
+            "epochs": whole | {"zero": 0},
+            "batch_size": whole | {"zero": 0},
+            "learning_rate": NUMBER,
             "eps": NUMBER | {"7": 7},
-            "ramp_start": whole, "ramp_end": whole, "attack_steps": whole, "attack_alpha": NUMBER,
+            "ramp_start": whole,
+            "ramp_end": whole,
+            "attack_steps": whole,
+            "attack_alpha": NUMBER,
             "decay": {"a number": 3, "negative": (-1,), "text": "3"},
         },
-    )  # fmt: skip
-    yield (
-        Schedule, schedule | {"ramp_start": 5, "ramp_end": 9}, {"ramp_end": {"before it starts": 3}}
-    )  # fmt: skip
+    )
+    yield (Schedule, schedule | {"ramp_start": 5, "ramp_end": 9}, {"ramp_end": {"before it starts": 3}})
     yield Schedule.load, {"name": "quick", "dataset": "mnist"}, {"name": {"other": "slow", "path": "../x"}}
     fit = {
-        "model": models.build("small", dataset.shape, 3, seed=0), "dataset": dataset, "method": "Adv",
-        "schedule": Schedule(**schedule), "max_steps": 0,
-    }  # fmt: skip
+        "model": models.build("small", dataset.shape, 3, seed=0),
+        "dataset": dataset,
+        "method": "Adv",
+        "schedule": Schedule(**schedule),
+        "max_steps": 0,
+    }
     yield (
         training.fit,
         fit,
         {
-            "model": {"other shape": models.build("small", seed=0),
-                      "other classes": models.build("small", dataset.shape, 4),
-                      "a name": "small", "None": None},
-            "dataset": {"a name": "mnist", "None": None}, "method": {"other": "Interp", "None": None, "path": "../x"},
-            "schedule": {"a name": "quick", "None": None, "a dictionary": schedule}, "gamma": NUMBER, "seed": whole,
-            "max_steps": {"negative": -1, "half": 0.5, "text": "3"}, "precision": {"other": "float16", "None": None},
-            "keep": {"other": "first", "None": None}, "checkpoint": {"a number": 3}, "report": {"text": "print"},
+            "model": {
+                "other shape": models.build("small", seed=0),
+                "other classes": models.build("small", dataset.shape, 4),
+                "a name": "small",
+                "None": None,
+            },
+            "dataset": {"a name": "mnist", "None": None},
+            "method": {"other": "Interp", "None": None, "path": "../x"},
+            "schedule": {"a name": "quick", "None": None, "a dictionary": schedule},
+            "gamma": NUMBER,
+            "seed": whole,
+            "max_steps": {"negative": -1, "half": 0.5, "text": "3"},
+            "precision": {"other": "float16", "None": None},
+            "keep": {"other": "first", "None": None},
+            "checkpoint": {"a number": 3},
+            "report": {"text": "print"},
         },
-    )  # fmt: skip
+    )
 
 
 PARAMETERS = {
@@ -263,38 +333,72 @@ PARAMETERS = {
 }
 # Command lines, and a word that the message must have.
 LINES = {
-    "data": "COMMAND|name", "data imagenet": "imagenet", "data mnist --data-dir typo": "typo",
-    "data mnist --data-dir ": "data-dir", "train --method ../../evil/x": "evil", "train --method Interp": "Interp",
-    "train --model resnet": "resnet", "train --dataset cifar100": "cifar100", "train --schedule slow": "slow",
-    "train --schedule paper": "paper", "train --seed -1": "seed", "train --seed one": "seed",
+    "data": "COMMAND|name",
+    "data imagenet": "imagenet",
+    "data mnist --data-dir typo": "typo",
+    "data mnist --data-dir ": "data-dir",
+    "train --method ../../evil/x": "evil",
+    "train --method Interp": "Interp",
+    "train --model resnet": "resnet",
+    "train --dataset cifar100": "cifar100",
+    "train --schedule slow": "slow",
+    "train --schedule paper": "paper",
+    "train --seed -1": "seed",
+    "train --seed one": "seed",
     "train --seed 1.5": "seed",
-    "train --seed 0,,1": "seed", "train --gamma -1": "gamma", "train --gamma nan": "gamma",
+    "train --seed 0,,1": "seed",
+    "train --gamma -1": "gamma",
+    "train --gamma nan": "gamma",
     "train --gamma inf": "gamma",
-    "train --gamma x": "gamma", "train --precision float16": "float16", "train --keep first": "keep",
-    "train --device gpu --out nets": "gpu", "train --device cpu:3 --out nets": "cpu:3",
+    "train --gamma x": "gamma",
+    "train --precision float16": "float16",
+    "train --keep first": "keep",
+    "train --device gpu --out nets": "gpu",
+    "train --device cpu:3 --out nets": "cpu:3",
     "train --profile quick": "quick",
-    "train --out a_file": "a_file", "train --epochs 3": "epochs", "measure": "table", "measure table9": "table9",
-    "measure digits --networks theirs": "networks", "measure digits --device tpu": "tpu",
-    "measure table3 --released-dir typo": "typo", "measure A1 --dataset mnist --model small": "A1",
-    "measure digits --networks ours --networks-dir typo": "digits/small", "measure figure1 --n 3": "n",
-    "compare --table 6": "6", "compare --results-dir typo": "typo", "compare --networks theirs": "networks",
-    "chapter": "name", "chapter 99_missing": "99_missing", "chapter ../index": "index",
+    "train --out a_file": "a_file",
+    "train --epochs 3": "epochs",
+    "measure": "table",
+    "measure table9": "table9",
+    "measure digits --networks theirs": "networks",
+    "measure digits --device tpu": "tpu",
+    "measure table3 --released-dir typo": "typo",
+    "measure A1 --dataset mnist --model small": "A1",
+    "measure digits --networks ours --networks-dir typo": "digits/small",
+    "measure figure1 --n 3": "n",
+    "compare --table 6": "6",
+    "compare --results-dir typo": "typo",
+    "compare --networks theirs": "networks",
+    "chapter": "name",
+    "chapter 99_missing": "99_missing",
+    "chapter ../index": "index",
     "chapter all -p eps": "NAME=VALUE",
-    "chapter 02_interpretation -p eps=8": "eps", "chapter 02_interpretation -p epps=.1": "eps",
-    "chapter 02_interpretation -p n=3": "index", "chapter 03_discrepancy -p steps=many": "steps",
-    "chapter 03_discrepancy -p recompute=maybe": "recompute", "chapter all --execution-timeout 0": "execution-timeout",
-    "chapter all --execution-timeout soon": "execution-timeout", "chapter index --profile quick": "quick",
-    "book --profile quick": "quick", "book --cores 0": "cores", "book --cores two": "cores", "dance": "dance",
-    "pages index": "index", "": "COMMAND",
-}  # fmt: skip
+    "chapter 02_interpretation -p eps=8": "eps",
+    "chapter 02_interpretation -p epps=.1": "eps",
+    "chapter 02_interpretation -p n=3": "index",
+    "chapter 03_discrepancy -p steps=many": "steps",
+    "chapter 03_discrepancy -p recompute=maybe": "recompute",
+    "chapter all --execution-timeout 0": "execution-timeout",
+    "chapter all --execution-timeout soon": "execution-timeout",
+    "chapter index --profile quick": "quick",
+    "book --profile quick": "quick",
+    "book --cores 0": "cores",
+    "book --cores two": "cores",
+    "dance": "dance",
+    "pages index": "index",
+    "": "COMMAND",
+}
 
 
 def table(dataset):
     """(name, call, word that the message must have) of every wrong input."""
     cases = (
-        *attack_cases(), *interpreter_cases(), *discrepancy_cases(), *evaluation_cases(dataset),
+        *attack_cases(),
+        *interpreter_cases(),
+        *discrepancy_cases(),
+        *evaluation_cases(dataset),
         *training_cases(dataset),
-    )  # fmt: skip
+    )
     for function, base, wrong in cases:
         called = getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
         called = "isa_rows" if "interpreters" in wrong else "projected_ascent" if called == "<lambda>" else called
@@ -367,12 +471,18 @@ def line_verdict(line, word, capsys):
 @pytest.mark.parametrize(
     "name, value, expected",
     [
-        ("eps", "8/255", 8 / 255), ("eps", 1, 1.0), ("alpha", "1e-2", 0.01), ("n", "1e2", 100), ("n", 50.0, 50),
-        ("recompute", "no", False), ("recompute", "Yes", True), ("recompute", 1, True),
+        ("eps", "8/255", 8 / 255),
+        ("eps", 1, 1.0),
+        ("alpha", "1e-2", 0.01),
+        ("n", "1e2", 100),
+        ("n", 50.0, 50),
+        ("recompute", "no", False),
+        ("recompute", "Yes", True),
+        ("recompute", 1, True),
         ("method", "int-adv", "Int-Adv"),
         ("profile", "digits", "digits"),
     ],
-)  # fmt: skip
+)
 def test_what_can_be_read_is_read(name, value, expected):
     read = parameters.read(name, value)
     assert read == expected and type(read) is type(expected)

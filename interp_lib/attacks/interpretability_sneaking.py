@@ -260,9 +260,18 @@ def released_settings(eps: Tensor, *, p: int, batch: int, scale: float) -> dict:
             there, K with l1 and sqrt(K) with squared l2.
     """
     return {
-        "eps": eps, "alpha": 0.2 * eps, "steps": 10, "direction": clipped(1000 / batch), "p": p, "squared": p == 2,
-        "scale": scale, "tau": 0.1, "gamma_first": 5e-5, "gamma_high": 1.0, "rounds": 10,
-    }  # fmt: skip
+        "eps": eps,
+        "alpha": 0.2 * eps,
+        "steps": 10,
+        "direction": clipped(1000 / batch),
+        "p": p,
+        "squared": p == 2,
+        "scale": scale,
+        "tau": 0.1,
+        "gamma_first": 5e-5,
+        "gamma_high": 1.0,
+        "rounds": 10,
+    }
 
 
 def _check(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None, **ascent) -> None:

@@ -131,9 +131,15 @@ class Climbing:
             [ctypes.c_void_p(pointer(t)) for t in some] for some in ((x, low, high, alpha), (values, gradients, sound))
         )
         self.head.layers.compiled.climb(
-            ctypes.byref(network), ctypes.byref(self.head.pack(self.kind in OF_MAPS)), ctypes.byref(self.told),
-            min(torch.get_num_threads(), len(x)), ctypes.c_long(len(x)), *tensors, steps, *rest,
-        )  # fmt: skip
+            ctypes.byref(network),
+            ctypes.byref(self.head.pack(self.kind in OF_MAPS)),
+            ctypes.byref(self.told),
+            min(torch.get_num_threads(), len(x)),
+            ctypes.c_long(len(x)),
+            *tensors,
+            steps,
+            *rest,
+        )
         return sound
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:

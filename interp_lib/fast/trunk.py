@@ -176,8 +176,17 @@ class _Weights(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, v: Tensor | None, dh: Tensor | None, opened: Tensor, h: Tensor, like: Tensor, layers: Layers,
-                linear: bool, *weights: Tensor | None) -> Tensor:  # fmt: skip
+    def forward(
+        ctx,
+        v: Tensor | None,
+        dh: Tensor | None,
+        opened: Tensor,
+        h: Tensor,
+        like: Tensor,
+        layers: Layers,
+        linear: bool,
+        *weights: Tensor | None,
+    ) -> Tensor:
         ctx.layers, ctx.linear = layers, linear
         ctx.save_for_backward(v, dh, opened, h)
         return like.new_zeros(()).expand_as(like)

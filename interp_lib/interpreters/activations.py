@@ -11,8 +11,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # The ways to write max(x, 0) as PyTorch's functions, which `ReplacedRelu` intercepts.
 _RELU = {torch.relu, Tensor.relu, torch.relu_, Tensor.relu_, F.relu, F.relu_}
 
-_CLAMP = {torch.clamp, torch.clip, torch.clamp_min, Tensor.clamp, Tensor.clip, Tensor.clamp_min,
-          torch.clamp_, torch.clip_, torch.clamp_min_, Tensor.clamp_, Tensor.clip_, Tensor.clamp_min_}  # fmt: skip
+_CLAMP = {
+    torch.clamp,
+    torch.clip,
+    torch.clamp_min,
+    Tensor.clamp,
+    Tensor.clip,
+    Tensor.clamp_min,
+    torch.clamp_,
+    torch.clip_,
+    torch.clamp_min_,
+    Tensor.clamp_,
+    Tensor.clip_,
+    Tensor.clamp_min_,
+}
 
 _THRESHOLD = {torch.threshold, torch.threshold_, F.threshold, F.threshold_}
 
@@ -20,11 +32,33 @@ _ATEN = torch.ops.aten
 
 # The same as kernels (aten), for `Rectifiers`: these include calls that `ReplacedRelu` misses, in scripted code or
 # as maximum(x, 0).
-_RECTIFIERS = {_ATEN.relu, _ATEN.relu_, _ATEN.clamp, _ATEN.clamp_, _ATEN.clamp_min, _ATEN.clamp_min_, _ATEN.threshold,
-               _ATEN.threshold_, _ATEN.maximum}  # fmt: skip
+_RECTIFIERS = {
+    _ATEN.relu,
+    _ATEN.relu_,
+    _ATEN.clamp,
+    _ATEN.clamp_,
+    _ATEN.clamp_min,
+    _ATEN.clamp_min_,
+    _ATEN.threshold,
+    _ATEN.threshold_,
+    _ATEN.maximum,
+}
 
-_OTHERS = {_ATEN.silu, _ATEN.silu_, _ATEN.gelu, _ATEN.hardtanh, _ATEN.hardtanh_, _ATEN.hardswish, _ATEN.hardswish_,
-           _ATEN.elu, _ATEN.leaky_relu, _ATEN.leaky_relu_, _ATEN.tanh, _ATEN.sigmoid, _ATEN.softplus}  # fmt: skip
+_OTHERS = {
+    _ATEN.silu,
+    _ATEN.silu_,
+    _ATEN.gelu,
+    _ATEN.hardtanh,
+    _ATEN.hardtanh_,
+    _ATEN.hardswish,
+    _ATEN.hardswish_,
+    _ATEN.elu,
+    _ATEN.leaky_relu,
+    _ATEN.leaky_relu_,
+    _ATEN.tanh,
+    _ATEN.sigmoid,
+    _ATEN.softplus,
+}
 
 
 def _is_zero(value) -> bool:

@@ -48,8 +48,16 @@ class Adapted(GlobalPoolNetwork):
 
     any_size = True
 
-    def __init__(self, network: nn.Module, classifier: str, features: str | int, dropout: float,
-                 input_shape: tuple[int, int, int], mean: Tensor | None, std: Tensor | None):  # fmt: skip
+    def __init__(
+        self,
+        network: nn.Module,
+        classifier: str,
+        features: str | int,
+        dropout: float,
+        input_shape: tuple[int, int, int],
+        mean: Tensor | None,
+        std: Tensor | None,
+    ):
         nn.Module.__init__(self)  # GlobalPoolNetwork's would make a linear layer of its own
         self.network, self.input_shape = network, tuple(input_shape)
         self._classifier, self._features = classifier, features

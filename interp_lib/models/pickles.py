@@ -105,9 +105,18 @@ def _unpickle(content: bytes):
             case "MARK":
                 marks.append(len(stack))
             case (
-                "NONE" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINBYTES" | "SHORT_BINBYTES"
-                | "BINBYTES8" | "BINUNICODE" | "SHORT_BINUNICODE"
-            ):  # fmt: skip
+                "NONE"
+                | "BININT"
+                | "BININT1"
+                | "BININT2"
+                | "LONG1"
+                | "BINFLOAT"
+                | "BINBYTES"
+                | "SHORT_BINBYTES"
+                | "BINBYTES8"
+                | "BINUNICODE"
+                | "SHORT_BINUNICODE"
+            ):
                 stack.append(value)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(operation.name == "NEWTRUE")

@@ -118,8 +118,10 @@ def differences(one: Function, other: Function, x: Tensor, *weights: list[Tensor
             value = function(z)
             probe = torch.randn(value.shape, generator=torch.Generator().manual_seed(1), dtype=value.dtype)
             gradients = torch.autograd.grad((value * probe).sum(), [z, *own], allow_unused=True)
-        parts = [value.detach(), *(torch.zeros_like(w) if g is None else g for g, w in
-                                   zip(gradients, [z, *own], strict=True))]  # fmt: skip
+        parts = [
+            value.detach(),
+            *(torch.zeros_like(w) if g is None else g for g, w in zip(gradients, [z, *own], strict=True)),
+        ]
         results.append([part.flatten() for part in parts])
     if results[0][0].shape != results[1][0].shape:
         return float("inf"), float("inf")
@@ -203,8 +205,19 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters()), torch.float32)
 
 
-_MODELESS = (SameConv2d, Block, *ARCHITECTURES.values(), nn.Conv2d, nn.Linear, nn.ReLU, nn.Sequential, nn.Identity,
-             nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)  # fmt: skip
+_MODELESS = (
+    SameConv2d,
+    Block,
+    *ARCHITECTURES.values(),
+    nn.Conv2d,
+    nn.Linear,
+    nn.ReLU,
+    nn.Sequential,
+    nn.Identity,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+)
 
 
 def depends_on_mode(model: nn.Module) -> bool:

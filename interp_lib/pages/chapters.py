@@ -94,9 +94,12 @@ def run_watched(command: list[str], root: Path, name: str, folder: Path) -> tupl
     # A file and not a second pipe: nobody reads a pipe during the run, and the measurement would block once it is full.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [*command, "--until-stdin-closes"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            [*command, "--until-stdin-closes"],
+            cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=errors,
-        )  # fmt: skip
+        )
         try:
             while process.poll() is None:
                 try:
@@ -188,10 +191,15 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     running.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            literally(source), literally(running), parameters=parameters, cwd=str(source.parent), kernel_name="python3",
-            execution_timeout=timeout, progress_bar={"desc": name, "disable": None},
+            literally(source),
+            literally(running),
+            parameters=parameters,
+            cwd=str(source.parent),
+            kernel_name="python3",
+            execution_timeout=timeout,
+            progress_bar={"desc": name, "disable": None},
             stderr_file=sys.stderr if again else None,
-        )  # fmt: skip
+        )
     except PapermillExecutionError as error:
         raise ChapterError(
             f"chapter {name}, cell {error.cell_index + 1} (In [{error.exec_count}]): {error.ename}: {error.evalue}\n"
@@ -289,10 +297,25 @@ def build_book(profile: str = "digits", *, cores: int = 2, target: str = "all") 
     root = project_root()
     writable_home(root)
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(root),
-        "--cores", str(cores), "--rerun-incomplete", "--config", f"profile={profile}", "--quiet", "rules", "progress",
-        "host", "--", target,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(root / "Snakefile"),
+        "--directory",
+        str(root),
+        "--cores",
+        str(cores),
+        "--rerun-incomplete",
+        "--config",
+        f"profile={profile}",
+        "--quiet",
+        "rules",
+        "progress",
+        "host",
+        "--",
+        target,
+    ]
     # A killed build leaves its lock behind; removing it first is safe with one user and one checkout.
     subprocess.run([*command[:7], "--unlock"], capture_output=True, check=False)
     process = subprocess.Popen(command)

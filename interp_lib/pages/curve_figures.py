@@ -129,9 +129,16 @@ def difference_matrix(differences: pd.DataFrame, chosen: Mapping[str, str], *, x
     figure, ax = plt.subplots(figsize=(WIDTH, 0.55 * len(differences) + 1.6))
     plt.close(figure)
     seaborn.heatmap(
-        differences, annot=True, fmt=".2f", cmap="viridis_r", square=False, ax=ax, annot_kws={"size": 11},
-        cbar_kws={"label": "mean absolute difference"}, linewidths=0.5,
-    )  # fmt: skip
+        differences,
+        annot=True,
+        fmt=".2f",
+        cmap="viridis_r",
+        square=False,
+        ax=ax,
+        annot_kws={"size": 11},
+        cbar_kws={"label": "mean absolute difference"},
+        linewidths=0.5,
+    )
     for row, name in enumerate(differences.index):
         column = list(differences.columns).index(chosen[name])
         ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="#B43C1E", linewidth=3, clip_on=False))

@@ -49,8 +49,11 @@ def attack_grid(
             fooled = predicted[column] != y[column]
             top.set_title(
                 f"{classes[predicted[column]]} {'✗' if fooled else '✓'}",
-                fontsize=12, pad=3, fontweight="bold" if fooled else "normal", color="#B43C1E" if fooled else "black",
-            )  # fmt: skip
+                fontsize=12,
+                pad=3,
+                fontweight="bold" if fooled else "normal",
+                color="#B43C1E" if fooled else "black",
+            )
             change = (x_adv[column] - x[column]).mean(0).cpu()
             bottom.imshow(change, cmap="PuOr", vmin=-max(eps, 1e-6), vmax=max(eps, 1e-6))
         axes[2 * row, 0].set_ylabel(f"{name}\nx′", fontsize=11)
@@ -136,9 +139,11 @@ def explained_columns(
         axes[0, column].set_title(name, fontsize=12.5, pad=4, color=color, fontweight="bold")
         fooled = version.predicted != natural.predicted
         axes[0, column].set_xlabel(
-            f"{classes[version.predicted]} {'✗' if fooled else '✓'}", fontsize=11.5, labelpad=3,
+            f"{classes[version.predicted]} {'✗' if fooled else '✓'}",
+            fontsize=11.5,
+            labelpad=3,
             color="#B43C1E" if fooled else "black",
-        )  # fmt: skip
+        )
         for j in range(k):
             show_map(axes[1 + j, column], version.maps["CAM"][j])
             if version.tau:
@@ -163,9 +168,11 @@ def moved_grid(rows: Mapping[str, Mapping[str, Explained]], classes: Sequence[st
             show(axes[row, column], version.image)
             changed = version.predicted != natural.predicted
             axes[row, column].set_xlabel(
-                f"{classes[version.predicted]} {'✗' if changed else '✓'}", fontsize=11.5, labelpad=3,
+                f"{classes[version.predicted]} {'✗' if changed else '✓'}",
+                fontsize=11.5,
+                labelpad=3,
                 color="#B43C1E" if changed else "black",
-            )  # fmt: skip
+            )
             show_map(axes[row, 2 + column], version.maps["CAM"][0])
         axes[row, 3].set_xlabel(f"τ = {attacked.tau['CAM'][0]:.2f}", fontsize=11.5, labelpad=3)
     for ax, label in zip(axes[0], ("x", "x′", "L(x, t)", "L(x′, t)"), strict=True):

@@ -141,9 +141,21 @@ def methods_named(text: str) -> list[str]:
 
 
 # Keys of `snakemake grid --config` and their defaults: the grid's own keys, and options of the command `train`.
-GRID = {"dataset": "mnist", "model": "small", "schedule": "quick", "methods": ",".join(METHODS), "seeds": "1",
-        "gammas": "", "method": None, "seed": None, "gamma": None, "folder": "networks", "precision": "float32",
-        "gpus": "0", "profile": "digits"}  # fmt: skip
+GRID = {
+    "dataset": "mnist",
+    "model": "small",
+    "schedule": "quick",
+    "methods": ",".join(METHODS),
+    "seeds": "1",
+    "gammas": "",
+    "method": None,
+    "seed": None,
+    "gamma": None,
+    "folder": "networks",
+    "precision": "float32",
+    "gpus": "0",
+    "profile": "digits",
+}
 
 
 def grid(config: Mapping[str, object]) -> list[NetworkName]:

@@ -85,10 +85,16 @@ def front(points: pd.DataFrame, *, labels: Sequence[str], robust: str, title: st
         ax.plot(first["clean"], first["robust"], color=style["color"], alpha=0.6)
         for run, part in line.groupby("run"):
             ax.errorbar(
-                part["clean"], part["robust"], xerr=part["clean se"], yerr=part["robust se"], linestyle="none",
-                elinewidth=0.8, label=f"{method}, run {run}", markerfacecolor="white" if run > 1 else style["color"],
+                part["clean"],
+                part["robust"],
+                xerr=part["clean se"],
+                yerr=part["robust se"],
+                linestyle="none",
+                elinewidth=0.8,
+                label=f"{method}, run {run}",
+                markerfacecolor="white" if run > 1 else style["color"],
                 **style,
-            )  # fmt: skip
+            )
     for text, x, y in zip(labels, points["clean"], points["robust"], strict=True):
         ax.annotate(text, (x, y), xytext=(6, 7), textcoords="offset points", fontsize=10.5)
     ax.set(xlabel="clean accuracy", ylabel=robust, title=title)

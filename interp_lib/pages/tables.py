@@ -42,13 +42,14 @@ class Table:
         body = "".join(
             "<tr>"
             + "".join(
-                f"<{tag}>" + "<br>".join(f'<span class="{c}">{escape(t)}</span>' if c else escape(t) for t, c in cell)
+                f"<{tag}>"
+                + "<br>".join(f'<span class="{c}">{escape(t)}</span>' if c else escape(t) for t, c in cell)
                 + f"</{tag}>"
                 for tag, cell in zip(["th"] + ["td"] * len(row), row, strict=False)
             )
             + "</tr>"
             for row in self.rows
-        )  # fmt: skip
+        )
         note = f'<p class="table-note">{escape(self.note)}</p>' if self.note else ""
         table = f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         return f'<div class="comparison">{table}</div>{note}'

@@ -117,8 +117,10 @@ def ascents(rows: pd.DataFrame) -> Figure:
         ax.set(title=name, xlabel="inner steps", ylim=(0, None))
     methods = [m for m in METHOD_COLORS if m in set(rows["method"])]
     handles = [Line2D([], [], color=METHOD_COLORS[m]["color"], label=m) for m in methods]
-    handles += [Line2D([], [], color=INK, linestyle=s, label=f"x′ climbs {c.replace('D~', 'D̃')}")
-                for c, s in ASCENT_LINES.items()]  # fmt: skip
+    handles += [
+        Line2D([], [], color=INK, linestyle=s, label=f"x′ climbs {c.replace('D~', 'D̃')}")
+        for c, s in ASCENT_LINES.items()
+    ]
     _legend_below(figure, handles, ncols=2)
     return figure
 
@@ -234,9 +236,16 @@ def gamma_curve(rows: pd.DataFrame, *, eps: float, printed: pd.DataFrame | None 
         if printed is not None:
             points = printed[np.isclose(printed["eps"], radius)]
             ax.plot(
-                place(points["gamma"]), points["accuracy"], "o", color=color, markerfacecolor="white", markersize=9,
-                label=f"{name}, paper", clip_on=False, zorder=3,
-            )  # fmt: skip
+                place(points["gamma"]),
+                points["accuracy"],
+                "o",
+                color=color,
+                markerfacecolor="white",
+                markersize=9,
+                label=f"{name}, paper",
+                clip_on=False,
+                zorder=3,
+            )
     ax.set(xlabel="regularisation parameter γ", ylabel="accuracy", ylim=(0, 1), title=title)
     ax.set_xticks(list(ticks), list(ticks.values()), rotation=45)  # level labels would touch: 0.015, 0.02
     _legend_below(figure, *ax.get_legend_handles_labels(), ncols=2)
@@ -281,9 +290,13 @@ def gamma_frame(
     for other, line in rows.groupby("gamma"):
         line, chosen = line.sort_values("eps"), np.isclose(other, gamma)
         ax.plot(
-            line["eps"], line["accuracy"], color=ROBUST if chosen else "#C8C8C8", marker="o" if chosen else None,
-            zorder=3 if chosen else 2, clip_on=False,
-        )  # fmt: skip
+            line["eps"],
+            line["accuracy"],
+            color=ROBUST if chosen else "#C8C8C8",
+            marker="o" if chosen else None,
+            zorder=3 if chosen else 2,
+            clip_on=False,
+        )
     ax.set(xlabel=AXIS_LABELS["eps"], ylabel=AXIS_LABELS["accuracy"], ylim=(0, 1), title=f"γ = {gamma:g}")
     axes = bottom.subplots(1, 2 * k + 1)
     show(axes[0], x_adv)

@@ -244,12 +244,21 @@ def findings(
             p = min(1.0, min(above) * len(against)) if above else max(one.p for one in against.values())
             found.append(
                 Finding(
-                    statement, level, source, accuracy(better, source), rival, accuracy(rivals[rival], source),
-                    best.error, best.paired, p, p, images,
+                    statement,
+                    level,
+                    source,
+                    accuracy(better, source),
+                    rival,
+                    accuracy(rivals[rival], source),
+                    best.error,
+                    best.paired,
+                    p,
+                    p,
+                    images,
                     missing=tuple(m for m in statement.worse if m in printed and m not in rivals),
                     untrained=tuple(m for m in there if clean[m] <= TRAINED),
                 )
-            )  # fmt: skip
+            )
     # Findings on untrained networks test nothing: they would only make Holm's correction harsher.
     trained = [finding for finding in found if not finding.untrained]
     adjusted = iter(intervals.holm([finding.p for finding in trained]))
@@ -297,7 +306,15 @@ def gamma_rows(
         values, n = [row["accuracy"] for row in group], group[0]["n"]
         p = fmean(values)
         result.append(
-            {"gamma": gamma, "eps": eps, "accuracy": p, "se": math.sqrt(p * (1 - p) / n),
-             "spread": stdev(values) if len(values) > 1 else None, "seeds": len(values), "n": n, "schedule": chosen}
-        )  # fmt: skip
+            {
+                "gamma": gamma,
+                "eps": eps,
+                "accuracy": p,
+                "se": math.sqrt(p * (1 - p) / n),
+                "spread": stdev(values) if len(values) > 1 else None,
+                "seeds": len(values),
+                "n": n,
+                "schedule": chosen,
+            }
+        )
     return result

@@ -49,8 +49,14 @@ def statements(sides: set[Side]) -> Iterator[tuple[str, Side, Side, dict[str, in
 
 def _entry(claim: str, one: Side, other: Side, score: str) -> dict:
     """Return the first columns of a row, which say what is compared with what."""
-    return {"claim": claim, "interpreter": one[0], "measure": one[1], "against_interpreter": other[0],
-            "against": other[1], "score": score}  # fmt: skip
+    return {
+        "claim": claim,
+        "interpreter": one[0],
+        "measure": one[1],
+        "against_interpreter": other[0],
+        "against": other[1],
+        "score": score,
+    }
 
 
 def printed_claims(dataset: str) -> list[dict]:
@@ -114,10 +120,19 @@ def claims(rows: Iterable[dict], *, squared: bool = False) -> list[dict]:
             variance = se**2 * apart.images / (apart.images - 1) if known else None
             p = intervals.t_test(gap, [(variance, apart.images - 1)])[0] if known else None
             found.append(
-                {**_entry(claim, one, other, score), "value": value, "other": against, "difference": gap,
-                 "se": se if known else None, "z": z, "p": p, "as_claimed": gap * sign > 0,
-                 "clear": None if z is None else z * sign > 2, "n": apart.images}
-            )  # fmt: skip
+                {
+                    **_entry(claim, one, other, score),
+                    "value": value,
+                    "other": against,
+                    "difference": gap,
+                    "se": se if known else None,
+                    "z": z,
+                    "p": p,
+                    "as_claimed": gap * sign > 0,
+                    "clear": None if z is None else z * sign > 2,
+                    "n": apart.images,
+                }
+            )
     return found
 
 
@@ -161,9 +176,13 @@ def tally(judged: Iterable[dict]) -> dict[str, float]:
     tested = [row for row in judged if row["adjusted"] is not None]
     beyond = [row["as_claimed"] for row in tested if abs(row["z"]) > 2]
     verdicts = [row["verdict"] for row in tested]
-    return {"compared": len(tested), "by_chance": 2 * NormalDist().cdf(-2) * len(tested), "beyond": sum(beyond),
-            "beyond_other": len(beyond) - sum(beyond),
-            **{name: verdicts.count(name) for name in ("yes", "no", "not settled")}}  # fmt: skip
+    return {
+        "compared": len(tested),
+        "by_chance": 2 * NormalDist().cdf(-2) * len(tested),
+        "beyond": sum(beyond),
+        "beyond_other": len(beyond) - sum(beyond),
+        **{name: verdicts.count(name) for name in ("yes", "no", "not settled")},
+    }
 
 
 def cell(group: Sequence[dict]) -> str:

@@ -291,11 +291,21 @@ def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
         images = max(((cell.n_ours if source == "ours" else cell.n) or 0 for cell in group), default=0)
         if differences and images > 1:
             rows.append(
-                {"table": table, "dataset": dataset, "model": model, "copy": next(c.copy for c in group if c.copy),
-                 "values": len(differences), "exact": verdicts.count("exact"), "one image": verdicts.count("one image"),
-                 "close": verdicts.count("close"), "other": verdicts.count("other"), "not measured": verdicts.count(""),
-                 "mean |diff|": fmean(differences), "max |diff|": max(differences)}
-            )  # fmt: skip
+                {
+                    "table": table,
+                    "dataset": dataset,
+                    "model": model,
+                    "copy": next(c.copy for c in group if c.copy),
+                    "values": len(differences),
+                    "exact": verdicts.count("exact"),
+                    "one image": verdicts.count("one image"),
+                    "close": verdicts.count("close"),
+                    "other": verdicts.count("other"),
+                    "not measured": verdicts.count(""),
+                    "mean |diff|": fmean(differences),
+                    "max |diff|": max(differences),
+                }
+            )
             if source == "ours":
                 apart = [abs(c.ours - c.corrected) for c in group if None not in (c.ours, c.corrected)]
                 spreads = [cell.spread for cell in group if cell.spread is not None]

@@ -110,8 +110,13 @@ def _chosen(dataset: data.Dataset, model: nn.Module, eps: float) -> tuple[dict, 
         index, x, y, target = subset.index, subset.x, subset.y, subset.target
         rule = "first of the evaluation subset that is classified right and fooled"
     i = first_fooled(model, x, y, target, eps=eps)
-    said = {"rule": rule, "position": i, "test_image": int(index[i]), "true": dataset.classes[int(y[i])],
-            "target": dataset.classes[int(target[i])]}  # fmt: skip
+    said = {
+        "rule": rule,
+        "position": i,
+        "test_image": int(index[i]),
+        "true": dataset.classes[int(y[i])],
+        "target": dataset.classes[int(target[i])],
+    }
     return said, x[i : i + 1], y[i : i + 1], target[i : i + 1]
 
 
@@ -126,10 +131,14 @@ def figure_plan(part: Part, *, figure: str) -> Iterator[Plan]:
     eps, sizes = UNITS[dataset.name, part.model]
     image, x, y, target = _chosen(dataset, model, eps)
     settings = header(
-        figure, part, method="Normal", weights=predict.fingerprint(model), image=image,
+        figure,
+        part,
+        method="Normal",
+        weights=predict.fingerprint(model),
+        image=image,
         attack={"norm": "linf", "eps": eps, "alpha": eps / 5, "steps": 10, "targeted": True},
         stored=f"8 bits a value; images over {IMAGE_SIDE[figure]}, maps over {MAP_SIDE} pixels averaged over blocks",
-    )  # fmt: skip
+    )
     norms = (1, 2) if dataset.name != "restricted_imagenet" else (1,)
     if figure == "figure1":
         settings |= {"interpreters": list(FIGURE1), "ig_steps": IG_STEPS}

@@ -34,8 +34,11 @@ def rows_of_small(found: Iterable[Record], measurement: str, dataset: str) -> li
         for row in record.rows:
             if row["method"] not in ("Normal", "Adv", "Int"):
                 continue
-            usual = {"gamma": {"Normal": 0.0, "Adv": None, "Int": GAMMA}[row["method"]], "run": 1,
-                     "radius": 0.0 if row["method"] == "Normal" else TRAINING_EPS[dataset]}  # fmt: skip
+            usual = {
+                "gamma": {"Normal": 0.0, "Adv": None, "Int": GAMMA}[row["method"]],
+                "run": 1,
+                "radius": 0.0 if row["method"] == "Normal" else TRAINING_EPS[dataset],
+            }
             # A record of `sweeps` states gamma, radius and run itself, which then override the paper's.
             rows.append({**usual, **row})
     return rows

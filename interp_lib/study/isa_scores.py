@@ -103,8 +103,12 @@ def isa_rows(
     images = len(x) if images is None else images
     report = progress or (lambda _: None)
     rows = {(row["interpreter"], row["measure"], row["squared_score"]): row for row in held}
-    measures = [(name, p, classes) for name in interpreters for p in norms
-                for classes in (class_sets if name != "Repr" else ("2-class",))]  # fmt: skip
+    measures = [
+        (name, p, classes)
+        for name in interpreters
+        for p in norms
+        for classes in (class_sets if name != "Repr" else ("2-class",))
+    ]
     for start in range(0, images, batch_size or images):
         stop, eps_search = min(start + (batch_size or images), images), None
         for name, p, classes in measures:
@@ -116,9 +120,16 @@ def isa_rows(
                 if eps_search is None or len(eps_search.eps) != stop - begin:
                     eps_search = _smallest_eps(model, x[part], y[part], target[part])
                 found, at_cap = _isa_of_images(
-                    model, x[part], y[part], target[part], eps_search,
-                    name=name, p=p, classes=classes, penalties=penalties,
-                )  # fmt: skip
+                    model,
+                    x[part],
+                    y[part],
+                    target[part],
+                    eps_search,
+                    name=name,
+                    p=p,
+                    classes=classes,
+                    penalties=penalties,
+                )
                 for squared, each in enumerate(found):
                     key = (name, f"l{p}:{classes}", bool(squared))
                     rows[key] = _isa_row(key, rows.get(key), each, at_cap)
@@ -140,9 +151,17 @@ def _smallest_eps(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> Min
 
 
 def _isa_of_images(
-    model: nn.Module, x: Tensor, y: Tensor, target: Tensor, plain: MinimalAttack, *, name: str, p: int, classes: str,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    target: Tensor,
+    plain: MinimalAttack,
+    *,
+    name: str,
+    p: int,
+    classes: str,
     penalties: Sequence[float],
-) -> tuple[list[Tensor], float]:  # fmt: skip
+) -> tuple[list[Tensor], float]:
     """Score the images by one measure, for p = 2 also with the squared score.
 
     Returns:
@@ -191,8 +210,16 @@ def _isa_row(key: tuple, before: dict | None, each: Tensor, at_cap: float) -> di
     scores = isa_scores(from_record(together))._asdict()
     scores = {name: value if math.isfinite(value) else None for name, value in scores.items()}
     at_cap = (share * len(earlier) + at_cap * len(each)) / len(together)
-    return {"interpreter": key[0], "measure": key[1], "squared_score": key[2], "n": scores.pop("images"),
-            "measured": len(together), **scores, "at_cap": at_cap, "each": together}  # fmt: skip
+    return {
+        "interpreter": key[0],
+        "measure": key[1],
+        "squared_score": key[2],
+        "n": scores.pop("images"),
+        "measured": len(together),
+        **scores,
+        "at_cap": at_cap,
+        "each": together,
+    }
 
 
 def _leads(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, ties: bool = False) -> Tensor:
@@ -251,8 +278,12 @@ def isa_plan(
     )
     if ig:
         settings["IG"] = {
-            "activation": "softplus", "baseline": "black", "steps": 100, "rule": "right", "scale": IG_SCALE
-        }  # fmt: skip
+            "activation": "softplus",
+            "baseline": "black",
+            "steps": 100,
+            "rule": "right",
+            "scale": IG_SCALE,
+        }
     subset = part.dataset.evaluation_subset(n, seed=seed).to(part.device)
     images = min(n, FEW.get((part.dataset.name, part.model), n)) if images is None else images
     # Small parts where an image is slow, because the record is written after each measure of a part.

@@ -148,10 +148,11 @@ def measure(
         raise ValueError(f"{name} is measured on networks that are {', '.join(measurement.sources)}; got {source!r}.")
     for dataset, model in parts:
         networks = [
-            network for network in every_network
+            network
+            for network in every_network
             if (network.dataset, network.model) == (dataset, model)
             and (not measurement.methods or network.labels["method"] in measurement.methods)
-        ]  # fmt: skip
+        ]
         if not networks:
             continue
         try:

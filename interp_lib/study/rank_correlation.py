@@ -79,8 +79,18 @@ def aai_rows(
             # kendall_tau returns its values on the CPU, so the mask must be there too.
             left, defined = (predictions(model, x_adv) == predicted).cpu(), ~taus.isnan()
             (tau, se), (tau_all, se_all) = mean_and_error(taus[left]), mean_and_error(taus)
-            rows.append({"interpreter": interpreter, "eps": size, "tau": tau, "n": int((left & defined).sum()),
-                         "se": se, "tau_all": tau_all, "n_all": int(defined.sum()), "se_all": se_all})  # fmt: skip
+            rows.append(
+                {
+                    "interpreter": interpreter,
+                    "eps": size,
+                    "tau": tau,
+                    "n": int((left & defined).sum()),
+                    "se": se,
+                    "tau_all": tau_all,
+                    "n_all": int(defined.sum()),
+                    "se_all": se_all,
+                }
+            )
             if progress:
                 progress(attack["steps"])
     return rows

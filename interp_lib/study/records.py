@@ -29,12 +29,31 @@ LARGEST_RECORD = 2**24  # bytes; the longest committed record has 270,000
 
 
 # The smallest count, or the range, that a row may have under a name. Rounding can lift a tau slightly above 1.
-_COUNTS = {"n": 0, "n_all": 0, "correct": 0, "measured": 0, "steps": 0, "starts": 1, "seed": 0, "run": 1, "epochs": 0,
-           "draw": 0}  # fmt: skip
+_COUNTS = {
+    "n": 0,
+    "n_all": 0,
+    "correct": 0,
+    "measured": 0,
+    "steps": 0,
+    "starts": 1,
+    "seed": 0,
+    "run": 1,
+    "epochs": 0,
+    "draw": 0,
+}
 
-_RANGES = {"eps": (0, 1), "radius": (0, 1), "accuracy": (0, 1), "at_cap": (0, 1), "gamma": (0, math.inf),
-           "se": (0, math.inf), "tau": (-1 - 1e-9, 1 + 1e-9), "tau_all": (-1 - 1e-9, 1 + 1e-9),
-           "nds": (-math.inf, math.inf), "nsl": (-math.inf, math.inf)}  # fmt: skip
+_RANGES = {
+    "eps": (0, 1),
+    "radius": (0, 1),
+    "accuracy": (0, 1),
+    "at_cap": (0, 1),
+    "gamma": (0, math.inf),
+    "se": (0, math.inf),
+    "tau": (-1 - 1e-9, 1 + 1e-9),
+    "tau_all": (-1 - 1e-9, 1 + 1e-9),
+    "nds": (-math.inf, math.inf),
+    "nsl": (-math.inf, math.inf),
+}
 
 _MEANS = ("tau", "tau_all", "se", "nds", "nsl")  # may be None, where no image was left
 
@@ -42,8 +61,23 @@ _WORDS = frozenset(("method", "schedule", "measure", "form", "activation"))
 
 
 # The names that tell a row from the other rows of its record; all other names are measured values.
-_LABELS = (*sorted(_WORDS), "seed", "gamma", "radius", "run", "epochs", "eps", "steps", "starts", "draw", "interpreter",
-           "squared_score", "climbs", "library", "map")  # fmt: skip
+_LABELS = (
+    *sorted(_WORDS),
+    "seed",
+    "gamma",
+    "radius",
+    "run",
+    "epochs",
+    "eps",
+    "steps",
+    "starts",
+    "draw",
+    "interpreter",
+    "squared_score",
+    "climbs",
+    "library",
+    "map",
+)
 
 
 # The labels that tell the rows of one network from the rows of the record's other networks.
@@ -55,11 +89,13 @@ _ACCURACY = ("method", "eps", "steps", "correct", "n")
 
 _NEEDED = {
     **dict.fromkeys(("pgd", "many", "fgsm", "seen", "clean"), _ACCURACY),
-    **dict.fromkeys(("starts", "fine"), (*_ACCURACY, "starts")), "rounding": (*_ACCURACY, "draw"),
-    "aai": ("method", "interpreter", "eps", "tau", "n"), "aai-printed": ("method", "form", "eps", "tau", "n"),
+    **dict.fromkeys(("starts", "fine"), (*_ACCURACY, "starts")),
+    "rounding": (*_ACCURACY, "draw"),
+    "aai": ("method", "interpreter", "eps", "tau", "n"),
+    "aai-printed": ("method", "form", "eps", "tau", "n"),
     **dict.fromkeys(("isa", "isa-again"), ("method", "interpreter", "measure", "squared_score", "nds", "nsl", "n")),
     "softplus": ("method", "activation", "correct", "n"),
-}  # fmt: skip
+}
 
 _SETTINGS = ("dataset", "model", "networks", "title")
 

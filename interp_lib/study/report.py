@@ -32,17 +32,22 @@ def as_csv(cells: Iterable[Cell]) -> str:
 def as_text(cells: Iterable[Cell], source: str = "released") -> str:
     """Format one line per measured value, with the cause of each difference, followed by the counts."""
     cells = [cell for cell in cells if getattr(cell, source) is not None]
-    lines = [f"{'table':5} {'dataset':10} {'model':8} {'method':12} {'metric':14} {'level':>7} "
-             f"{'paper':>8} {source:>9} {'diff':>7} {'n':>5}  cause"]  # fmt: skip
+    lines = [
+        f"{'table':5} {'dataset':10} {'model':8} {'method':12} {'metric':14} {'level':>7} "
+        f"{'paper':>8} {source:>9} {'diff':>7} {'n':>5}  cause"
+    ]
     for c in cells:
         cause, n = (c.cause(), c.n) if source == "released" else ("", c.n_ours)
         lines.append(
             f"{c.table:5} {c.dataset:10} {c.model:8} {c.method:12} {c.metric:14} {c.level:>7} {c.value:>8} "
             f"{getattr(c, source):9.3f} {c.difference(source):+7.3f} {n:5}  {cause}".rstrip()
         )
-    lines += ["", f"{'table':5} {'data':26} {'model':8} {'values':>6} {'exact':>6} {'1 image':>8} "
-                  f"{'close':>6} {'other':>6} {'mean |diff|':>12} {'max |diff|':>11}"
-                  f"{'   to released   seeds' if source == 'ours' else ''}"]  # fmt: skip
+    lines += [
+        "",
+        f"{'table':5} {'data':26} {'model':8} {'values':>6} {'exact':>6} {'1 image':>8} "
+        f"{'close':>6} {'other':>6} {'mean |diff|':>12} {'max |diff|':>11}"
+        f"{'   to released   seeds' if source == 'ours' else ''}",
+    ]
     total = {"values": 0, "exact": 0, "one image": 0, "close": 0, "other": 0}
     for row in counts(cells, "corrected" if source == "released" else source):
         total = {key: total[key] + row[key] for key in total}

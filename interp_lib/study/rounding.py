@@ -80,9 +80,10 @@ def rounding_plan(
 def _differing(part: Part) -> list[tuple[str, float]]:
     """Return the cells (method, eps) of a network's tables whose measured value is not the printed one."""
     cells = [
-        cell for cell in compare.compare(records.read_all(part.folder))
+        cell
+        for cell in compare.compare(records.read_all(part.folder))
         if cell.model.lower() == part.model and cell.verdict() not in ("", "exact")
-    ]  # fmt: skip
+    ]
     if not cells:
         raise FileNotFoundError(f"No {part.model} value in {part.folder} differs from print; measure A1 first.")
     return [(cell.method, compare.eps_of(cell.level)) for cell in cells if cell.table in ("A1", "A2", "A3")]

@@ -144,9 +144,16 @@ def header(
     """
     images = {"n": n, "split": split} if split == "train" else {"n": n, "seed": seed}
     subset = {} if n is None else {"subset": images}
-    return {"measurement": measurement, "dataset": part.dataset.name, "title": part.dataset.title,
-            "data": part.dataset.fingerprint, **subset, "model": part.model, "networks": part.source,
-            **settings}  # fmt: skip
+    return {
+        "measurement": measurement,
+        "dataset": part.dataset.name,
+        "title": part.dataset.title,
+        "data": part.dataset.fingerprint,
+        **subset,
+        "model": part.model,
+        "networks": part.source,
+        **settings,
+    }
 
 
 def once(

@@ -101,11 +101,19 @@ def tightness_rows(
     ratio, eps = torch.cat(ratios), torch.cat(sizes)
     at = lambda values, q: float(torch.quantile(values, q)) if len(values) else None
     return [
-        {"images": len(x), "right": int(right.sum()), "n": len(ratio), "median": at(ratio, 0.5),
-         **{f"q{round(100 * q):02}": at(ratio, q) for q in QUANTILES if q != 0.5},
-         "smallest": at(ratio, 0.0), "largest": at(ratio, 1.0), "violations": int((ratio < 1 - ROUNDING).sum()),
-         "deciles": [at(ratio, q) for q in DECILES], "median_eps": at(eps, 0.5)}
-    ]  # fmt: skip
+        {
+            "images": len(x),
+            "right": int(right.sum()),
+            "n": len(ratio),
+            "median": at(ratio, 0.5),
+            **{f"q{round(100 * q):02}": at(ratio, q) for q in QUANTILES if q != 0.5},
+            "smallest": at(ratio, 0.0),
+            "largest": at(ratio, 1.0),
+            "violations": int((ratio < 1 - ROUNDING).sum()),
+            "deciles": [at(ratio, q) for q in DECILES],
+            "median_eps": at(eps, 0.5),
+        }
+    ]
 
 
 def tightness_plan(part: Part, *, attack: str = "pgd", n: int | None = None) -> Iterator[Plan]:
@@ -121,10 +129,15 @@ def tightness_plan(part: Part, *, attack: str = "pgd", n: int | None = None) -> 
         part,
         n=n,
         interpreter="CAM",
-        attack={"norm": "linf", "random_start": False, "steps": 10,
-                "eps": "smallest, doubling from 0.05 in [0, 1], ten rounds", **ATTACKS[attack]},
+        attack={
+            "norm": "linf",
+            "random_start": False,
+            "steps": 10,
+            "eps": "smallest, doubling from 0.05 in [0, 1], ten rounds",
+            **ATTACKS[attack],
+        },
         score="D_{2,l1} over 1/2 (f_t - f_t') of Proposition 1, t' the prediction on x'",
-    )  # fmt: skip
+    )
     subset = part.dataset.evaluation_subset(n).to(part.device)
     target = subset.target if attack == "isa" else None
     rows = lambda network, progress: tightness_rows(network, subset.x, subset.y, target, progress=progress)

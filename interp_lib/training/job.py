@@ -14,9 +14,16 @@ def differs(how: dict, asked: dict) -> str:
 
 
 def train(
-    wanted: list, *, data_dir=None, resume: bool = True, device: str | None = None, keep: str = "last",
-    precision: str = "float32", tensorboard: Path | None = None, together: bool | None = None,
-) -> None:  # fmt: skip
+    wanted: list,
+    *,
+    data_dir=None,
+    resume: bool = True,
+    device: str | None = None,
+    keep: str = "last",
+    precision: str = "float32",
+    tensorboard: Path | None = None,
+    together: bool | None = None,
+) -> None:
     """Train networks and store each one, with a checkpoint beside it while it trains.
 
     Args:
@@ -57,11 +64,19 @@ def train(
     def store(run, name, path: Path, count: int = 1) -> None:
         history = run.history
         how = {
-            "dataset": name.dataset, "title": dataset.title, "data": dataset.fingerprint, "method": name.method,
-            "gamma": name.gamma, "seed": name.seed, "schedule": name.schedule, "precision": precision, "kept": keep,
-            **({"trained_together": count} if count > 1 else {}), "history": history,
+            "dataset": name.dataset,
+            "title": dataset.title,
+            "data": dataset.fingerprint,
+            "method": name.method,
+            "gamma": name.gamma,
+            "seed": name.seed,
+            "schedule": name.schedule,
+            "precision": precision,
+            "kept": keep,
+            **({"trained_together": count} if count > 1 else {}),
+            "history": history,
             "provenance": storage.provenance(sum(row["seconds"] for row in history), device),
-        }  # fmt: skip
+        }
         trained.save(run.model, path, how)
         run.checkpoint.unlink(missing_ok=True)
         accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
@@ -92,8 +107,12 @@ def log_epoch(slug: str, row: dict) -> None:
     """Print one line per epoch on stderr, for logs without a progress bar; skip epochs under 10 s."""
     if row["seconds"] >= 10:
         loss, accuracy, robust = (row[key] for key in ("loss", "validation_accuracy", "validation_robust"))
-        print(f"{slug}, epoch {row['epoch']}: loss {loss:.4f}, validation accuracy {accuracy:.3f}, {robust:.3f} under "
-              f"attack; {row['seconds']:.0f} s", file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"{slug}, epoch {row['epoch']}: loss {loss:.4f}, validation accuracy {accuracy:.3f}, {robust:.3f} under "
+            f"attack; {row['seconds']:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def scalars(folder: Path):

@@ -160,8 +160,14 @@ def train(run: Run, max_steps: int | None = None) -> None:
             bar.update()
             if position + 1 == run.per_epoch:
                 row = run.end_epoch(watch(model, dataset, schedule))
-                bar.set_postfix({"loss": f"{row['loss']:.3f}", "val": f"{row['validation_accuracy']:.3f}",
-                                 "robust": f"{row['validation_robust']:.3f}", "eps": f"{eps:.3f}"})  # fmt: skip
+                bar.set_postfix(
+                    {
+                        "loss": f"{row['loss']:.3f}",
+                        "val": f"{row['validation_accuracy']:.3f}",
+                        "robust": f"{row['validation_robust']:.3f}",
+                        "eps": f"{eps:.3f}",
+                    }
+                )
                 run.save()
         run.save()
     run.end()

@@ -190,8 +190,14 @@ class Run:
     @property
     def identity(self) -> dict:
         """Everything that determines the weights; a checkpoint must agree with it."""
-        return {"method": self.method, "gamma": self.gamma, "seed": self.seed, "schedule": asdict(self.schedule),
-                "precision": self.precision, "data": self.dataset.fingerprint}  # fmt: skip
+        return {
+            "method": self.method,
+            "gamma": self.gamma,
+            "seed": self.seed,
+            "schedule": asdict(self.schedule),
+            "precision": self.precision,
+            "data": self.dataset.fingerprint,
+        }
 
     def restore(self) -> None:
         state, path = load_checkpoint(self.checkpoint, self.model), self.checkpoint
@@ -210,11 +216,19 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint, if one is wanted and all weights are finite."""
         if self.checkpoint and all_finite(self.model):
-            save_checkpoint(self.checkpoint, {
-                "run": self.identity, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                "step": self.step, "losses": self.losses, "history": self.history, "best": self.best,
-                "seconds": time.perf_counter() - self.began,
-            })  # fmt: skip
+            save_checkpoint(
+                self.checkpoint,
+                {
+                    "run": self.identity,
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "step": self.step,
+                    "losses": self.losses,
+                    "history": self.history,
+                    "best": self.best,
+                    "seconds": time.perf_counter() - self.began,
+                },
+            )
 
     def order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch's batches, int64 (per_epoch, batch size): a permutation, the rest dropped."""

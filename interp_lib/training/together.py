@@ -82,8 +82,15 @@ class Group:
             eps = self.radii.index_select(0, self.step).expand(len(x))
             noise = self.noise.index_select(0, self.step % BLOCK)[0].transpose(0, 1).flatten(0, 1)
             # watched=False: a capture cannot read values; `read_losses` notices a run that diverged.
-            x_adv = _ascend(problem.objective, x, eps=eps, alpha=self.schedule.attack_alpha,
-                            steps=self.schedule.attack_steps, start=shifted(x, eps, noise), watched=False)  # fmt: skip
+            x_adv = _ascend(
+                problem.objective,
+                x,
+                eps=eps,
+                alpha=self.schedule.attack_alpha,
+                steps=self.schedule.attack_steps,
+                start=shifted(x, eps, noise),
+                watched=False,
+            )
         # (S,): the gradient of the sum gives each network the gradient of its own mean.
         losses = self.stack.each(problem.loss(x_adv))
         self.optimizer.zero_grad(set_to_none=True)
