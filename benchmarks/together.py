@@ -25,9 +25,9 @@ from interp_lib.models.architectures import ARCHITECTURES, build
 from interp_lib.schedule import PRECISIONS, Schedule
 from interp_lib.study import records
 from interp_lib.training import methods
+from interp_lib.training.group import Group
 from interp_lib.training.loop import inner_maximum
 from interp_lib.training.run import Run, generator
-from interp_lib.training.together import Group
 
 
 def noise(name, device):

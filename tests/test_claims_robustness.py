@@ -8,9 +8,10 @@ import pytest
 from scipy import stats
 
 from interp_lib import paper
-from interp_lib.study import claims_robustness, compare, evaluation, intervals, records
-from interp_lib.study.claims_robustness import Measured, findings, gamma_rows
+from interp_lib.study import claims_robustness, compare, comparisons, evaluation, intervals, records
+from interp_lib.study.claims_robustness import findings, gamma_rows
 from interp_lib.study.compare import Cell
+from interp_lib.study.comparisons import Measured
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -165,16 +166,16 @@ def test_one_seed_of_three_that_leads_settles_nothing():
 def test_the_spread_between_seeds_counts_for_ours_alone():
     (_, cell) = seeded("Int", (0.4, 0.5, 0.6))
     wilson = math.sqrt(0.25 / 200 + 1 / 400**2) / (1 + 1 / 200)
-    assert claims_robustness.uncertainty(cell, "ours") == pytest.approx(math.sqrt(wilson**2 + 0.01 / 3))
+    assert comparisons.uncertainty(cell, "ours") == pytest.approx(math.sqrt(wilson**2 + 0.01 / 3))
     assert (Measured.of_cell(cell, "ours").seeds, Measured.of_cell(cell, "ours").spread) == (3, pytest.approx(0.1))
     (clean, cell) = cells({("Int", "0.35"): 0.5}, spread=0.1)
-    assert claims_robustness.uncertainty(cell) == pytest.approx(wilson)
+    assert comparisons.uncertainty(cell) == pytest.approx(wilson)
 
 
 def test_an_accuracy_of_none_has_an_error():
     """Wilson's interval of one standard error around 0 of n ends at 1 / (n + 1)."""
     (_, cell) = cells({("Int", "0.4"): 0.0})
-    assert claims_robustness.uncertainty(cell) == pytest.approx(1 / 201 / 2)
+    assert comparisons.uncertainty(cell) == pytest.approx(1 / 201 / 2)
 
 
 def paired(source, **outcomes):

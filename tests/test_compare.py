@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from interp_lib import paper
-from interp_lib.study import compare, records, report
+from interp_lib.study import compare, exchanged_rows, records, report
 from interp_lib.study.compare import Cell
 from interp_lib.study.records import Record
 
@@ -289,14 +289,14 @@ def test_row_distances_are_mean_absolute_differences():
         Cell("3", "MNIST", "Small", "Int", "ATA", "eps", "0.3", "0", released=0.7),
         Cell("3", "MNIST", "Small", "Int", "ATA", "eps", "0", "0", released=0.6),
     ]
-    assert compare.row_distances(printed, measured) == {"Adv": {"Int": pytest.approx(0.15)}}
-    assert compare.row_distances(printed, measured[:1]) == {"Adv": {"Int": pytest.approx(0.2)}}  # shared levels
+    assert exchanged_rows.row_distances(printed, measured) == {"Adv": {"Int": pytest.approx(0.15)}}
+    assert exchanged_rows.row_distances(printed, measured[:1]) == {"Adv": {"Int": pytest.approx(0.2)}}  # shared levels
 
 
 def test_rows_are_assigned_one_to_one():
     """Row by row both printed rows are closest to A; the smallest total gives B to the second."""
     distances = {"first": {"A": 0.1, "B": 0.9}, "second": {"A": 0.2, "B": 0.3}}
-    assert compare.assign_rows(distances) == {"first": "A", "second": "B"}
+    assert exchanged_rows.assign_rows(distances) == {"first": "A", "second": "B"}
 
 
 def test_exchanged_rows_are_compared_with_their_own_network():
@@ -326,7 +326,7 @@ def test_the_exchange_follows_from_the_committed_records(table):
     if not found:
         pytest.skip("needs a record of the CIFAR-10 Small networks in results/")
     cells = [c for c in compare.compare(found) if (c.table, c.dataset) == (table, "CIFAR-10")]
-    assert compare.assign_rows(compare.row_distances(cells, cells)) == {c.method: c.owner for c in cells}
+    assert exchanged_rows.assign_rows(exchanged_rows.row_distances(cells, cells)) == {c.method: c.owner for c in cells}
     assert sum(c.owner != c.method for c in cells) == 25
 
 

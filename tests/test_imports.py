@@ -46,6 +46,7 @@ TESTED_IN = {
     "fast/parts": "fold",
     "fast/training_step": "fold",
     "fast/trunk": "fast",
+    "fast/trunk_layers": "fast",
     "interpreters/activations": "interpreters",
     "interpreters/class_activation_maps": "interpreters",
     "interpreters/common": "interpreters",
@@ -61,6 +62,7 @@ TESTED_IN = {
     "models/proof": "fold",
     "pages/chapters": "book",
     "pages/curve_figures": "plots",
+    "pages/gamma_figures": "plots",
     "pages/map_figures": "plots",
     "pages/reference": "book",
     "pages/style": "plots",
@@ -70,7 +72,9 @@ TESTED_IN = {
     "reading": "profiles",
     "schedule": "training",
     "storage": "records",
+    "study/comparisons": "claims_robustness",
     "study/evaluation": "measure",
+    "study/exchanged_rows": "compare",
     "study/isa_scores": "interpretability_sneaking",
     "study/rank_correlation": "against_interpretability",
     "study/report": "compare",
@@ -78,6 +82,7 @@ TESTED_IN = {
     "study/softplus": "measure",
     "study/stored_maps": "figures",
     "study/sweep": "measure",
+    "training/group": "together",
     "training/job": "cli",
     "training/loop": "training",
     "training/run": "training",
@@ -155,7 +160,7 @@ TRAINING = {"torch", "numpy", "tqdm", "safetensors", "yaml", "filelock", *sys.st
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] != "pages"], ids=str)
 def test_a_training_run_needs_what_the_package_requires(module):
-    scipy = {"scipy"} if str(module) in ("discrepancies", "study/compare", "study/intervals") else set()
+    scipy = {"scipy"} if str(module) in ("discrepancies", "study/exchanged_rows", "study/intervals") else set()
     assert imports(module)[1] <= TRAINING | scipy
 
 

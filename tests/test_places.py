@@ -167,9 +167,9 @@ def measuring(tmp_path, seconds):
         f"time.sleep({seconds})\n"
     )
     parent = (
-        "import sys; from pathlib import Path; from interp_lib.pages import chapters\n"
-        f"chapters.TOLD_EVERY = 0.2\nhere = Path(r'{tmp_path}')\n"
-        "print(chapters.run_watched([sys.executable, str(here / 'worker.py')], here, 'table3', here / 'none'))\n"
+        "import sys; from pathlib import Path; from interp_lib.pages import recompute\n"
+        f"recompute.TOLD_EVERY = 0.2\nhere = Path(r'{tmp_path}')\n"
+        "print(recompute.run_watched([sys.executable, str(here / 'worker.py')], here, 'table3', here / 'none'))\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", parent], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

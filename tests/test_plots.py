@@ -19,7 +19,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import AxLine
 
-from interp_lib.pages import curve_figures, map_figures, style, sweep_figures, training_figures, widgets
+from interp_lib.pages import curve_figures, gamma_figures, map_figures, style, sweep_figures, training_figures, widgets
 from interp_lib.pages.curve_figures import accuracy_curves
 from interp_lib.pages.style import CLASS_SET_COLORS, DATASET_COLORS, METHOD_COLORS, use_style
 from interp_lib.study.compare import Cell
@@ -652,7 +652,7 @@ def test_a_gamma_frame_stands_out_among_the_others(figures):
         (lambda: training_figures.learning_curves(histories().head(0)), "not be empty"),
         (lambda: training_figures.learning_curves(histories(("Mixup",))), "unknown method .*Mixup"),
         (lambda: training_figures.time_and_accuracy(costs().assign(method="Mixup"), ("0.3",)), "unknown .*Mixup"),
-        (lambda: training_figures.gamma_curve(gammas().head(0), eps=0.3), "not be empty"),
+        (lambda: gamma_figures.gamma_curve(gammas().head(0), eps=0.3), "not be empty"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw, message):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from interp_lib.pages import chapters, parameters
+from interp_lib.pages import parameters, recompute
 from interp_lib.pages.chapters import ChapterError, parse_parameter, records_for
 from interp_lib.study import records
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A project with two committed records, and measurements that write what the test says."""
-    monkeypatch.setattr(chapters, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(recompute, "project_root", lambda: tmp_path)
     checkout = Checkout(tmp_path)
     checkout.put("results", "pgd-mnist-small-released", 0.5, attack="pgd")
     checkout.put("results", "aai-mnist-small-released", 0.6, attack="aai")
@@ -29,7 +29,7 @@ def checkout(tmp_path, monkeypatch):
             checkout.put(folder.relative_to(tmp_path), family, value, **settings)
         return 0, ""
 
-    monkeypatch.setattr(chapters, "run_watched", run)
+    monkeypatch.setattr(recompute, "run_watched", run)
     return checkout
 
 
@@ -88,7 +88,7 @@ def test_without_data_and_networks_the_message_says_what_to_set(monkeypatch, tmp
     for variable in ("INTERP_DATA", "INTERP_RELEASED"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(chapters, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(recompute, "project_root", lambda: tmp_path)
     with pytest.raises(ChapterError, match="INTERP_RELEASED"):
         records_for(True, "table3")
 

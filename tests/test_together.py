@@ -150,7 +150,7 @@ def test_what_is_captured_reads_no_value(method, dataset, monkeypatch):
 
 @pytest.mark.parametrize("cuts", [(1,), (STEPS_AN_EPOCH,), (2, 3, 11), (12,)])
 def test_stopped_and_resumed_is_uninterrupted_to_the_bit(tmp_path, dataset, cuts, monkeypatch):
-    monkeypatch.setattr(together, "BLOCK", 3)
+    monkeypatch.setattr("interp_lib.training.group.BLOCK", 3)
     whole = [run for method in ("Adv", "Int") for run in some(method, dataset, (0, 1))]
     fit_together(whole)
 
@@ -205,8 +205,8 @@ def test_ctrl_c_leaves_checkpoints(tmp_path, dataset, device, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return real(self, **settings)
 
-    monkeypatch.setattr(together, "BLOCK", 2)
-    monkeypatch.setattr(together.Group, "take_step", interrupted)
+    monkeypatch.setattr("interp_lib.training.group.BLOCK", 2)
+    monkeypatch.setattr("interp_lib.training.group.Group.take_step", interrupted)
     runs = [run for method in ("Normal", "Adv") for run in some(method, dataset, (0,))]
     for run in runs:
         run.checkpoint = tmp_path / run.method

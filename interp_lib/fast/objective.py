@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..models.architectures import same_padding
 from ..models.proof import verdict
 from .compiled import _Head, _Objective
-from .trunk import CompiledTrunk, Layers, pointer
+from .trunk import CompiledTrunk
+from .trunk_layers import Layers, pointer
 
 KINDS = "cross-entropy", "divergence", "probe", "target-free", "true class", "path"  # in the order of ascent.cpp
 OF_MAPS = "target-free", "true class"

@@ -12,11 +12,15 @@ from .evaluation import IMAGES, ISA_IMAGES
 
 SCHEDULES = ("paper", "quick", "digits")  # of the networks that we trained, in order of preference
 
+
 STARTS = 5  # random starts of the attack whose accuracy is compared, where a record has several numbers of starts
+
 
 ONE_IMAGE = 1 / 200
 
+
 CLOSE_TAU = 0.01 + 1e-9  # 1e-9: a difference of exactly 0.01 must survive float rounding
+
 
 CLOSE_SCORE = 0.05  # relative to the printed value: about the sampling error of NDS and NSL over 100 images
 
@@ -232,43 +236,6 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
                     cell["outcomes"][column] = tuple(sum(image) / len(rows) for image in zip(*each, strict=True))
         cells.append(Cell(**cell))
     return cells
-
-
-def row_distances(printed: Iterable[Cell], measured: Iterable[Cell]) -> dict[str, dict[str, float]]:
-    """Measure how far each printed row is from each network: mean absolute difference over the levels they share.
-
-    Args:
-        printed: the cells of one table and dataset, of which `value` is used.
-        measured: the cells of one table and dataset, of which `released` is used.
-
-    Returns:
-        printed method -> network's method -> mean |printed - measured|.
-    """
-    rows: dict[str, dict[str, float]] = {}
-    columns: dict[str, dict[str, float]] = {}
-    for cell in printed:
-        rows.setdefault(cell.method, {})[cell.level] = cell.printed
-    for cell in measured:
-        if cell.released is not None:
-            columns.setdefault(cell.method, {})[cell.level] = cell.released
-    return {
-        row: {
-            name: math.fsum(abs(values[level] - column[level]) for level in shared) / len(shared)
-            for name, column in columns.items()
-            if (shared := values.keys() & column.keys())
-        }
-        for row, values in rows.items()
-    }
-
-
-def assign_rows(distances: dict[str, dict[str, float]]) -> dict[str, str]:
-    """Return the one-to-one assignment of printed rows to networks with the smallest total distance."""
-    from scipy.optimize import linear_sum_assignment
-
-    names = list(distances)
-    columns = list(distances[names[0]])
-    rows, chosen = linear_sum_assignment([[distances[name][column] for column in columns] for name in names])
-    return {names[row]: columns[column] for row, column in zip(rows, chosen, strict=True)}
 
 
 def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
