@@ -235,11 +235,11 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import bands
 from interp_lib.models import build
-from interp_lib.training import loop, together
+from interp_lib.training import group, loop, together
 from interp_lib.training.run import Run
 from interp_lib.schedule import Schedule
-together.SECONDS, take_step = 0, together.Group.take_step
-together.Group.take_step = lambda *a, **k: (time.sleep(0.03), take_step(*a, **k))[1]
+group.SECONDS, take_step = 0, group.Group.take_step
+group.Group.take_step = lambda *a, **k: (time.sleep(0.03), take_step(*a, **k))[1]
 radius = Schedule.radius
 run = lambda method, seed: Run(build("small", (1, 8, 8), 3, seed=seed), bands(), method,
                                         Schedule(*{schedule!r}), seed=seed,
