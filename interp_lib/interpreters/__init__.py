@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy(
         "class_activation_maps": "cam gradcam gradcam_pp gradcam_pp_release representation",
         "integration": "integrated_gradients integrated_gradients_release",
         "masking": "rise",
-        "registry": "INTERPRETERS Interpreter MapFunction completeness_gap normalise_for_display sum_colours upsample",
+        "registry": "INTERPRETERS Interpreter completeness_gap normalise_for_display sum_colours upsample",
         "sensitivity": "deconvolution guided_backpropagation input_times_gradient smoothgrad vanilla_gradient",
     },
 )
