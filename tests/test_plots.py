@@ -31,7 +31,7 @@ TITLE = 'MNIST "a" <b> & c'
 # Every public function that draws a figure.
 DRAW = {
     name: function
-    for module in (curve_figures, map_figures, sweep_figures, training_figures)
+    for module in (curve_figures, gamma_figures, map_figures, sweep_figures, training_figures)
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__ == module.__name__
     and not name.startswith("_")

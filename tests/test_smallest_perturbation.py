@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_projected_gradient_descent import Linear, images
+from test_projected_gradient_descent import images
 
 from interp_lib.attacks.balls import bisect, perturbation_size, project
 from interp_lib.attacks.interpretability_sneaking import margin, margin_attack
@@ -38,7 +39,7 @@ def smallest_of_a_linear_classifier(model, x, y):
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10**6))
 def test_finds_the_exact_smallest_eps_of_a_linear_classifier(seed):
-    model, x, y = Linear(classes=2, seed=seed), images(6, seed=seed), torch.arange(6) % 2
+    model, x, y = toys.Linear(classes=2, seed=seed), images(6, seed=seed), torch.arange(6) % 2
     exact = smallest_of_a_linear_classifier(model, x, y)
     attack = lambda eps: pgd(model, x, y, eps=eps, alpha=1.0, steps=1)
     found = minimal_eps(attack, lambda x_adv: model(x_adv).detach().argmax(1) != y, x, rounds=40)
@@ -50,7 +51,7 @@ def test_finds_the_exact_smallest_eps_of_a_linear_classifier(seed):
 
 
 def test_fewer_rounds_give_an_upper_bound_as_near_as_promised():
-    model, x, y = Linear(classes=2, seed=4), images(20, seed=1), torch.arange(20) % 2
+    model, x, y = toys.Linear(classes=2, seed=4), images(20, seed=1), torch.arange(20) % 2
     exact = smallest_of_a_linear_classifier(model, x, y)
     attack = lambda eps: pgd(model, x, y, eps=eps, alpha=1.0, steps=1)
     before = torch.full((20,), 1.0, dtype=DOUBLE)
