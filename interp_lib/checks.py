@@ -54,9 +54,9 @@ def check_pair(a: Tensor, b: Tensor, name: str, rank: int) -> None:
         TypeError: not two floating-point tensors.
         ValueError: different shapes or too few axes; names both shapes.
     """
-    for each in (a, b):
-        if not isinstance(each, Tensor) or not each.is_floating_point():
-            raise TypeError(f"{name} must be floating-point tensors; got {came(each)}.")
+    for tensor in (a, b):
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            raise TypeError(f"{name} must be floating-point tensors; got {came(tensor)}.")
     if a.shape != b.shape or a.dim() < rank:
         axes = {1: "(..., E)", 2: "(N, ...)", 3: "(N, k, h, w), k the number of classes"}[rank]
         advice = " Write maps[:, None] where the axis of classes is missing." if rank == 3 else ""
@@ -145,12 +145,14 @@ def use_device(device: str | None = None) -> str:
     Raises:
         ValueError: the device does not exist.
     """
-    there = torch.cuda.is_available()
-    device = device or ("cuda" if there else "cpu")
+    has_cuda = torch.cuda.is_available()
+    device = device or ("cuda" if has_cuda else "cpu")
     kind, colon, index = str(device).partition(":")
     numbered = kind == "cuda" and index.isdecimal() and int(index) < torch.cuda.device_count()
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not there) or (colon and not numbered):
-        raise ValueError(f"device must be cpu{' or cuda' if there else ', PyTorch sees no CUDA here'}; got {device!r}.")
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not has_cuda) or (colon and not numbered):
+        raise ValueError(
+            f"device must be cpu{' or cuda' if has_cuda else ', PyTorch sees no CUDA here'}; got {device!r}."
+        )
     if kind == "cuda":
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
     return str(device)

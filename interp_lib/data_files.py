@@ -165,8 +165,8 @@ def _read_npz(name: str, path: Path) -> tuple[Arrays, Arrays]:
                 raise FileError(f"{unpacked / 1e6:,.0f} MB unpacked where at most {_largest(name) / 1e6:,.0f} are read")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:  # loading a pickle can run any program
-                found = archive.files
-                arrays = [np.asarray(archive[key]) for key in keys if key in found]  # plain bytes if it is no .npy
+                members = archive.files
+                arrays = [np.asarray(archive[key]) for key in keys if key in members]  # plain bytes if it is no .npy
     except OSError as error:
         if error.filename:  # an error of the disk; numpy's errors about the content name no file
             raise
@@ -174,7 +174,7 @@ def _read_npz(name: str, path: Path) -> tuple[Arrays, Arrays]:
     except Exception as error:  # numpy, zipfile and zlib raise many kinds of errors
         raise _wrong(path, expected, f"what cannot be read as one ({error})", _fetch_again(name)) from None
     if len(arrays) < len(keys):
-        raise _wrong(path, expected, f"{', '.join(found) or 'none of them'}", _fetch_again(name))
+        raise _wrong(path, expected, f"{', '.join(members) or 'none of them'}", _fetch_again(name))
     return _checked(*arrays[:2], name, path, "training"), _checked(*arrays[2:], name, path, "test")
 
 
@@ -259,15 +259,15 @@ def read_restricted_imagenet(folder: Path) -> tuple[Arrays, Arrays, str]:
     root = next((root for root in roots if root.is_dir()), None)
     if root is None:
         raise _wrong(roots[0], expected, f"nothing, there or in {roots[1]}", advice)
-    found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if found == names:
+    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if folders == names:
         copy, labelled = "sample", enumerate(names)
-    elif len(found) == 1000 and all(re.fullmatch(r"n\d{8}", entry) for entry in found):
+    elif len(folders) == 1000 and all(re.fullmatch(r"n\d{8}", entry) for entry in folders):
         copy = "unverified copy"
-        labelled = ((k, found[i]) for k, (a, b) in enumerate(IMAGENET_RANGES) for i in range(a, b + 1))
+        labelled = ((k, folders[i]) for k, (a, b) in enumerate(IMAGENET_RANGES) for i in range(a, b + 1))
     else:
-        odd = ", ".join(sorted(set(names) ^ set(found))[:9])
-        raise _wrong(root, expected, f"{len(found)} folders, missing or odd: {odd}", advice)
+        odd = ", ".join(sorted(set(names) ^ set(folders))[:9])
+        raise _wrong(root, expected, f"{len(folders)} folders, missing or odd: {odd}", advice)
     paths, labels = [], []
     for k, entry in labelled:
         files = [p for p in sorted((root / entry).iterdir()) if re.fullmatch(r"[^.].*\.jpe?g", p.name, re.I)]

@@ -138,13 +138,13 @@ def target_free_discrepancy(
 def _target_free_discrepancy(
     maps: Tensor, maps_adv: Tensor, y: Tensor, logits_adv: Tensor, renormalise: bool = True, scale: float = 1.0
 ) -> Tensor:
-    each = _distances(maps, maps_adv, scale=scale)
-    true = torch.zeros_like(each, dtype=torch.bool).scatter_(1, y[:, None], True)
+    per_class = _distances(maps, maps_adv, scale=scale)
+    true = torch.zeros_like(per_class, dtype=torch.bool).scatter_(1, y[:, None], True)
     if renormalise:
         p = logits_adv.masked_fill(true, -torch.inf).softmax(1)  # -inf gives p_t = 0 and leaves t out of the sum
     else:
         p = logits_adv.softmax(1).masked_fill(true, 0)
-    return (each.gather(1, y[:, None]).squeeze(1) + (p * each).sum(1)) / 2
+    return (per_class.gather(1, y[:, None]).squeeze(1) + (p * per_class).sum(1)) / 2
 
 
 def normalised_discrepancy(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: bool = False) -> Tensor:
@@ -169,10 +169,10 @@ def normalised_discrepancy(maps: Tensor, maps_adv: Tensor, p: int = 1, squared: 
     Source: Appendix D. For `interpreters.representation`, whose channels take the place of classes, the score is the
     mean over channels, as in the released code.
     """
-    each = distances(maps, maps_adv, p)
+    per_class = distances(maps, maps_adv, p)
     low, high = maps.flatten(2).aminmax(dim=2)
-    each = each / (high - low)
-    return (each.square() if squared else each).mean(1)
+    per_class = per_class / (high - low)
+    return (per_class.square() if squared else per_class).mean(1)
 
 
 def normalised_slope(scores: Tensor, eps: Tensor) -> Tensor:

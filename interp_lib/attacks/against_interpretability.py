@@ -123,11 +123,11 @@ def aai_objective(
     def objective(x_adv: Tensor) -> Tensor:
         logits, maps = both(x_adv, classes)
         if top_k is None:
-            apart = discrepancy(clean, maps, p)
+            distance = discrepancy(clean, maps, p)
         else:
-            apart = (clean - maps).flatten(1).gather(1, largest).sum(1)
+            distance = (clean - maps).flatten(1).gather(1, largest).sum(1)
         # attack_loss(logits, y, y) is the margin of eq. (6) with t in the place of the target: the hinge of eq. (7).
-        return apart - hinge * attack_loss(logits, y, y).clamp(min=0)
+        return distance - hinge * attack_loss(logits, y, y).clamp(min=0)
 
     return objective
 

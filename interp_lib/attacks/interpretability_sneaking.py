@@ -172,10 +172,10 @@ def search_isa(
         def loss(x_adv: Tensor, gamma: Tensor) -> Tensor:
             logits, maps = both(x_adv, classes)
             if target is None:
-                apart = _target_free_discrepancy(clean, maps, y, logits, renormalise=False, scale=scale)
+                distance = _target_free_discrepancy(clean, maps, y, logits, renormalise=False, scale=scale)
             else:
-                apart = discrepancy(clean, maps, p, squared, scale=scale)
-            return attack_loss(logits, y, target).clamp(min=-tau) + gamma * apart
+                distance = discrepancy(clean, maps, p, squared, scale=scale)
+            return attack_loss(logits, y, target).clamp(min=-tau) + gamma * distance
 
         first, low, high = (x.new_full((len(x),), value) for value in (gamma_first, 0.0, gamma_high))
         # At x the maps agree and D has the subgradient 0, whatever gamma is: all rounds share their first step.
@@ -228,10 +228,10 @@ def isa_over_eps(
     if settings.get("classes") is not None:
         settings["classes"] = settings["classes"].repeat(times, 1)
     target = None if target is None else target.repeat(times)
-    found = search_isa(
+    attack = search_isa(
         model, x.repeat(times, 1, 1, 1), y.repeat(times), target, eps=eps.flatten(), alpha=alpha.flatten(), **settings
     )
-    return SneakingAttack(*(value.unflatten(0, eps.shape) for value in found))
+    return SneakingAttack(*(value.unflatten(0, eps.shape) for value in attack))
 
 
 def class_set(name: str, y: Tensor, target: Tensor, num_classes: int = 10) -> Tensor:

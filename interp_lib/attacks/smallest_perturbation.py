@@ -70,20 +70,20 @@ def minimal_eps(
     check_number(high, "high", 0, above=True)
     check_number(first, "first", 0, high, above=True)
     check_whole(rounds, "rounds")
-    best, found = x.detach().clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    best, succeeded = x.detach().clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def fails(eps: Tensor) -> Tensor:
-        nonlocal best, found
+        nonlocal best, succeeded
         x_adv = attack(eps)
         success = succeeds(x_adv)
-        best, found = torch.where(success[:, None, None, None], x_adv, best), found | success
+        best, succeeded = torch.where(success[:, None, None, None], x_adv, best), succeeded | success
         return ~success
 
     first, low, high = (torch.full((len(x),), value, dtype=x.dtype, device=x.device) for value in (first, 0.0, high))
     # `bisect` goes up after a yes, and here a failure calls for a larger eps: the question is whether the attack fails.
     _, eps = bisect(fails, first, low, high, rounds)
-    if not found.all():  # eps is `high` where nothing was found, and `bisect` does not try its ends
+    if not succeeded.all():  # eps is `high` where nothing was found, and `bisect` does not try its ends
         x_adv = attack(eps)
-        best = torch.where(found[:, None, None, None], best, x_adv)
-        found = found | succeeds(x_adv)
-    return MinimalAttack(eps, best, found)
+        best = torch.where(succeeded[:, None, None, None], best, x_adv)
+        succeeded = succeeded | succeeds(x_adv)
+    return MinimalAttack(eps, best, succeeded)

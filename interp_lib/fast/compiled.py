@@ -88,8 +88,8 @@ def _run(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotCompile(f"{command[0]} could not be run: {error}") from None
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
-        raise CannotCompile(f"{command[0]} failed: {said[0][:200] if said else f'exit {done.returncode}'}")
+        messages = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
+        raise CannotCompile(f"{command[0]} failed: {messages[0][:200] if messages else f'exit {done.returncode}'}")
     return done.stdout
 
 

@@ -119,11 +119,11 @@ class Climbing:
             at = x.clone().requires_grad_()
             value = self.plain(at)
             (gradient,) = torch.autograd.grad(value.sum(), at)
-        found, found_gradient = self.value_and_gradient(x)
+        compiled_value, compiled_gradient = self.value_and_gradient(x)
         if not (value.isfinite().all() and gradient.isfinite().all()):
             return None  # the plain objective reports it
-        near = (found - value).abs().max() <= 1e-3 * value.abs().max() + 1e-6
-        return bool(near) and bool((found_gradient - gradient).norm() <= AGREES * gradient.norm())
+        near = (compiled_value - value).abs().max() <= 1e-3 * value.abs().max() + 1e-6
+        return bool(near) and bool((compiled_gradient - gradient).norm() <= AGREES * gradient.norm())
 
     def _call(self, x: Tensor, low, high, alpha, steps: int, values, gradients) -> Tensor:
         network = self.head.layers.network(*x.shape[2:])

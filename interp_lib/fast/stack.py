@@ -145,8 +145,8 @@ class Stack:
             if fixed:
                 z = through(self.all, x.reshape(-1, size * x.shape[1], *x.shape[2:]), *weights)
                 return z.reshape(len(x), -1, *z.shape[2:])
-            each = x.unflatten(0, (-1, size)).unbind(1)
-            return torch.stack([through(self.one, *pair) for pair in zip(each, weights, strict=True)], 1).flatten(0, 1)
+            parts = x.unflatten(0, (-1, size)).unbind(1)
+            return torch.stack([through(self.one, *pair) for pair in zip(parts, weights, strict=True)], 1).flatten(0, 1)
 
         return trunk
 

@@ -81,8 +81,8 @@ def _mean_gradient(
             numbers = range(start, min(start + at_once, count))
             every = points(first, numbers)
             for part, begin in enumerate(parts):
-                of = slice(begin, begin + parts.step)
-                h = every[:, of]
+                span = slice(begin, begin + parts.step)
+                h = every[:, span]
                 if not (create_graph and h.requires_grad):
                     h = h.detach().requires_grad_()
                 # Without a replacement, run outside the mode: its dispatch would only cost time.
@@ -92,7 +92,7 @@ def _mean_gradient(
                     with replaced:
                         logits = rest(h.flatten(0, 1))
                 scores = logits.unflatten(0, h.shape[:2])
-                for j, c in enumerate(classes[of].T):
+                for j, c in enumerate(classes[span].T):
                     score = scores.gather(2, c.expand(len(h), -1)[..., None])
                     score = (score if weights is None else score * weights[numbers, None, None]).sum()
                     keep = j + 1 < classes.shape[1] or None  # None is PyTorch's default: keep it if create_graph

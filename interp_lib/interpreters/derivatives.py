@@ -47,10 +47,10 @@ def derivative_errors(
     generator = torch.Generator().manual_seed(1)
     x = x.clone().requires_grad_()
     weights = list(model.parameters())
-    made = maps(model, x, classes)
-    probe = torch.randn(made.shape, generator=generator, dtype=made.dtype)
+    output = maps(model, x, classes)
+    probe = torch.randn(output.shape, generator=generator, dtype=output.dtype)
     try:
-        every = torch.autograd.grad((made * probe).sum(), [x, *weights], allow_unused=True)
+        every = torch.autograd.grad((output * probe).sum(), [x, *weights], allow_unused=True)
     except RuntimeError:  # the map has no graph
         every = [None] * (1 + len(weights))
 
@@ -82,6 +82,6 @@ def _compared(known: list[float | None], numeric: list[float]) -> DerivativeErro
     size = float(truth.square().mean().sqrt())
     if known[0] is None and size:
         return DerivativeError(None, None)
-    found = torch.tensor([value or 0.0 for value in known], dtype=torch.float64)
-    apart = (found - truth).abs() / (size or 1)
-    return DerivativeError(float(apart.median()), float(apart.max()))
+    derivatives = torch.tensor([value or 0.0 for value in known], dtype=torch.float64)
+    errors = (derivatives - truth).abs() / (size or 1)
+    return DerivativeError(float(errors.median()), float(errors.max()))

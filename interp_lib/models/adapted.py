@@ -240,17 +240,17 @@ def _run(network: nn.Module, copied: nn.Module, z: Tensor, classifier: str | nn.
         raise ValueError(f"{kind} must give logits (N, C); got {getattr(logits, 'shape', type(logits).__name__)}.")
     if classifier is not None:
         name = classifier if isinstance(classifier, str) else _name(network, classifier, "classifier")
-        found = [call for call in calls if call[0] == name]
-        if not found:
+        matches = [call for call in calls if call[0] == name]
+        if not matches:
             raise ValueError(
                 f"classifier must be an nn.Linear that {kind} runs, one of "
                 f"{', '.join(dict.fromkeys(c[0] for c in calls)) or 'none'}; got {name!r}."
             )
     else:
-        found = [call for call in calls if _close(call[2], logits)]
-        if not found:
+        matches = [call for call in calls if _close(call[2], logits)]
+        if not matches:
             raise ValueError(f"the logits of {kind} are not what a linear layer gives, so that it has no CAM. {ADVICE}")
-    name, pooled, _ = found[-1]
+    name, pooled, _ = matches[-1]
     if pooled.dim() != 2:
         raise ValueError(f"the linear layer {name!r} of {kind} takes {tuple(pooled.shape)}, not (N, K). {ADVICE}")
     return name, pooled, pools.inputs, pools.dropouts

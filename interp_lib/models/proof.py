@@ -127,8 +127,8 @@ def differences(one: Function, other: Function, x: Tensor, *weights: list[Tensor
         return float("inf"), float("inf")
     # NaN in both comes from the network, not from the fold, and an attack reports it.
     pairs = [(a[keep], b[keep]) for a, b in zip(*results, strict=True) for keep in [~(a.isnan() & b.isnan())]]
-    apart = [float((a - b).abs().max() / (a.abs().max() or 1)) if len(a) else 0.0 for a, b in pairs]
-    return apart[0], float(torch.tensor(apart[1:]).amax())
+    distances = [float((a - b).abs().max() / (a.abs().max() or 1)) if len(a) else 0.0 for a, b in pairs]
+    return distances[0], float(torch.tensor(distances[1:]).amax())
 
 
 def proven(
@@ -181,10 +181,10 @@ def _try(model: nn.Module, fold, own, shape: tuple[int, ...], weights: bool) -> 
             continue
         try:
             lists = [list(copied.parameters()) if weights else [] for copied in copies]
-            apart = differences(own(copies[0]), fold(copies[1]), x, *lists)
+            distances = differences(own(copies[0]), fold(copies[1]), x, *lists)
         except Exception:  # the fold does not fit this network
             return False
-        return all(value < rounding for value in apart)  # False for NaN
+        return all(value < rounding for value in distances)  # False for NaN
     return None
 
 

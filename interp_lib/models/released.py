@@ -167,11 +167,11 @@ def other_networks(folder: str | os.PathLike | None = None) -> list[OtherNetwork
     Returns:
         The networks, sorted by dataset, method, radius, gamma, run and epochs.
     """
-    found = []
+    networks = []
     for path in _files(released_dir(folder)).values():
         if epochs := _OTHER_EPOCHS.fullmatch(path.name):
             if path.name != _FILE_NAME["restricted_imagenet", "wresnet"].format("normal"):
-                found.append(
+                networks.append(
                     OtherNetwork("restricted_imagenet", "wresnet", "Normal", None, None, 1, int(epochs[1]), path)
                 )
         elif (name := _OTHER_FILE.fullmatch(path.name)) and (name[2] or name[3]):
@@ -181,9 +181,9 @@ def other_networks(folder: str | os.PathLike | None = None) -> list[OtherNetwork
             dataset, epochs = {"mnist": ("mnist", 100), "cifar": ("cifar10", 200)}[name[1]]
             radius = int(name[3] or usual)
             second = 2 if name[3] and radius == usual else 1
-            found.append(OtherNetwork(dataset, "small", method, gamma, radius / unit, second, epochs, path))
+            networks.append(OtherNetwork(dataset, "small", method, gamma, radius / unit, second, epochs, path))
     return sorted(
-        found, key=lambda n: (list(_FILE_NAME).index(n[:2]), n.method, n.radius or 0, n.gamma or 0, n.run, n.epochs)
+        networks, key=lambda n: (list(_FILE_NAME).index(n[:2]), n.method, n.radius or 0, n.gamma or 0, n.run, n.epochs)
     )
 
 
@@ -199,6 +199,6 @@ def load(path_or_name: str | os.PathLike, folder: str | os.PathLike | None = Non
     if path.name != str(path_or_name) or path.is_file():
         return read_network(path)
     name, folder = f"{path.name.removesuffix('.pkl')}.pkl", released_dir(folder)
-    if found := _files(folder).get(name):
-        return read_network(found)
+    if file := _files(folder).get(name):
+        return read_network(file)
     raise FileNotFoundError(f"{name} is neither a file nor a network in {folder}.")

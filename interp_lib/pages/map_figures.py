@@ -112,8 +112,8 @@ def explained_pair(versions: Mapping[str, Explained], names: Sequence[str], *, t
     for j, symbol in enumerate(("t", "t′")):
         for k, image in enumerate(("x", "x′")):
             axes[1, 2 * j + k].set_title(f"L({image}, {symbol})", fontsize=12, pad=3)
-    said = f"t = {names[0]}, t′ = {names[1]}"
-    figure.text(0.77, 0.93 if title is None else 0.9, said.replace(", ", "\n"), fontsize=12, va="top")
+    legend = f"t = {names[0]}, t′ = {names[1]}"
+    figure.text(0.77, 0.93 if title is None else 0.9, legend.replace(", ", "\n"), fontsize=12, va="top")
     return figure
 
 

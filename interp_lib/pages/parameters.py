@@ -176,8 +176,8 @@ class Sentences(ast.NodeTransformer):
         return ast.fix_missing_locations(node)
 
     def visit_Assert(self, node: ast.Assert) -> ast.If:
-        said = ast.parse(f"{self.NAME}.fails({ast.unparse(node.test)!r})").body
-        return ast.If(test=ast.UnaryOp(op=ast.Not(), operand=node.test), body=said, orelse=[])
+        statements = ast.parse(f"{self.NAME}.fails({ast.unparse(node.test)!r})").body
+        return ast.If(test=ast.UnaryOp(op=ast.Not(), operand=node.test), body=statements, orelse=[])
 
     def visit_Expr(self, node: ast.Expr) -> ast.stmt:
         if not ast.unparse(node).startswith(("print('PASS", 'print("PASS', "print(f'PASS", 'print(f"PASS')):

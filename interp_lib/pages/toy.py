@@ -95,15 +95,15 @@ def descend(
         updates: number of updates.
         start, eps, alpha, steps: settings of the inner maximisation, see `climb`.
     """
-    model, found = copy.deepcopy(model), []
+    model, networks = copy.deepcopy(model), []
     released_gamma = gamma / (2 * x.numel())  # METHODS follow the release: D~ without 1/2 and 1/u
     for _ in range(updates):
-        found.append(copy.deepcopy(model))
+        networks.append(copy.deepcopy(model))
         x_adv = climb(model, x, y, start, eps=eps, alpha=alpha, steps=steps)[-1].view_as(x)
         loss = METHODS["Int"](model, x, y, released_gamma).loss(x_adv).mean()
         (gradient,) = torch.autograd.grad(loss, model.classifier.weight)
         model.classifier.weight.data -= rate * gradient
-    return [*found, model]
+    return [*networks, model]
 
 
 def landscape(

@@ -88,8 +88,8 @@ def pgd_accuracy(
 
     Source: Tables 3, 4, A1, A2 and A3.
     """
-    found = _right_under_pgd(model, x, y, eps, steps, alpha, progress)
-    return [{"eps": e, "steps": k, **proportion(right)} for (e, k), right in found.items()]
+    outcomes = _right_under_pgd(model, x, y, eps, steps, alpha, progress)
+    return [{"eps": e, "steps": k, **proportion(right)} for (e, k), right in outcomes.items()]
 
 
 def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict[tuple[float, int], Tensor]:

@@ -123,12 +123,12 @@ def findings(
     printed = {cell.owner for cell in spoken}
     at = {(cell.owner, cell.level): cell for cell in spoken if accuracy(cell, source) is not None}
     clean = {method: accuracy(cell, source) for (method, level), cell in at.items() if level == "0"}
-    found = []
+    results = []
     for statement in STATEMENTS[network]:
         for level in statement.levels:
-            there = [m for m in (statement.better, *statement.worse) if m in clean and (m, level) in at]
-            rivals = {method: at[method, level] for method in there if method != statement.better}
-            if statement.better not in there or not rivals:
+            measured = [m for m in (statement.better, *statement.worse) if m in clean and (m, level) in at]
+            rivals = {method: at[method, level] for method in measured if method != statement.better}
+            if statement.better not in measured or not rivals:
                 continue
             better = at[statement.better, level]
             value = Measured.of_cell(better, source, images)
@@ -137,7 +137,7 @@ def findings(
             best = against[rival]
             above = [one.p for one in against.values() if one.difference < 0]
             p = min(1.0, min(above) * len(against)) if above else max(one.p for one in against.values())
-            found.append(
+            results.append(
                 Finding(
                     statement,
                     level,
@@ -151,17 +151,17 @@ def findings(
                     p,
                     images,
                     missing=tuple(m for m in statement.worse if m in printed and m not in rivals),
-                    untrained=tuple(m for m in there if clean[m] <= TRAINED),
+                    untrained=tuple(m for m in measured if clean[m] <= TRAINED),
                 )
             )
     # Findings on untrained networks test nothing: they would only make Holm's correction harsher.
-    trained = [finding for finding in found if not finding.untrained]
+    trained = [finding for finding in results if not finding.untrained]
     adjusted = iter(intervals.holm([finding.p for finding in trained]))
-    return [finding if finding.untrained else replace(finding, adjusted=next(adjusted)) for finding in found]
+    return [finding if finding.untrained else replace(finding, adjusted=next(adjusted)) for finding in results]
 
 
 def gamma_rows(
-    found: Iterable[Record],
+    records: Iterable[Record],
     accuracies: str = "pgd",
     *,
     dataset: str = "mnist",
@@ -184,7 +184,7 @@ def gamma_rows(
     """
     rows = [
         {**row, "gamma": 0.0 if row["method"] == "Normal" else row.get("gamma", GAMMA)}
-        for record in found
+        for record in records
         if [record.settings.get(key) for key in ("measurement", "dataset", "model", "networks")]
         == [accuracies, dataset, model, "ours"]
         for row in record.rows

@@ -33,18 +33,18 @@ def statements(sides: set[Side]) -> Iterator[tuple[str, Side, Side, dict[str, in
     Source: the text on Table 1.
     """
     interpreters = [name for name in ("CAM", "GradCAM++", "IG", "Repr") if name in {side[0] for side in sides}]
-    found = []
+    comparisons = []
     for name in interpreters:
         for p in (1, 2):
             for other in SINGLE_CLASS_SETS:
-                found.append(("2-class", (name, f"l{p}:{PAIR}"), (name, f"l{p}:{other}"), LARGER))
+                comparisons.append(("2-class", (name, f"l{p}:{PAIR}"), (name, f"l{p}:{other}"), LARGER))
     for name in interpreters:
         for classes in ("1-class", PAIR, "all-class"):
-            found.append(("l1", (name, f"l1:{classes}"), (name, f"l2:{classes}"), LARGER))
+            comparisons.append(("l1", (name, f"l1:{classes}"), (name, f"l2:{classes}"), LARGER))
     for name, others, signs in (("IG", ("CAM", "GradCAM++"), LARGER), ("Repr", ("CAM", "GradCAM++", "IG"), SMALLER)):
         for other in others:
-            found.append((name, (name, f"l1:{PAIR}"), (other, f"l1:{PAIR}"), signs))
-    yield from (entry for entry in found if entry[1] in sides and entry[2] in sides)
+            comparisons.append((name, (name, f"l1:{PAIR}"), (other, f"l1:{PAIR}"), signs))
+    yield from (entry for entry in comparisons if entry[1] in sides and entry[2] in sides)
 
 
 def _entry(claim: str, one: Side, other: Side, score: str) -> dict:
@@ -72,14 +72,14 @@ def printed_claims(dataset: str) -> list[dict]:
     for row in paper.paper_tables():
         if (row["table"], row["dataset"]) == ("1", dataset):
             table.setdefault((row["method"], row["level"]), {})[row["metric"]] = float(row["value"])
-    found = []
+    rows = []
     for claim, one, other, signs in statements(set(table)):
         for score, sign in signs.items():
             value, against = table[one][score], table[other][score]
             gap = value - against
             entry = _entry(claim, one, other, score)
-            found.append({**entry, "value": value, "other": against, "difference": gap, "as_claimed": gap * sign > 0})
-    return found
+            rows.append({**entry, "value": value, "other": against, "difference": gap, "as_claimed": gap * sign > 0})
+    return rows
 
 
 def claims(rows: Iterable[dict], *, squared: bool = False) -> list[dict]:
@@ -105,21 +105,21 @@ def claims(rows: Iterable[dict], *, squared: bool = False) -> list[dict]:
         for row in rows
         if row["squared_score"] == (squared and row["measure"].startswith("l2")) and row["nds"] is not None
     }
-    found = []
+    claim_rows = []
     for claim, one, other, signs in statements(set(table)):
         pair = [from_record(table[side]["each"]) for side in (one, other)]
-        apart = difference(*pair)
+        paired = difference(*pair)
         sides = zip(*ratios(common(*pair).sum(0)).tolist(), strict=True)
         for (score, sign), (value, against) in zip(signs.items(), sides, strict=True):
-            gap, se = (getattr(apart, score.lower() + end) for end in ("", "_se"))
+            gap, se = (getattr(paired, score.lower() + end) for end in ("", "_se"))
             if not math.isfinite(gap):
                 continue
             known = math.isfinite(se) and se > 0
             z = gap / se if known else None
             # The bootstrap's variance divides by n; the t test needs the unbiased one, which divides by n - 1.
-            variance = se**2 * apart.images / (apart.images - 1) if known else None
-            p = intervals.t_test(gap, [(variance, apart.images - 1)])[0] if known else None
-            found.append(
+            variance = se**2 * paired.images / (paired.images - 1) if known else None
+            p = intervals.t_test(gap, [(variance, paired.images - 1)])[0] if known else None
+            claim_rows.append(
                 {
                     **_entry(claim, one, other, score),
                     "value": value,
@@ -130,17 +130,17 @@ def claims(rows: Iterable[dict], *, squared: bool = False) -> list[dict]:
                     "p": p,
                     "as_claimed": gap * sign > 0,
                     "clear": None if z is None else z * sign > 2,
-                    "n": apart.images,
+                    "n": paired.images,
                 }
             )
-    return found
+    return claim_rows
 
 
-def with_verdicts(found: Iterable[dict]) -> list[dict]:
+def with_verdicts(rows: Iterable[dict]) -> list[dict]:
     """Add verdicts to rows of `claims`, of one network or of several, corrected for the number of comparisons.
 
     Where nothing differs, one in twenty of many comparisons is beyond two standard errors all the same. Holm's
-    correction, for the number of comparisons in `found` that have an error and a content, keeps the probability that
+    correction, for the number of comparisons in `rows` that have an error and a content, keeps the probability that
     any of them is settled wrongly at 0.05 at most.
 
     Returns:
@@ -148,8 +148,8 @@ def with_verdicts(found: Iterable[dict]) -> list[dict]:
         verdict: 'yes' or 'no' where the comparison is settled as the paper claims or the other way; 'not settled' if
         the images are too few to tell; 'one image', which gives no error; 'no content', see `NO_CONTENT`.
     """
-    found = list(found)
-    tested = [row for row in found if row["p"] is not None and (row["claim"], row["score"]) != NO_CONTENT]
+    rows = list(rows)
+    tested = [row for row in rows if row["p"] is not None and (row["claim"], row["score"]) != NO_CONTENT]
     # Keyed by id, because rows are dictionaries, which are not hashable.
     adjusted = dict(zip(map(id, tested), intervals.holm([row["p"] for row in tested]), strict=True))
 
@@ -162,7 +162,7 @@ def with_verdicts(found: Iterable[dict]) -> list[dict]:
             return "not settled"
         return "yes" if row["as_claimed"] else "no"
 
-    return [{**row, "adjusted": adjusted.get(id(row)), "verdict": verdict(row)} for row in found]
+    return [{**row, "adjusted": adjusted.get(id(row)), "verdict": verdict(row)} for row in rows]
 
 
 def tally(judged: Iterable[dict]) -> dict[str, float]:

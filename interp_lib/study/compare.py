@@ -151,14 +151,14 @@ def _value(printed: dict, row: dict) -> float | None:
     return row["tau"] if printed["metric"].startswith("tau") else row["correct"] / row["n"]
 
 
-def _with_the_papers_images(found: Iterable[records.Record], measurements: Sequence[str]) -> list[records.Record]:
+def _with_the_papers_images(all_records: Iterable[records.Record], measurements: Sequence[str]) -> list[records.Record]:
     """Return the records of some measurements on as many images as the paper has, or else on the most images.
 
     Raises:
         records.RecordError: a record with impossible numbers, see `records.fault`.
     """
     groups: dict[tuple, dict[int, list[records.Record]]] = {}
-    for record in found:
+    for record in all_records:
         if wrong := records.fault(record):
             raise records.RecordError(f"{record.name}: {wrong}. Measure it again.")
         s = record.settings
@@ -173,7 +173,7 @@ def _with_the_papers_images(found: Iterable[records.Record], measurements: Seque
     return chosen
 
 
-def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Cell]:
+def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> list[Cell]:
     """Return every printed value with its measurements, in the order of print.
 
     A value measured on several networks of one method (seeds) is the mean over the networks, weighted by the number of
@@ -182,7 +182,7 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
     only.
 
     Args:
-        found: records; records that measure no table are skipped.
+        all_records: records of any measurements; records that measure no table are skipped.
         accuracies: the measurement that robust accuracies are taken from: 'pgd' as in print, 'many' with more images,
             or 'starts' with five random starts.
 
@@ -194,7 +194,7 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
     measured: dict[tuple, dict[tuple, dict]] = {}
     titles: dict[tuple, str] = {}
     schedules: dict[tuple, set[str]] = {}
-    for record in _with_the_papers_images(found, (accuracies, "aai", "isa")):
+    for record in _with_the_papers_images(all_records, (accuracies, "aai", "isa")):
         s = record.settings
         unit = (s["dataset"], s["model"], s["networks"])
         if titles.setdefault(unit, s["title"]) != s["title"]:
@@ -210,7 +210,9 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
             network = tuple(row.get(label) for label in records.NETWORK_LABELS)
             # A network that two records measure, with other lists of eps for instance, counts once.
             measured.setdefault(key, {}).setdefault(network, row)
-    chosen = {unit: next((s for s in SCHEDULES if s in there), min(there)) for unit, there in schedules.items()}
+    chosen = {
+        unit: next((s for s in SCHEDULES if s in available), min(available)) for unit, available in schedules.items()
+    }
     cells = []
     for row in paper.paper_tables():
         cell, run = {**row, "outcomes": {}}, _wanted(row)
@@ -232,8 +234,8 @@ def compare(found: Iterable[records.Record], accuracies: str = "pgd") -> list[Ce
                 cell.setdefault("n_ours" if column == "ours" else "n", n)
                 cell.setdefault("copy", titles[unit])
                 if all("right" in r and r["n"] == rows[0]["n"] for r in rows):
-                    each = [records.outcomes_of(r["right"], r["n"]) for r in rows]
-                    cell["outcomes"][column] = tuple(sum(image) / len(rows) for image in zip(*each, strict=True))
+                    per_network = [records.outcomes_of(r["right"], r["n"]) for r in rows]
+                    cell["outcomes"][column] = tuple(sum(image) / len(rows) for image in zip(*per_network, strict=True))
         cells.append(Cell(**cell))
     return cells
 
@@ -274,10 +276,10 @@ def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
                 }
             )
             if source == "ours":
-                apart = [abs(c.ours - c.corrected) for c in group if None not in (c.ours, c.corrected)]
+                distances = [abs(c.ours - c.corrected) for c in group if None not in (c.ours, c.corrected)]
                 spreads = [cell.spread for cell in group if cell.spread is not None]
                 rows[-1] |= {
-                    "to released": fmean(apart) if apart else None,
+                    "to released": fmean(distances) if distances else None,
                     "spread": fmean(spreads) if spreads else None,
                 }
     return rows

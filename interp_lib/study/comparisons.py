@@ -52,8 +52,8 @@ class Measured:
     def of_rows(cls, rows: Sequence[dict]) -> "Measured":
         """Summarise a record's rows of one method and attack, one row per seed."""
         values, n = [row["accuracy"] for row in rows], rows[0]["n"]
-        each = [outcomes_of(row["right"], n) for row in rows if "right" in row]
-        outcomes = tuple(fmean(image) for image in zip(*each, strict=True)) if len(each) == len(rows) else ()
+        per_seed = [outcomes_of(row["right"], n) for row in rows if "right" in row]
+        outcomes = tuple(fmean(image) for image in zip(*per_seed, strict=True)) if len(per_seed) == len(rows) else ()
         return cls(fmean(values), n, len(rows), stdev(values) if len(rows) > 1 else 0.0, outcomes)
 
     @property

@@ -110,14 +110,14 @@ def _chosen(dataset: data.Dataset, model: nn.Module, eps: float) -> tuple[dict, 
         index, x, y, target = subset.index, subset.x, subset.y, subset.target
         rule = "first of the evaluation subset that is classified right and fooled"
     i = first_fooled(model, x, y, target, eps=eps)
-    said = {
+    settings = {
         "rule": rule,
         "position": i,
         "test_image": int(index[i]),
         "true": dataset.classes[int(y[i])],
         "target": dataset.classes[int(target[i])],
     }
-    return said, x[i : i + 1], y[i : i + 1], target[i : i + 1]
+    return settings, x[i : i + 1], y[i : i + 1], target[i : i + 1]
 
 
 def figure_plan(part: Part, *, figure: str) -> Iterator[Plan]:

@@ -12,11 +12,11 @@ from .evaluation import TRAINING_EPS
 from .records import Record
 
 
-def rows_of_small(found: Iterable[Record], measurement: str, dataset: str) -> list[dict]:
+def rows_of_small(records: Iterable[Record], measurement: str, dataset: str) -> list[dict]:
     """Return all measured rows of the release's Small networks trained by Normal, Adv and Int on one dataset.
 
     Args:
-        found: records.
+        records: records of any measurements.
         measurement: 'pgd', 'many', 'starts' or 'aai'.
         dataset: 'mnist' or 'cifar10'.
 
@@ -25,7 +25,7 @@ def rows_of_small(found: Iterable[Record], measurement: str, dataset: str) -> li
         0.01 for Int and 0 for Normal, the paper's training radius, run 1. Adv has gamma None; Normal has radius 0.
     """
     rows = []
-    for record in found:
+    for record in records:
         s = record.settings
         if (s["measurement"], s.get("dataset"), s.get("model")) != (measurement, dataset, "small"):
             continue
@@ -65,11 +65,11 @@ def choose(rows: Iterable[dict], **wanted: float | str | None) -> list[dict]:
     return sorted(filter(right, rows), key=lambda r: (r["gamma"] or 0, r["radius"], r["run"], r["eps"]))
 
 
-def gamma_rows(found: Sequence[Record], measurement: str = "pgd", *, dataset: str = "mnist") -> list[dict]:
+def gamma_rows(records: Sequence[Record], measurement: str = "pgd", *, dataset: str = "mnist") -> list[dict]:
     """Return the rows of Figure A1 on the networks released for it: Int with each gamma at the paper's radius.
 
     Args:
-        found: records.
+        records: records of any measurements.
         measurement: 'pgd' for the paper's 200 images, 'many' for 2,000.
         dataset: 'mnist' or 'cifar10'.
 
@@ -78,11 +78,11 @@ def gamma_rows(found: Sequence[Record], measurement: str = "pgd", *, dataset: st
 
     Source: Appendix C.
     """
-    rows = choose(rows_of_small(found, measurement, dataset), steps=200)
+    rows = choose(rows_of_small(records, measurement, dataset), steps=200)
     return [*choose(rows, method="Normal"), *choose(rows, method="Int", radius=TRAINING_EPS[dataset])]
 
 
-def front_points(found: Sequence[Record], measurement: str = "many", *, dataset: str = "cifar10") -> list[dict]:
+def front_points(records: Sequence[Record], measurement: str = "many", *, dataset: str = "cifar10") -> list[dict]:
     """Return one row per network of Adv and Int: clean accuracy, and accuracy at the paper's training radius.
 
     Returns:
@@ -91,7 +91,7 @@ def front_points(found: Sequence[Record], measurement: str = "many", *, dataset:
         `records.outcome_digits`; sorted by method, radius, gamma and run.
     """
     names = ("method", "radius", "gamma", "run")
-    rows = [{**row, "gamma": row["gamma"] or 0.0} for row in rows_of_small(found, measurement, dataset)]
+    rows = [{**row, "gamma": row["gamma"] or 0.0} for row in rows_of_small(records, measurement, dataset)]
     part = lambda eps: {tuple(row[name] for name in names): row for row in choose(rows, method=["Adv", "Int"], eps=eps)}
     clean, robust = part(0.0), part(TRAINING_EPS[dataset])
     points = []
@@ -107,7 +107,7 @@ def front_points(found: Sequence[Record], measurement: str = "many", *, dataset:
     return points
 
 
-def radius_rows(found: Sequence[Record], measurement: str, radii: Sequence[float], **wanted) -> list[dict]:
+def radius_rows(records: Sequence[Record], measurement: str, radii: Sequence[float], **wanted) -> list[dict]:
     """Return rows of Adv and of Int with the paper's gamma, trained on MNIST in balls of `radii`; see `choose`."""
-    rows = rows_of_small(found, measurement, "mnist")
+    rows = rows_of_small(records, measurement, "mnist")
     return choose(rows, method=["Adv", "Int"], gamma=[None, GAMMA], radius=list(radii), **wanted)

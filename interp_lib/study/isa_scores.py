@@ -119,7 +119,7 @@ def isa_rows(
                 # All measures of a part share eps*; search again only when `held` left another number of images.
                 if eps_search is None or len(eps_search.eps) != stop - begin:
                     eps_search = _smallest_eps(model, x[part], y[part], target[part])
-                found, at_cap = _isa_of_images(
+                per_score, at_cap = _isa_of_images(
                     model,
                     x[part],
                     y[part],
@@ -130,9 +130,9 @@ def isa_rows(
                     classes=classes,
                     penalties=penalties,
                 )
-                for squared, each in enumerate(found):
+                for squared, contributions in enumerate(per_score):
                     key = (name, f"l{p}:{classes}", bool(squared))
-                    rows[key] = _isa_row(key, rows.get(key), each, at_cap)
+                    rows[key] = _isa_row(key, rows.get(key), contributions, at_cap)
                 yield list(rows.values())
             report(stop - start)
 
@@ -170,26 +170,26 @@ def _isa_of_images(
     interpreter = PAPER_INTERPRETERS[name]
     with evaluating(model), torch.no_grad():
         able = ~_leads(model, x, y, target)  # if the target leads on x itself, no point counts: nothing to search
-        each = [torch.zeros(len(x), 3, dtype=torch.float64) for _ in range(p)]
+        per_score = [torch.zeros(len(x), 3, dtype=torch.float64) for _ in range(p)]
         if not able.any():
-            return each, 0.0
+            return per_score, 0.0
         x, y, target = x[able], y[able], target[able]
         eps = (torch.tensor(penalties).to(x)[:, None] * plain.eps[able]).clamp(max=1)
-        of = class_set(classes, y, target, model.num_classes)
-        clean = interpreter(model, x, of)
+        class_indices = class_set(classes, y, target, model.num_classes)
+        clean = interpreter(model, x, class_indices)
         settings = released_settings(eps, p=p, batch=RELEASED_BATCH, scale=released_scale(name, clean, p))
-        found = isa_over_eps(model, x, y, target, interpreter=interpreter, classes=of, **settings)
-        attacks = [plain.x_adv[able], *found.x_adv]
+        search = isa_over_eps(model, x, y, target, interpreter=interpreter, classes=class_indices, **settings)
+        attacks = [plain.x_adv[able], *search.x_adv]
         sizes = torch.stack([(x_adv - x).abs().flatten(1).amax(1) for x_adv in attacks], 1)
         counts = torch.stack([_leads(model, x_adv, y, target, ties=True) for x_adv in attacks], 1)
-        maps = [interpreter(model, x_adv, of) for x_adv in attacks]
+        maps = [interpreter(model, x_adv, class_indices) for x_adv in attacks]
         # The first weight doubles once in each round but the first; 0.999 allows for float32.
         largest = settings["gamma_first"] * 2 ** (settings["rounds"] - 1)
-        at_cap = float((found.gamma > 0.999 * largest).double().mean(0).sum()) / len(able)
+        at_cap = float((search.gamma > 0.999 * largest).double().mean(0).sum()) / len(able)
     for squared in range(p):
         scores = torch.stack([normalised_discrepancy(clean, m, p, bool(squared)) for m in maps], 1)
-        each[squared][able.cpu()] = image_scores(scores, sizes, counts).cpu()
-    return each, at_cap
+        per_score[squared][able.cpu()] = image_scores(scores, sizes, counts).cpu()
+    return per_score, at_cap
 
 
 def released_scale(name: str, maps: Tensor, p: int) -> float:
@@ -203,13 +203,13 @@ def released_scale(name: str, maps: Tensor, p: int) -> float:
     return maps.shape[1] ** (1 / p) if name == "Repr" else maps[0, 0].numel()
 
 
-def _isa_row(key: tuple, before: dict | None, each: Tensor, at_cap: float) -> dict:
-    """Build a row from the images of the row before, if there is one, followed by the images of `each`."""
+def _isa_row(key: tuple, before: dict | None, contributions: Tensor, at_cap: float) -> dict:
+    """Build a row from the images of the row before, if there is one, followed by the images of `contributions`."""
     earlier, share = (before["each"], before["at_cap"]) if before else ([], 0.0)
-    together = earlier + to_record(each)
+    together = earlier + to_record(contributions)
     scores = isa_scores(from_record(together))._asdict()
     scores = {name: value if math.isfinite(value) else None for name, value in scores.items()}
-    at_cap = (share * len(earlier) + at_cap * len(each)) / len(together)
+    at_cap = (share * len(earlier) + at_cap * len(contributions)) / len(together)
     return {
         "interpreter": key[0],
         "measure": key[1],

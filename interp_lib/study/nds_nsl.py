@@ -89,9 +89,9 @@ def image_scores(scores: Tensor, eps: Tensor, counts: Tensor) -> Tensor:
     drop = lowest.gather(1, ends)
     totals = torch.where(counts, lowest, 0).sum(1)
     slopes = normalised_slope(drop, eps.gather(1, ends))
-    each = torch.stack([counts.sum(1).double(), totals, slopes], 1)
-    kept = counts.any(1) & (drop[:, 0] > drop[:, 1]) & each.isfinite().all(1)
-    return torch.where(kept[:, None], each, 0)
+    contributions = torch.stack([counts.sum(1).double(), totals, slopes], 1)
+    kept = counts.any(1) & (drop[:, 0] > drop[:, 1]) & contributions.isfinite().all(1)
+    return torch.where(kept[:, None], contributions, 0)
 
 
 def ratios(sums: Tensor) -> Tensor:
@@ -99,16 +99,18 @@ def ratios(sums: Tensor) -> Tensor:
     return sums[..., 1:] / sums[..., :1]
 
 
-def resampled(each: Tensor, draws: int = DRAWS) -> Tensor:
+def resampled(per_image: Tensor, draws: int = DRAWS) -> Tensor:
     """Sum over images drawn with replacement, for each draw of the bootstrap: (N, ...) -> (draws, ...).
 
-    All numbers in `each` use the same drawn images; the seed is fixed, so every table of N images uses them too.
+    All numbers in `per_image` use the same drawn images; the seed is fixed, so every table of N images uses them too.
     """
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(len(each), (draws, len(each)), generator=generator)
+    drawn = torch.randint(len(per_image), (draws, len(per_image)), generator=generator)
     # How often each draw has each image: sums are then one matrix product, without a (draws, N, ...) tensor.
-    times = torch.zeros(draws, len(each), dtype=each.dtype).scatter_add_(1, drawn, torch.ones_like(drawn).to(each))
-    return (times @ each.flatten(1)).unflatten(1, each.shape[1:])
+    times = torch.zeros(draws, len(per_image), dtype=per_image.dtype).scatter_add_(
+        1, drawn, torch.ones_like(drawn).to(per_image)
+    )
+    return (times @ per_image.flatten(1)).unflatten(1, per_image.shape[1:])
 
 
 def spread(values: Tensor) -> Tensor:
@@ -116,7 +118,7 @@ def spread(values: Tensor) -> Tensor:
     return values[values.flatten(1).isfinite().all(1)].std(0)
 
 
-def isa_scores(each: Tensor) -> IsaScores:
+def isa_scores(contributions: Tensor) -> IsaScores:
     """Compute NDS and NSL of Table 1, with standard errors from a bootstrap over images.
 
     NDS is the mean over all points of all kept images. The released code divides the sum of slopes by the number of
@@ -125,20 +127,20 @@ def isa_scores(each: Tensor) -> IsaScores:
     draw.
 
     Args:
-        each: from `image_scores`, (N, 3) on the CPU; zeros for images that are not kept.
+        contributions: from `image_scores`, (N, 3) on the CPU; zeros for images that are not kept.
 
     Returns:
         An `IsaScores`; its scores are NaN where no image is kept, and its errors are NaN where only one image is kept.
 
     Source: Appendix D and Table 1.
     """
-    kept = each[:, :1] > 0
-    both = torch.cat([each, kept.to(each)], 1)
+    kept = contributions[:, :1] > 0
+    both = torch.cat([contributions, kept.to(contributions)], 1)
     scores = lambda sums: torch.cat([ratios(sums[..., :3]), sums[..., 2:3] / sums[..., 3:]], -1)
     values, images = scores(both.sum(0)), int(kept.sum())
     errors = spread(scores(resampled(both))) if images > 1 else torch.full_like(values, torch.nan)
     (nds, nsl, per_image), (nds_se, nsl_se, per_image_se) = values.tolist(), errors.tolist()
-    return IsaScores(nds, nds_se, nsl, nsl_se, per_image, per_image_se, images, int(each[:, 0].sum()))
+    return IsaScores(nds, nds_se, nsl, nsl_se, per_image, per_image_se, images, int(contributions[:, 0].sum()))
 
 
 def common(one: Tensor, other: Tensor) -> Tensor:
@@ -164,19 +166,22 @@ def difference(one: Tensor, other: Tensor) -> Difference:
     """
     both = common(one, other)
     images = int((both[:, 0, 0] > 0).sum())
-    apart = lambda sums: ratios(sums[..., 0, :]) - ratios(sums[..., 1, :])
-    values = apart(both.sum(0))
-    errors = spread(apart(resampled(both))) if images > 1 else torch.full_like(values, torch.nan)
+    subtract = lambda sums: ratios(sums[..., 0, :]) - ratios(sums[..., 1, :])
+    values = subtract(both.sum(0))
+    errors = spread(subtract(resampled(both))) if images > 1 else torch.full_like(values, torch.nan)
     (nds, nsl), (nds_se, nsl_se) = values.tolist(), errors.tolist()
     return Difference(nds, nds_se, nsl, nsl_se, images, len(both))
 
 
-def to_record(each: Tensor) -> list[list[float] | None]:
+def to_record(contributions: Tensor) -> list[list[float] | None]:
     """Convert (N, 3) to a record's list: six significant digits, None for an image that is not kept."""
-    return [[int(row[0]), *(float(f"{value:.6g}") for value in row[1:])] if row[0] else None for row in each.tolist()]
+    return [
+        [int(row[0]), *(float(f"{value:.6g}") for value in row[1:])] if row[0] else None
+        for row in contributions.tolist()
+    ]
 
 
-def from_record(each: Each) -> Tensor:
+def from_record(entries: Each) -> Tensor:
     """Convert a record's list to float64 (N, 3)."""
     # reshape keeps the shape (0, 3) for an empty list.
-    return torch.tensor([row or (0, 0, 0) for row in each], dtype=torch.float64).reshape(-1, 3)
+    return torch.tensor([row or (0, 0, 0) for row in entries], dtype=torch.float64).reshape(-1, 3)

@@ -27,7 +27,7 @@ def explain_versions(
     Returns:
         name -> `Explained`, in the order of `versions`.
     """
-    made: dict[str, Explained] = {}
+    explained: dict[str, Explained] = {}
     natural = None
     for name, x in versions.items():
         with evaluating(model):
@@ -37,8 +37,8 @@ def explain_versions(
             tau = {key: kendall_tau(natural[key][0], maps[key][0]).tolist() for key in maps}
         natural = natural or maps
         one = {key: value[0].cpu() for key, value in maps.items()}
-        made[name] = Explained(x[0].detach().cpu(), int(predictions(model, x)), one, tau)
-    return made
+        explained[name] = Explained(x[0].detach().cpu(), int(predictions(model, x)), one, tau)
+    return explained
 
 
 @dataclass
@@ -133,20 +133,20 @@ def lowest_so_far(rows: Sequence[Mapping]) -> list[dict]:
 
     An attack in a small ball also lies in every larger ball; a search that ends higher there has only searched worse.
     """
-    made, lowest = [], {}
+    successes, lowest = [], {}
     for row in sorted(rows, key=lambda row: row["eps"]):
         if row["success"] and row["attack"] in CLASS_SETS:
             key = row["p"], row["attack"]
             lowest[key] = min(lowest.get(key, float("inf")), row[row["attack"]])
-            made.append({**row, "lowest": lowest[key]})
-    return made
+            successes.append({**row, "lowest": lowest[key]})
+    return successes
 
 
 def falls(rows: Sequence[Mapping], p: int = 1) -> dict[str, float]:
     """Return the relative fall of the least discrepancy from the first successful size to the last, by class set."""
-    made = {}
+    by_class_set = {}
     for name in CLASS_SETS:
         line = [row["lowest"] for row in lowest_so_far(rows) if (row["p"], row["attack"]) == (p, name)]
         if line:
-            made[name] = 1 - line[-1] / line[0]
-    return made
+            by_class_set[name] = 1 - line[-1] / line[0]
+    return by_class_set

@@ -201,7 +201,7 @@ def grow(plan: Plan, part: Part) -> Path:
         ours = lambda row, own=own: not plan.labelled or own == [row.get(name) for name in records.NETWORK_LABELS]
         record = current()
         # Rows of other weights are not kept: a network trained again under its old name is measured again.
-        held = [row for row in record.rows if ours(row) and row.get("weights") == labels.get("weights")]
+        measured = [row for row in record.rows if ours(row) and row.get("weights") == labels.get("weights")]
         description = f"{measurement.upper()}  {dataset} {model} {network.labels['method']}"
         began, spent = time.perf_counter(), record.provenance.get("seconds", 0.0)
         with (
@@ -210,7 +210,7 @@ def grow(plan: Plan, part: Part) -> Path:
             ) as bar,
             naming(network.path),
         ):
-            for rows in plan.rows(Task(loaded, network.labels, held, bar.update)):
+            for rows in plan.rows(Task(loaded, network.labels, measured, bar.update)):
                 with storage.locked(folder):
                     record = current()
                     record.rows = [row for row in record.rows if not ours(row)] + [{**labels, **row} for row in rows]

@@ -61,15 +61,15 @@ def tightness(
         attack = plain_attack(model, x, y, target)
         succeeded = lambda reached: reached == target
     with evaluating(model), torch.no_grad():
-        found = minimal_eps(attack, lambda x_adv: succeeded(predictions(model, x_adv)), x, **search)
+        minimal = minimal_eps(attack, lambda x_adv: succeeded(predictions(model, x_adv)), x, **search)
         # A copy, because .double() would change the caller's network in place.
-        exact, x, x_adv = copy.deepcopy(model).double(), x.double(), found.x_adv.double()
+        exact, x, x_adv = copy.deepcopy(model).double(), x.double(), minimal.x_adv.double()
         reached = predictions(exact, x_adv)
         pair = torch.stack([y, reached], 1)
-        apart = two_class_discrepancy(cam(exact, x, pair), cam(exact, x_adv, pair))
+        discrepancy = two_class_discrepancy(cam(exact, x, pair), cam(exact, x_adv, pair))
         bound = proposition1_bound(exact(x), y, reached)
-    apart, bound = (torch.where(succeeded(reached), value, torch.nan) for value in (apart, bound))
-    return apart, bound, found.eps
+    discrepancy, bound = (torch.where(succeeded(reached), value, torch.nan) for value in (discrepancy, bound))
+    return discrepancy, bound, minimal.eps
 
 
 def tightness_rows(
@@ -92,9 +92,9 @@ def tightness_rows(
     ratios, sizes = [torch.empty(0, dtype=torch.float64)], [torch.empty(0)]
     index = right.nonzero()[:, 0]
     for part in index.split(batch_size) if len(index) else ():
-        apart, bound, eps = tightness(model, x[part], y[part], None if target is None else target[part])
-        success = ~apart.isnan()
-        ratios.append((apart / bound)[success].cpu())
+        discrepancy, bound, eps = tightness(model, x[part], y[part], None if target is None else target[part])
+        success = ~discrepancy.isnan()
+        ratios.append((discrepancy / bound)[success].cpu())
         sizes.append(eps[success].cpu())
         if progress:
             progress(len(part))

@@ -98,8 +98,8 @@ class Group:
         x_adv = _ascend(cross_entropy(logits, y), x, eps=eps, alpha=eps / 4, steps=10, watched=False)
         every = self.stack.repeat(images), self.stack.repeat(labels)
         with torch.no_grad():
-            for row, (of, true) in zip(self.watched, (every, (x_adv, y)), strict=True):
-                row.copy_(self.stack.each((logits(of).argmax(1) == true).double()))
+            for row, (inputs, true) in zip(self.watched, (every, (x_adv, y)), strict=True):
+                row.copy_(self.stack.each((logits(inputs).argmax(1) == true).double()))
 
     def record(self) -> None:
         """Capture training steps and validation as CUDA graphs; the state is the same afterwards."""

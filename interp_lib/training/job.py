@@ -9,8 +9,8 @@ from .. import places, storage
 def differs(how: dict, asked: dict) -> str:
     """Describe how a stored network's settings differ from the requested ones; return '' if they agree."""
     defaults = {"precision": "float32", "kept": "last"}  # of networks stored before these settings existed
-    said = [f"{key} {how.get(key, defaults[key])}" for key in asked if how.get(key, defaults[key]) != asked[key]]
-    return f", but with {', '.join(said)}; name another folder by --out" if said else ""
+    settings = [f"{key} {how.get(key, defaults[key])}" for key in asked if how.get(key, defaults[key]) != asked[key]]
+    return f", but with {', '.join(settings)}; name another folder by --out" if settings else ""
 
 
 def train(
@@ -87,18 +87,18 @@ def train(
 
     if device.startswith("cuda") if together is None else together:
         # Keyed by the run, so that each network is stored as soon as it is finished, in whatever order.
-        runs = {begun(*each): each for each in wanted}
+        runs = {begun(*pair): pair for pair in wanted}
         fit_together(list(runs), finished=lambda run: store(run, *runs[run], len(runs)))
     else:
         diverged = []
-        for each in wanted:
-            run = begun(*each)
+        for pair in wanted:
+            run = begun(*pair)
             try:
                 train_alone(run)
             except Diverged as error:  # the others are trained all the same, as they are together
                 diverged.append(str(error))
             else:
-                store(run, *each)
+                store(run, *pair)
         if diverged:
             raise Diverged(" ".join(diverged))
 

@@ -105,11 +105,11 @@ def _check_run(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a network, such as models.build gives; got {model!r:.80}.")
     for name, here in (("input_shape", dataset.shape), ("num_classes", dataset.num_classes)):
-        there = getattr(model, name, here)
+        actual = getattr(model, name, here)
         if name == "input_shape" and getattr(model, "any_size", False):
-            there = (there[0], *here[1:])  # only the channels have to match
-        if there != here:
-            raise ValueError(f"model must have {name} {here} for {dataset.title}; got {there}. Build one for it.")
+            actual = (actual[0], *here[1:])  # only the channels have to match
+        if actual != here:
+            raise ValueError(f"model must have {name} {here} for {dataset.title}; got {actual}. Build one for it.")
 
 
 class Adam(torch.optim.Adam):
