@@ -189,7 +189,7 @@ def interpretability_aware(
     clean = (fixed.cam(x) if fixed.differs else maps).detach()
     scale = maps.shape[2:].numel()
 
-    def apart(maps: Tensor, maps_adv: Tensor, logits_adv: Tensor) -> Tensor:
+    def distance(maps: Tensor, maps_adv: Tensor, logits_adv: Tensor) -> Tensor:
         if one_class:
             true = y[:, None, None, None].expand(-1, 1, *maps.shape[2:])
             return _distances(maps.gather(1, true), maps_adv.gather(1, true), scale=scale)[:, 0]
@@ -199,18 +199,18 @@ def interpretability_aware(
         maps_adv = free.cam(x_adv)
         logits_adv = free.logits_of(maps_adv)
         first = F.cross_entropy(logits_adv if adversarial else free.logits_of(maps), y, reduction="none")
-        return first + gamma * apart(maps, maps_adv, logits_adv)
+        return first + gamma * distance(maps, maps_adv, logits_adv)
 
     def objective(x_adv: Tensor) -> Tensor:
         maps_adv = fixed.cam(x_adv)
         logits_adv = fixed.logits_of(maps_adv)
         # As in `ig_norm`: without the cross-entropy gamma is a constant factor, which a sign step ignores.
-        value = apart(clean, maps_adv, logits_adv)
+        value = distance(clean, maps_adv, logits_adv)
         return F.cross_entropy(logits_adv, y, reduction="none") + gamma * value if adversarial else value
 
     if plain_attack:
         return Problem(loss, cross_entropy(fixed.logits, y, head=fixed.head))
-    # The compiled maps have the factor 1/u of eq. (1), which `apart` undoes; here the weight undoes it.
+    # The compiled maps have the factor 1/u of eq. (1), which `distance` undoes; here the weight undoes it.
     both = {"cross_entropy": float(adversarial), "weight": (gamma if adversarial else 1.0) * scale}
     kind = "true class" if one_class else "target-free"
     return Problem(loss, climbing(objective, fixed.head, kind, y=y, reference=x, **both))
