@@ -12,21 +12,24 @@ ROOT = Path(__file__).resolve().parent.parent
 JOB = re.compile(r"^rule (?:long_)?network:\n.*? output: (\S+)\n.*? resources: (.*?)$", re.DOTALL | re.MULTILINE)
 
 
+def dry_run(*arguments: str | Path) -> str:
+    """What Snakemake would do, with the project's Snakefile, as it prints it."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--dry-run", "--cores", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_grid_is_methods_times_seeds_and_other_gammas_less_what_is_finished(tmp_path):
     finished = tmp_path / "nets/mnist-small-adv-s0-paper.safetensors"
     finished.parent.mkdir()
     finished.touch()
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        ROOT / "Snakefile",
+    output = dry_run(
         "--directory",
         tmp_path,
-        "--dry-run",
-        "--cores",
-        "1",
         "grid",
         "--config",
         "dataset=mnist",
@@ -37,16 +40,13 @@ def test_a_grid_is_methods_times_seeds_and_other_gammas_less_what_is_finished(tm
         "gpus=1",
         "precision=bfloat16",
         "--printshellcmds",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    jobs = dict(JOB.findall(done.stdout))
+    )
+    jobs = dict(JOB.findall(output))
     names = [f"{method.lower()}-s{seed}-paper" for method in METHODS for seed in (0, 1)]
     names += [f"int-s{seed}-paper-g{gamma}" for gamma in ("0.003", "0.03") for seed in (0, 1)]
     assert {*jobs, "nets/" + finished.name} == {f"nets/mnist-small-{name}.safetensors" for name in names}
     assert len(jobs) == len(names) - 1
-    assert done.stdout.count(" --precision bfloat16 --out nets ") == len(jobs)
+    assert output.count(" --precision bfloat16 --out nets ") == len(jobs)
     for resources in jobs.values():
         assert {"runtime=2880", "mem_mb=8000", "gpu=1"} <= set(resources.split(", "))
 
@@ -61,41 +61,18 @@ def test_each_table_is_measured_on_the_networks_that_it_is_about_and_again_after
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         os.utime(path, (path.stat().st_mtime + seconds,) * 2)
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        ROOT / "Snakefile",
-        "--directory",
-        tmp_path,
-        "--dry-run",
-        "--cores",
-        "1",
-        "records",
-        "--rerun-triggers",
-        "mtime",
-        "--config",
-        "folder=nets",
-        "--printshellcmds",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    small = {f"{table} mnist small" for table in ("table1", "table2", "table3", "starts", "many")}
-    measured = re.findall(
-        r"measure (\S+) --networks ours --networks-dir nets --dataset (\S+) --model (\S+)", done.stdout
+    output = dry_run(
+        "--directory", tmp_path, "records", "--rerun-triggers", "mtime", "--config", "folder=nets", "--printshellcmds"
     )
+    small = {f"{table} mnist small" for table in ("table1", "table2", "table3", "starts", "many")}
+    measured = re.findall(r"measure (\S+) --networks ours --networks-dir nets --dataset (\S+) --model (\S+)", output)
     assert set(map(" ".join, measured)) == small | {"table2 cifar10 wresnet", "seen cifar10 wresnet"}
 
 
 def test_what_the_build_trains_follows_all_that_training_imports():
     target = "_build/networks/digits-small-int-s7-digits.safetensors"
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", target]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    (inputs,) = re.findall(r"^rule network:\n    input: (.*)$", done.stdout, re.MULTILINE)
+    output = dry_run(target)
+    (inputs,) = re.findall(r"^rule network:\n    input: (.*)$", output, re.MULTILINE)
     names = {
         "training/methods",
         "training/run",
