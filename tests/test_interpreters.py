@@ -654,10 +654,14 @@ def test_every_spelling_of_relu_is_replaced(name, spelling):
     [
         (lambda x: torch.maximum(x, torch.zeros_like(x)), "1 of 1 calls of max"),
         (torch.ops.aten.relu, "1 of 1 calls of max"),
+        (lambda x: x * (x > 0), "1 of 1 calls of max"),
+        (lambda x: x * x.ge(0).to(x), "1 of 1 calls of max"),
+        (lambda x: torch.where(x < 0, 0, x), "1 of 1 calls of max"),
+        (lambda x: (x + x.abs()) / 2, "the network has none: it has abs"),
         (F.silu, "the network has none: it has silu"),
         (F.relu6, "the network has none: it has hardtanh"),
     ],
-    ids=["maximum", "aten", "silu", "relu6"],
+    ids=["maximum", "aten", "x * (x > 0)", "as a float", "where", "abs", "silu", "relu6"],
 )
 def test_a_relu_that_cannot_be_replaced_is_refused(relu, words):
     for interpreter in (I.guided_backpropagation, I.deconvolution, I.integrated_gradients_release):

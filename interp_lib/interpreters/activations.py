@@ -44,6 +44,9 @@ _RECTIFIERS = {
     _ATEN.maximum,
 }
 
+# A comparison with zero, of which x * (x > 0) and where(x > 0, x, 0) are made.
+_COMPARISONS = {_ATEN.gt, _ATEN.ge, _ATEN.lt, _ATEN.le}
+
 _OTHERS = {
     _ATEN.silu,
     _ATEN.silu_,
@@ -58,6 +61,8 @@ _OTHERS = {
     _ATEN.tanh,
     _ATEN.sigmoid,
     _ATEN.softplus,
+    _ATEN.abs,
+    _ATEN.where,
 }
 
 
@@ -112,7 +117,7 @@ class Rectifiers(TorchDispatchMode):
     """Context that records which activations reach PyTorch's kernels.
 
     Attributes:
-        rectifiers: number of calls of max(x, 0).
+        rectifiers: number of calls of max(x, 0), and of comparisons with zero, by which it is written as well.
         others: names of other activations that were called.
     """
 
@@ -122,7 +127,10 @@ class Rectifiers(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         packet = func.overloadpacket
-        if packet in _RECTIFIERS:
+        if packet in _COMPARISONS:
+            with torch.no_grad():
+                self.rectifiers += _is_zero(args[1])
+        elif packet in _RECTIFIERS:
             with torch.no_grad():
                 # max(x, 0) has the lower bound 0 and, checked below, no upper bound: clamp(0, 1) is no ReLU.
                 relu = packet in (_ATEN.relu, _ATEN.relu_) or any(map(_is_zero, args[1:2]))
@@ -152,7 +160,8 @@ def check_rectifiers(network: Callable[[Tensor], Tensor], x: Tensor) -> None:
     if replaced.replaced < seen.rectifiers:
         raise ValueError(
             f"{seen.rectifiers - replaced.replaced} of {seen.rectifiers} calls of max(x, 0) in the network cannot be "
-            "replaced, so that this map would be of another function. Write them as nn.ReLU, without scripting."
+            "replaced, so that this map would be of another function. Write them as nn.ReLU, without scripting and "
+            "without comparing with zero."
         )
     if not replaced.replaced and seen.others:
         raise ValueError(
