@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
 from interp_lib import __main__ as cli
 from interp_lib import commands, data, models
@@ -18,7 +18,6 @@ from interp_lib.schedule import Schedule
 from interp_lib.study import records
 from interp_lib.training import job
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("data", "train", "measure", "compare", "chapter", "book")
 
 

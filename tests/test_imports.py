@@ -9,10 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import ROOT
 
 import interp_lib
 
-PACKAGE = Path(__file__).resolve().parent.parent / "interp_lib"
+PACKAGE = ROOT / "interp_lib"
 # Each floor imports from the floors above it only. A new module is put on a floor here.
 FLOORS = (
     ("datasets", "faces", "paper", "places", "reading", "values"),
@@ -140,9 +141,10 @@ def test_imports_go_one_way(module):
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.name != "__init__"], ids=Path.as_posix)
 def test_every_module_has_its_tests_in_a_file_named_for_it_or_in_the_table(module):
-    tests = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
-    named, listed = f"test_{module.name}" in tests, TESTED_IN.get(module.as_posix())
-    assert named != (listed is not None), f"write tests/test_{module.name}.py, or a line in TESTED_IN, and not both"
+    folder = ROOT / "tests" / module.parent  # the tests mirror the wings
+    tests = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    named, listed = (folder / f"test_{module.name}.py").is_file(), TESTED_IN.get(module.as_posix())
+    assert named != (listed is not None), f"write {folder}/test_{module.name}.py, or a line in TESTED_IN, and not both"
     assert named or f"test_{listed}" in tests
 
 

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import ROOT
+
 from interp_lib.models.released import METHODS
 
-ROOT = Path(__file__).resolve().parent.parent
 JOB = re.compile(r"^rule (?:long_)?network:\n.*? output: (\S+)\n.*? resources: (.*?)$", re.DOTALL | re.MULTILINE)
 
 

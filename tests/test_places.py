@@ -11,13 +11,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from interp_lib import __main__ as cli
 from interp_lib import places
 from interp_lib.models import names
 from interp_lib.pages import chapters, profiles
 
-ROOT = Path(__file__).resolve().parent.parent
 FULL = Path("/dev/full")
 
 

@@ -1,15 +1,13 @@
 """`recompute`: a chapter shows the committed records, or the same measurements made again."""
 
 import json
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from interp_lib.pages import parameters, recompute
 from interp_lib.pages.chapters import ChapterError, parse_parameter, records_for
 from interp_lib.study import records
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture

@@ -246,7 +246,7 @@ def one_step_lowers_the_loss(model, method, size, colours, rate=1e-3, precision=
     assert loss() < before
 
 
-# `python tests/test_adapted.py` takes all pairs of networks and methods.
+# `PYTHONPATH=tests python tests/models/test_adapted.py` takes all pairs of networks and methods.
 ROTATED = [(NAMES[i % len(NAMES)], method) for i, method in enumerate(methods.METHODS)]
 
 

@@ -2,29 +2,13 @@
 
 import csv
 import io
-from pathlib import Path
 
 import pytest
+from conftest import ROOT, cell, record, row
 
 from interp_lib import paper
 from interp_lib.study import compare, exchanged_rows, records, report
 from interp_lib.study.compare import Cell
-from interp_lib.study.records import Record
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def cell(value="0.890", metric="ATA", **measured):
-    return Cell("3", "MNIST", "Small", "Adv", metric, "eps", "0.3", value, **measured)
-
-
-def record(rows, *, source="released", dataset="mnist", model="small", title="MNIST", **settings):
-    chosen = {"measurement": "pgd", "dataset": dataset, "model": model, "networks": source, "title": title}
-    return Record("made-by-hand", chosen | settings, rows)
-
-
-def row(correct, *, method="Adv", eps=0.3, steps=200, n=200, **more):
-    return {"method": method, "eps": eps, "steps": steps, "correct": correct, "n": n, **more}
 
 
 def pick(cells, table="3", method="Adv", level="0.3", dataset="MNIST", metric=None):

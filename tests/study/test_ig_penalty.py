@@ -1,20 +1,15 @@
 """The weight of IG-Norm's penalty: the batch's graph as the release builds it, and what the records say of 1/N."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 
 from interp_lib.models.architectures import build
 from interp_lib.schedule import Schedule
 from interp_lib.study import compare, ig_penalty, measure, records
 
-STORED = [
-    record
-    for record in records.read_all(Path(__file__).resolve().parent.parent / "results")
-    if record.settings["measurement"] == "ig-penalty"
-]
+STORED = [record for record in records.read_all(ROOT / "results") if record.settings["measurement"] == "ig-penalty"]
 RELEASED = [record for record in STORED if record.settings["networks"] == "released"]
 
 

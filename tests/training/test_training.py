@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from conftest import NO_YAML, content
+from conftest import NO_YAML, ROOT, content
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -261,13 +261,12 @@ def test_a_killed_process_is_resumed_to_the_bit(tmp_path, tiny_dataset, number, 
     schedule, last = dataclasses.replace(SCHEDULE, epochs=12), ("Int", 1) if at_once else ("Adv", 0)
     checkpoint = tmp_path / "checkpoint.{}{}".format(*last)  # the one that is written last
     script = CHILD.format(
-        tests=str(Path(__file__).parent),
+        tests=str(ROOT / "tests"),
         schedule=dataclasses.astuple(schedule),
         checkpoint=str(checkpoint),
         together=at_once,
     )
-    root = str(Path(__file__).resolve().parent.parent)
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

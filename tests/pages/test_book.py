@@ -13,11 +13,11 @@ import nbformat
 import pytest
 import yaml
 from browser import Keys, open_page, requires_browser
+from conftest import ROOT
 
 from interp_lib.models import trained
 from interp_lib.study import compare, gamma_and_radius, records
 
-ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -1,10 +1,10 @@
 """Statements of section 5 on cells made here, and on the printed values themselves."""
 
 import math
-from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+from conftest import ROOT
 from scipy import stats
 
 from interp_lib import paper
@@ -12,8 +12,6 @@ from interp_lib.study import claims_robustness, compare, comparisons, evaluation
 from interp_lib.study.claims_robustness import findings, gamma_rows
 from interp_lib.study.compare import Cell
 from interp_lib.study.comparisons import Measured
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def cells(values, source="released", clean=0.95, **more):

@@ -2,7 +2,7 @@
 
 As a program it reads each with `interp_lib.released` under limits and prints, as JSON, what became of it:
 
-    python tests/hostile_pickles.py FOLDER
+    python tests/models/hostile_pickles.py FOLDER
 """
 
 import json

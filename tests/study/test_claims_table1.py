@@ -3,12 +3,12 @@
 import json
 from collections import Counter
 from math import isclose
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from scipy import stats
 
 from interp_lib import data, paper
@@ -18,7 +18,6 @@ from interp_lib.study import compare, records
 from interp_lib.study.claims_table1 import cell, claims, printed_claims, tally, with_verdicts
 from interp_lib.study.isa_scores import isa_rows
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 
 

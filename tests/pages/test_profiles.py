@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import NO_YAML
+from conftest import NO_YAML, ROOT
 
 from interp_lib import models
 from interp_lib.models import predict, released, trained
 from interp_lib.pages import profiles
 from interp_lib.pages.profiles import ProfileError
 
-ROOT = Path(__file__).resolve().parent.parent
 GOOD = {
     "dataset": "digits",
     "model": "small",

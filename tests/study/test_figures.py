@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
 from interp_lib import __main__ as cli
 from interp_lib import data, interpreters, models
@@ -12,7 +13,6 @@ from interp_lib.discrepancies import kendall_tau, two_class_discrepancy
 from interp_lib.study import figures, records, sneaking_over_eps, stored_maps, sweep
 from interp_lib.study.measure import measure
 
-ROOT = Path(__file__).resolve().parent.parent
 EPS = (0.1, 0.3, 0.6)
 
 

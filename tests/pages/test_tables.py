@@ -4,9 +4,9 @@ import math
 from html.parser import HTMLParser
 
 import pytest
+from conftest import cell, record, row
 from hypothesis import given
 from hypothesis import strategies as st
-from test_compare import cell, record, row
 
 from interp_lib import paper
 from interp_lib.pages import tables

@@ -3,14 +3,13 @@
 import ast
 import json
 import re
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from interp_lib.pages import chapters, parameters
 from interp_lib.pages.parameters import ParameterError
 
-ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 
 

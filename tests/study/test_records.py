@@ -8,10 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
-from conftest import content
+from conftest import ROOT, content
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,6 @@ from interp_lib import paper, storage
 from interp_lib.study import compare, records
 from interp_lib.study.records import Record, RecordError
 
-ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
     "measurement": "pgd",
     "dataset": "mnist",

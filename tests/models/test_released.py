@@ -7,12 +7,11 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import RELEASED, RELEASED_FOLDER
+from conftest import RELEASED, RELEASED_FOLDER, ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
@@ -281,8 +280,8 @@ def test_hostile_pickles_are_refused_and_execute_nothing(tmp_path, layers, name)
 
 def test_hostile_pickles_neither_execute_nor_crash_nor_hang_nor_take_memory(tmp_path):
     """Some 200 of them, in a process whose memory and time are limited; the last line before a crash names the file."""
-    script = Path(__file__).with_name("hostile_pickles.py")
-    environment = {**os.environ, "PYTHONPATH": str(script.parent.parent)}
+    script = ROOT / "tests/models/hostile_pickles.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stdout[-300:] + done.stderr

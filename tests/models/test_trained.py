@@ -3,13 +3,12 @@
 import json
 import os
 import pickle
-from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 import toys
-from conftest import content
+from conftest import ROOT, content
 
 from interp_lib.models import predict, trained
 from interp_lib.models.architectures import build
@@ -17,7 +16,6 @@ from interp_lib.models.names import NetworkName
 from interp_lib.models.trained import NetworkError
 from interp_lib.study import records
 
-ROOT = Path(__file__).resolve().parent.parent
 HOW = {"dataset": "mnist", "method": "Int", "seed": 0, "schedule": "digits"}
 NAME = NetworkName("mnist", "small", "IG-Norm-Sum", 3, "digits")
 

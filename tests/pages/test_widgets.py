@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import matplotlib
+from conftest import ROOT
 
 matplotlib.use("agg")
 
@@ -28,7 +29,6 @@ from test_plots import DIGITS, explained
 from interp_lib.pages import map_figures
 from interp_lib.pages.widgets import figure_png, figure_slider
 
-ROOT = Path(__file__).parent.parent
 LABELS = ["0", "0.05", "0.1"]
 
 

@@ -1,16 +1,15 @@
 """The black image on the paper's networks: by hand, and what the records say of it."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import toys
+from conftest import ROOT
 
 from interp_lib.study import black, records
 
 STORED = {
     record.settings["dataset"]: {row["method"]: row for row in record.rows}
-    for record in records.read_all(Path(__file__).resolve().parent.parent / "results")
+    for record in records.read_all(ROOT / "results")
     if record.settings["measurement"] == "black"
 }
 
