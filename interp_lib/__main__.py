@@ -66,38 +66,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help.\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    called = Path(sys.argv[0]).name
-    main = Parser(
-        prog=called if called == "interp-lib" else "python -m interp_lib",
-        description="One command for one unit of work.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    subparsers = main.add_subparsers(required=True, metavar="COMMAND")
+def add_data_dir(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--data-dir", type=folder, help="folder of datasets (default: INTERP_DATA, else data/)")
 
-    def command(name, function, text):
-        added = subparsers.add_parser(name, help=text, description=text)
-        added.set_defaults(function=function)
-        return added
 
-    def data_dir(p):
-        p.add_argument("--data-dir", type=folder, help="folder of datasets (default: INTERP_DATA, else data/)")
+def add_device(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
 
-    def device(p):
-        p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
 
-    p = command("data", commands.run_data, "Fetch or check a dataset and say whether it is the original.")
+def add_data(p: argparse.ArgumentParser) -> None:
     p.add_argument("name", help=", ".join(DATASETS))
     p.add_argument("--no-download", action="store_true", help="refuse rather than download")
-    data_dir(p)
+    add_data_dir(p)
 
-    p = command(
-        "train",
-        commands.run_train,
-        "Train networks, or all of a profile; an interrupted run goes on. Methods, gammas and seeds may be lists, "
-        "0,1,2: on a GPU all are trained at the same time.",
-    )
+
+def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--profile", help="train what this profile needs, e.g. digits; --dataset to --schedule are ignored")
     p.add_argument("--dataset", default="digits")
     p.add_argument("--model", default="small", help="small, pool or wresnet")
@@ -105,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         "--method",
         default="Normal",
         help="a row of the paper's tables, in capitals or not: Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum, "
-        "Int-1-class, Int, Int-Adv; or Int2, Int2-Adv",
+        "Int-1-class, Int, Int-Adv; or ALP, Int2, Int2-Adv, Chen-IG-Norm, Chen-IG-Sum-Norm",
     )
     p.add_argument(
         "--gamma",
@@ -135,10 +118,11 @@ def parser() -> argparse.ArgumentParser:
         help="store the weights of the last step (default), or of the epoch with the best robust validation accuracy",
     )
     p.add_argument("--tensorboard", type=folder, help="folder for TensorBoard's logs (default: none)")
-    data_dir(p)
-    device(p)
+    add_data_dir(p)
+    add_device(p)
 
-    p = command("measure", commands.run_measure, "Measure a table of the paper and write its records.")
+
+def add_measure(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "table",
         help="table1 to table4, A1 to A5; figure1, figure2; fgsm (one full step), starts (random ones), fine (a random "
@@ -164,18 +148,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--networks-dir", type=folder, help="folder of our networks (default: networks)")
     p.add_argument("--results-dir", type=folder, help="folder of the records (default: results)")
     p.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
-    data_dir(p)
-    device(p)
+    add_data_dir(p)
+    add_device(p)
 
-    p = command(
-        "compare", commands.run_compare, "Print the paper's values beside the measured ones, and count agreements."
-    )
+
+def add_compare(p: argparse.ArgumentParser) -> None:
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--table", help="one table only: 3, 4, A1, ...")
     p.add_argument("--csv", action="store_true", help="all 743 values, with columns released, ours, n, n_ours")
     p.add_argument("--results-dir", type=folder, help="folder of the records (default: results)")
 
-    p = command("chapter", commands.run_chapter, "Execute a chapter with papermill into _build/src/book.")
+
+def add_chapter(p: argparse.ArgumentParser) -> None:
     p.add_argument("name", help="file name of the chapter without .ipynb, or 'all'")
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
     p.add_argument(
@@ -194,12 +178,43 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--in-place", action="store_true", help="store the outputs in book/ itself, as committed")
 
-    command("pages", commands.run_pages, "Build the HTML from the chapters executed so far; a warning is an error.")
 
-    p = command("book", commands.run_book, "Train, execute and build what is out of date; print the page to open.")
+def add_book(p: argparse.ArgumentParser) -> None:
     p.add_argument("--profile", default="digits", help="what the live experiments run on (%(default)s)")
     p.add_argument("--cores", type=number(int, 1), default=2, help="jobs at a time (%(default)s)")
     p.add_argument("--target", default="all", help="a rule of the Snakefile, such as networks (%(default)s)")
+
+
+# Each command: its name, its help, and the function that adds its options; `commands.run_NAME` runs it.
+COMMANDS = (
+    ("data", "Fetch or check a dataset and say whether it is the original.", add_data),
+    (
+        "train",
+        "Train networks, or all of a profile; an interrupted run goes on. Methods, gammas and seeds may be lists, "
+        "0,1,2: on a GPU all are trained at the same time.",
+        add_train,
+    ),
+    ("measure", "Measure a table of the paper and write its records.", add_measure),
+    ("compare", "Print the paper's values beside the measured ones, and count agreements.", add_compare),
+    ("chapter", "Execute a chapter with papermill into _build/src/book.", add_chapter),
+    ("pages", "Build the HTML from the chapters executed so far; a warning is an error.", lambda p: None),
+    ("book", "Train, execute and build what is out of date; print the page to open.", add_book),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    called = Path(sys.argv[0]).name
+    main = Parser(
+        prog=called if called == "interp-lib" else "python -m interp_lib",
+        description="One command for one unit of work.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = main.add_subparsers(required=True, metavar="COMMAND")
+    for name, text, add_options in COMMANDS:
+        command = subparsers.add_parser(name, help=text, description=text)
+        command.set_defaults(function=getattr(commands, f"run_{name}"))
+        add_options(command)
     return main
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import subprocess
 import sys
 import types
@@ -17,6 +18,7 @@ from interp_lib.models import predict, trained
 from interp_lib.schedule import Schedule
 from interp_lib.study import records
 from interp_lib.training import job
+from interp_lib.training.methods import METHODS
 
 COMMANDS = ("data", "train", "measure", "compare", "chapter", "book")
 
@@ -50,6 +52,14 @@ def test_every_command_has_help(command, capsys):
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert f"python -m interp_lib {command}" in out and "%(default)" not in out
+
+
+def test_help_of_train_names_every_method(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    (words,) = re.findall(r"--method METHOD\s+(.*)", capsys.readouterr().out)
+    assert {name.strip() for name in re.split("[,:;]|or ", words)} >= set(METHODS)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,22 @@ class _Array:
             return flat.reshape(sizes, order="F" if self.fortran else "C").astype(np.float32)
 
 
+# Operations that push the number, string or bytes that follow them; operations that push a new value.
+_CONSTANTS = frozenset(
+    "NONE BININT BININT1 BININT2 LONG1 BINFLOAT BINBYTES SHORT_BINBYTES BINBYTES8 BINUNICODE SHORT_BINUNICODE".split()
+)
+_NEW = {"NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+
+
+def _name(module: object, name: object) -> _Name:
+    """Return the stand-in for a name of numpy; refuse every other name."""
+    if not (isinstance(module, str) and isinstance(name, str)):  # str() of it might take for ever
+        raise ValueError("a name that is no string")
+    if module not in _Name.MODULES or name not in _Name.KNOWN:
+        raise ValueError(f"the name {module}.{name}, which has no place in a network of float arrays")
+    return _Name(name)
+
+
 def _unpickle(content: bytes):
     """Return the content of a pickle of lists, tuples, numbers, strings, bytes and float arrays.
 
@@ -104,26 +120,10 @@ def _unpickle(content: bytes):
                 return pop(1)[0]
             case "MARK":
                 marks.append(len(stack))
-            case (
-                "NONE"
-                | "BININT"
-                | "BININT1"
-                | "BININT2"
-                | "LONG1"
-                | "BINFLOAT"
-                | "BINBYTES"
-                | "SHORT_BINBYTES"
-                | "BINBYTES8"
-                | "BINUNICODE"
-                | "SHORT_BINUNICODE"
-            ):
+            case constant if constant in _CONSTANTS:
                 stack.append(value)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(operation.name == "NEWTRUE")
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
+            case empty if empty in _NEW:
+                stack.append(_NEW[empty]())
             case "TUPLE":
                 stack.append(tuple(pop()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
@@ -134,12 +134,7 @@ def _unpickle(content: bytes):
                     raise ValueError("an append to what is no list")
                 stack[-1] += values
             case "GLOBAL" | "STACK_GLOBAL":
-                module, name = value.split(" ", 1) if operation.name == "GLOBAL" else pop(2)
-                if not (isinstance(module, str) and isinstance(name, str)):  # str() of it might take for ever
-                    raise ValueError("a name that is no string")
-                if module not in _Name.MODULES or name not in _Name.KNOWN:
-                    raise ValueError(f"the name {module}.{name}, which has no place in a network of float arrays")
-                stack.append(_Name(name))
+                stack.append(_name(*(value.split(" ", 1) if operation.name == "GLOBAL" else pop(2))))
             case "REDUCE":
                 function, arguments = pop(2)
                 if not isinstance(function, _Name) or not isinstance(arguments, tuple):

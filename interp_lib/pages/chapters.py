@@ -75,7 +75,6 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
         raise ValueError(f"unknown chapter {name!r}; known are {', '.join(names())}.")
     import nbformat
     import papermill
-    from papermill.exceptions import PapermillExecutionError
 
     root = project_root()
     writable_home(root)
@@ -84,11 +83,28 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     parameters = {key: page.read(key, value) for key, value in parameters.items()}
     # The default profile is not injected: a page with any injected parameter says that it ran with other values.
     parameters = {key: value for key, value in parameters.items() if (key, value) != ("profile", "digits")}
-    again = bool(parameters.get("recompute"))
-    if timeout is None and not again:
+    if timeout is None and not parameters.get("recompute"):
         timeout = CELL_SECONDS
     running = root / "_build/failed" / f"{name}.ipynb"
     running.parent.mkdir(parents=True, exist_ok=True)
+    _run(name, source, running, parameters, timeout)
+    notebook = nbformat.read(running, 4)
+    target = source if in_place else root / "_build/src/book" / f"{name}.ipynb"
+    if in_place:
+        _forget_the_run(notebook)
+    write_atomically(target, (nbformat.writes(notebook) + "\n").encode())
+    running.unlink()
+    if in_place and name == "index":
+        _store_figures(notebook, root / "book/static")
+    return str(target)
+
+
+def _run(name: str, source: Path, running: Path, parameters: dict, timeout: int | None) -> None:
+    """Execute the chapter `source` into `running`; raise what `execute` raises."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    as_far = f"The chapter as far as it got is in {running}."
     try:
         papermill.execute_notebook(
             literally(source),
@@ -98,44 +114,40 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
             kernel_name="python3",
             execution_timeout=timeout,
             progress_bar={"desc": name, "disable": None},
-            stderr_file=sys.stderr if again else None,
+            stderr_file=sys.stderr if parameters.get("recompute") else None,
         )
     except PapermillExecutionError as error:
-        raise ChapterError(
-            f"chapter {name}, cell {error.cell_index + 1} (In [{error.exec_count}]): {error.ename}: {error.evalue}\n"
-            f"The chapter as far as it got is in {running}."
-        ) from None
+        place = f"chapter {name}, cell {error.cell_index + 1} (In [{error.exec_count}])"
+        raise ChapterError(f"{place}: {error.ename}: {error.evalue}\n{as_far}") from None
     except OSError as error:
         reason = error.strerror or error
         raise OSError(error.errno, f"could not write {error.filename or running}: {reason}") from None
     except Exception as error:
         # Two exceptions of nbclient, which executes the cells for papermill, recognised by name without importing it.
-        if type(error).__name__ == "CellTimeoutError":
-            raise ChapterError(
-                f"chapter {name}: a cell took more than {timeout} s; --execution-timeout gives it more.\n"
-                f"The chapter as far as it got is in {running}."
-            ) from None
-        if type(error).__name__ == "DeadKernelError":
-            raise ChapterError(f"chapter {name}: {error}\nThe chapter as far as it got is in {running}.") from None
+        reasons = {
+            "CellTimeoutError": f"a cell took more than {timeout} s; --execution-timeout gives it more.",
+            "DeadKernelError": str(error),
+        }
+        if reason := reasons.get(type(error).__name__):
+            raise ChapterError(f"chapter {name}: {reason}\n{as_far}") from None
         raise
-    notebook = nbformat.read(running, 4)
-    target = source if in_place else root / "_build/src/book" / f"{name}.ipynb"
-    if in_place:
-        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
-        # Timings change with every run and would fill the diff of a commit.
-        for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
-            for key in ("papermill", "execution"):
-                metadata.pop(key, None)
-        notebook.metadata["language_info"] = {"name": "python"}
-    write_atomically(target, (nbformat.writes(notebook) + "\n").encode())
-    running.unlink()
-    if in_place and name == "index":  # the README shows the landing page's figures
-        for cell in notebook.cells:
-            if figure := cell.metadata.get("mystnb", {}).get("figure"):
-                (picture,) = (out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {}))
-                file = f"{figure['name'].removeprefix('fig-')}.png"
-                write_atomically(root / "book/static" / file, base64.b64decode(picture))
-    return str(target)
+
+
+def _forget_the_run(notebook) -> None:
+    """Delete the injected parameters and the timings, which would fill the diff of a commit with every run."""
+    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
+        for key in ("papermill", "execution"):
+            metadata.pop(key, None)
+    notebook.metadata["language_info"] = {"name": "python"}
+
+
+def _store_figures(notebook, folder: Path) -> None:
+    """Store the landing page's figures as files, which the README shows."""
+    for cell in notebook.cells:
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            (picture,) = (out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {}))
+            write_atomically(folder / f"{figure['name'].removeprefix('fig-')}.png", base64.b64decode(picture))
 
 
 def run_otherwise(profile: str) -> list[Path]:

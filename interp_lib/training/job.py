@@ -1,6 +1,7 @@
 """What the command `train` does: train the requested networks, each with its checkpoint, log and stored settings."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from .. import places, storage
@@ -34,12 +35,10 @@ def train(
     # Imported here, so that the command line starts without PyTorch.
     import torch
 
-    from .. import data, models
+    from .. import data
     from ..checks import use_device
-    from ..models import trained
-    from ..schedule import Schedule
     from .loop import train as train_alone
-    from .run import Diverged, Run
+    from .run import Diverged
     from .together import fit_together
 
     device = use_device(device)
@@ -47,60 +46,77 @@ def train(
     if (precision, device, able.get("amx_bf16")) == ("bfloat16", "cpu", False):
         print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)
     dataset = data.load(wanted[0][0].dataset, data_dir, device=device)
-
-    def begun(name, path: Path):
-        model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed).to(device)
-        checkpoint = storage.ready_folder(path.parent) / f"{path.stem}.checkpoint"
-        if not resume:
-            checkpoint.unlink(missing_ok=True)
-        reports = [scalars(tensorboard / name.slug)] if tensorboard else []
-        if not sys.stderr.isatty():
-            reports.append(lambda row: log_epoch(name.slug, row))
-        schedule = Schedule.load(name.schedule, name.dataset)
-        report = lambda row: [say(row) for say in reports]
-        settings = {"gamma": name.gamma, "seed": name.seed, "precision": precision, "keep": keep}
-        return Run(model, dataset, name.method, schedule, checkpoint=checkpoint, report=report, **settings)
-
-    def store(run, name, path: Path, count: int = 1) -> None:
-        history = run.history
-        how = {
-            "dataset": name.dataset,
-            "title": dataset.title,
-            "data": dataset.fingerprint,
-            "method": name.method,
-            "gamma": name.gamma,
-            "seed": name.seed,
-            "schedule": name.schedule,
-            "precision": precision,
-            "kept": keep,
-            **({"trained_together": count} if count > 1 else {}),
-            "history": history,
-            "provenance": storage.provenance(sum(row["seconds"] for row in history), device),
-        }
-        trained.save(run.model, path, how)
-        run.checkpoint.unlink(missing_ok=True)
-        accuracy, robust = (history[-1][key] for key in ("validation_accuracy", "validation_robust"))
-        print(
-            f"{places.shown(path)}: validation accuracy {accuracy:.3f}, {robust:.3f} under attack, "
-            f"after {len(history)} epochs"
-        )
-
+    begin = partial(_begin, dataset, resume, tensorboard, {"precision": precision, "keep": keep})
     if device.startswith("cuda") if together is None else together:
         # Keyed by the run, so that each network is stored as soon as it is finished, in whatever order.
-        runs = {begun(*pair): pair for pair in wanted}
-        fit_together(list(runs), finished=lambda run: store(run, *runs[run], len(runs)))
+        runs = {begin(*pair): pair for pair in wanted}
+        fit_together(list(runs), finished=lambda run: _store(run, *runs[run], len(runs)))
     else:
         diverged = []
         for pair in wanted:
-            run = begun(*pair)
+            run = begin(*pair)
             try:
                 train_alone(run)
             except Diverged as error:  # the others are trained all the same, as they are together
                 diverged.append(str(error))
             else:
-                store(run, *pair)
+                _store(run, *pair)
         if diverged:
             raise Diverged(" ".join(diverged))
+
+
+def _begin(dataset, resume: bool, tensorboard: Path | None, settings: dict, name, path: Path):
+    """Return the run of one network, with its weights from the seed or, if it has begun before, from the checkpoint."""
+    from .. import models
+    from ..schedule import Schedule
+    from .run import Run
+
+    model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed)
+    checkpoint = storage.ready_folder(path.parent) / f"{path.stem}.checkpoint"
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    reports = [scalars(tensorboard / name.slug)] if tensorboard else []
+    if not sys.stderr.isatty():
+        reports.append(lambda row: log_epoch(name.slug, row))
+    return Run(
+        model.to(dataset.train.labels.device),
+        dataset,
+        name.method,
+        Schedule.load(name.schedule, name.dataset),
+        checkpoint=checkpoint,
+        report=lambda row: [report(row) for report in reports],
+        gamma=name.gamma,
+        seed=name.seed,
+        **settings,
+    )
+
+
+def _store(run, name, path: Path, count: int = 1) -> None:
+    """Store a finished network beside its settings, of which `count` were trained together."""
+    from ..models import trained
+    from ..models.proof import device_of
+
+    how = {
+        "dataset": name.dataset,
+        "title": run.dataset.title,
+        "data": run.dataset.fingerprint,
+        "method": name.method,
+        "gamma": name.gamma,
+        "seed": name.seed,
+        "schedule": name.schedule,
+        "precision": run.precision,
+        "kept": run.keep,
+        **({"trained_together": count} if count > 1 else {}),
+        "history": run.history,
+        "provenance": storage.provenance(sum(row["seconds"] for row in run.history), str(device_of(run.model))),
+    }
+    trained.save(run.model, path, how)
+    run.checkpoint.unlink(missing_ok=True)
+    last = run.history[-1]
+    print(
+        f"{places.shown(path)}: validation accuracy {last['validation_accuracy']:.3f}, "
+        f"{last['validation_robust']:.3f} under attack, after {len(run.history)} epochs"
+    )
 
 
 def log_epoch(slug: str, row: dict) -> None:
