@@ -5,7 +5,7 @@ THREADS ?= 1
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: book test test-processors serve clean chapters compare lint
+.PHONY: book test test-processors serve clean chapters compare readme lint
 book: $(VENV)/.installed
 	$(RUN) interp_lib book --profile $(PROFILE)
 
@@ -25,6 +25,10 @@ chapters: $(VENV)/.installed
 
 compare: $(VENV)/.installed
 	$(RUN) interp_lib compare
+
+# Writes the README's tables from the records.
+readme: $(VENV)/.installed
+	$(RUN) interp_lib compare --readme
 
 lint: $(VENV)/.installed
 	$(RUN) ruff check .

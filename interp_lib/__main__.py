@@ -156,6 +156,7 @@ def add_compare(p: argparse.ArgumentParser) -> None:
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--table", help="one table only: 3, 4, A1, ...")
     p.add_argument("--csv", action="store_true", help="all 743 values, with columns released, ours, n, n_ours")
+    p.add_argument("--readme", action="store_true", help="write the counts into the clone's README.md instead")
     p.add_argument("--results-dir", type=folder, help="folder of the records (default: results)")
 
 

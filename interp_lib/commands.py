@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from . import places
+from . import places, storage
 from .datasets import DATASETS
 from .study import records
 from .training.job import differs, train
@@ -109,10 +109,15 @@ def end_with_stdin() -> None:
 
 def run_compare(args) -> None:
     from .study.compare import compare
-    from .study.report import as_csv, as_text
+    from .study.report import as_csv, as_text, updated_readme
 
     folder = Path(args.results_dir or places.home() / records.RESULTS)
     cells = compare(records.read_all(folder))
+    if args.readme:
+        readme = places.project_root() / "README.md"
+        storage.write_atomically(readme, updated_readme(readme.read_text(encoding="utf-8"), cells).encode())
+        print(places.shown(readme))
+        return
     cells = [cell for cell in cells if args.table is None or cell.table.lower() == args.table.lower()]
     if not cells:
         raise ValueError(f"the paper has no Table {args.table}; it has 1, 2, 3, 4, 5, A1, A2, A3, A4 and A5.")

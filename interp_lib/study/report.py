@@ -1,5 +1,6 @@
-"""Format the comparison with the paper as a CSV file and as text."""
+"""Format the comparison with the paper as a CSV file, as text, and as the tables of the README."""
 
+import re
 from collections.abc import Iterable
 
 from .. import paper
@@ -69,3 +70,63 @@ def as_text(cells: Iterable[Cell], source: str = "released") -> str:
         lines.append(f"{single} values rest on a single image and are not counted.")
     lines.append(f"{len(paper.paper_tables()) - len(cells)} of the paper's 743 values are not measured here.")
     return "\n".join(lines)
+
+
+# Blocks of the README, between <!-- NAME: ... --> and <!-- /NAME -->: the columns, and where their values come from.
+README_TABLES = {
+    "counts": (
+        "corrected",
+        {
+            "values": "values",
+            "exact": "exact",
+            "one image": "within one image of 200",
+            "close": "close",
+            "other": "other",
+            "mean |diff|": "mean difference",
+        },
+    ),
+    "ours": (
+        "ours",
+        {
+            "values": "values",
+            "mean |diff|": "mean difference to print",
+            "to released": "to the released networks",
+            "spread": "between seeds",
+        },
+    ),
+}
+
+
+def as_markdown(cells: Iterable[Cell], table: str) -> str:
+    """Format one of `README_TABLES` as a Markdown table, with one line for each row of `counts`."""
+    source, columns = README_TABLES[table]
+
+    def text(value: object) -> str:
+        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = [["table", "data", *columns.values()], ["---", "---", *("---:" for _ in columns)]]
+    for row in counts(cells, source):
+        lines.append([f"{row['table']}, {row['model']}", row["copy"], *(text(row[key]) for key in columns)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def updated_readme(readme: str, cells: Iterable[Cell]) -> str:
+    """Return the README's text with its tables, and the number of values above each, computed again.
+
+    Raises:
+        ValueError: a table's marks or number are missing.
+    """
+    cells = list(cells)
+    numbers = {
+        r"(?<=These )\d+(?=, on)": sum(row["values"] for row in counts(cells)),
+        r"(?<=table, for )\d+(?= values so far)": sum(cell.ours is not None for cell in cells),
+    }
+    parts = {
+        rf"(?<=<!-- {name}: `make readme` writes this table -->\n).*?(?=\n<!-- /{name} -->)": as_markdown(cells, name)
+        for name in README_TABLES
+    }
+    for pattern, new in (numbers | parts).items():
+        readme, found = re.subn(pattern, str(new), readme, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"the README has {found} places that match {pattern!r}, where 1 is expected.")
+    return readme

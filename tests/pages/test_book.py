@@ -16,7 +16,7 @@ from browser import Keys, open_page, requires_browser
 from conftest import ROOT
 
 from interp_lib.models import trained
-from interp_lib.study import compare, gamma_and_radius, records
+from interp_lib.study import compare, gamma_and_radius, records, report
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -239,28 +239,11 @@ def test_readme_shows_the_figures_of_the_landing_page():
     assert len(shown) == 2
 
 
-def test_readme_counts_are_the_records():
+def test_readmes_tables_are_what_make_readme_writes():
     cells = compare.compare(records.read_all(ROOT / "results"))
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = [
-        f"| {r['table']}, {r['model']} | {r['copy']} | {r['values']} | {r['exact']} | {r['one image']} "
-        f"| {r['close']} | {r['other']} | {r['mean |diff|']:.3f} |"
-        for r in compare.counts(cells)
-    ]
-    assert rows
-    assert "\n".join(rows) in text
-    measured = sum(r["values"] for r in compare.counts(cells))
-    assert f"These {measured}," in text
-    number = lambda value: "–" if value is None else f"{value:.3f}"
-    ours = [
-        f"| {r['table']}, {r['model']} | {r['copy']} | {r['values']} | {r['mean |diff|']:.3f} "
-        f"| {number(r['to released'])} | {number(r['spread'])} |"
-        for r in compare.counts(cells, "ours")
-    ]
-    assert "\n".join(ours) in text
-    assert f"for {sum(cell.ours is not None for cell in cells)} values so far" in text
-    count = len(trained.available(ROOT / "networks"))
-    assert f"{count} networks" in text
+    assert report.updated_readme(README, cells) == README
+    assert f"{len(trained.available(ROOT / 'networks'))} networks" in README
+    measured = sum(row["values"] for row in compare.counts(cells))
     landing = nbformat.read(ROOT / "book/index.ipynb", 4)
     assert any(f"{measured} of the {len(cells)} are" in cell.source for cell in landing.cells)
 
