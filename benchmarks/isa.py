@@ -16,7 +16,14 @@ import torch
 from side_by_side import in_turns, subject
 
 from interp_lib.attacks.ascent import clipped
-from interp_lib.attacks.interpretability_sneaking import class_set, margin, margin_attack, released_settings, search_isa
+from interp_lib.attacks.interpretability_sneaking import (
+    Discrepancy,
+    class_set,
+    margin,
+    margin_attack,
+    released_settings,
+    search_isa,
+)
 from interp_lib.attacks.smallest_perturbation import minimal_eps
 from interp_lib.interpreters.class_activation_maps import cam
 from interp_lib.models import released
@@ -76,7 +83,7 @@ def main():
     )
     eps, classes = (SIZE * first.eps).clamp(max=1), class_set("2-class", y, target)
     scale = float(cam(model, x[:1], classes[:1])[0, 0].numel())
-    settings = released_settings(eps, p=1, batch=BATCH, scale=scale)
+    settings = released_settings(eps, Discrepancy(cam, classes, scale=scale), batch=BATCH)
     print(what)
     print(
         f"ISA, l1 2-class CAM, eps {SIZE} eps*, 10 rounds of 10 steps, images {tuple(x.shape[1:])}; "
@@ -84,7 +91,7 @@ def main():
     )
     seconds, results = in_turns(
         {
-            "interp_lib": lambda: search_isa(model, x, y, target, classes=classes, **settings),
+            "interp_lib": lambda: search_isa(model, x, y, target, **settings),
             "straight loop": lambda: straight_loop(model, x[:n], target[:n], classes[:n], eps[:n], scale),
         },
         args.rounds,

@@ -10,7 +10,14 @@ from interp_lib import __main__ as cli
 from interp_lib import discrepancies, interpreters, models, training
 from interp_lib.attacks.against_interpretability import aai
 from interp_lib.attacks.ascent import projected_ascent
-from interp_lib.attacks.interpretability_sneaking import class_set, isa_over_eps, margin_attack, search_isa
+from interp_lib.attacks.interpretability_sneaking import (
+    Discrepancy,
+    Search,
+    class_set,
+    isa_over_eps,
+    margin_attack,
+    search_isa,
+)
 from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.attacks.smallest_perturbation import minimal_eps
 from interp_lib.pages import chapters, parameters, profiles
@@ -121,15 +128,20 @@ def attack_cases():
             "target": {kind: value for kind, value in labels().items() if value is not None},
             **ball,
             "tau": NUMBER,
-            "gamma_first": NUMBER | {"zero": 0.0},
-            "gamma_high": {"below": 0.01, "NaN": NAN},
-            "scale": NUMBER,
-            "rounds": {"negative": -1, "half": 0.5, "None": None},
-            "p": {"three": 3, "text": "l1"},
-            "classes": {"float": g["y"][:, None].float(), "flat": g["y"], "too large": g["y"][:, None] + 9},
+            "distance": {
+                "of float classes": Discrepancy(classes=g["y"][:, None].float()),
+                "of flat classes": Discrepancy(classes=g["y"]),
+                "of too large classes": Discrepancy(classes=g["y"][:, None] + 9),
+                "a map": interpreters.cam,
+                "None": None,
+            },
+            "search": {"rounds": 3, "None": None},
             "norm": {"l0": "l0"},
         },
     )
+    rounds = {"negative": -1, "half": 0.5, "None": None}
+    yield Search, {}, {"first": NUMBER | {"zero": 0.0}, "high": {"below": 0.01, "NaN": NAN}, "rounds": rounds}
+    yield Discrepancy, {}, {"p": {"three": 3, "text": "l1"}, "scale": NUMBER}
     yield (margin_attack, isa, {"y": pick(labels(), "float", "column"), "target": pick(labels(), "list"), **ball})
     both = isa | {"eps": torch.full((2, 2), 0.1), "alpha": torch.full((2, 2), 0.02)}
     yield isa_over_eps, both, {"eps": {"flat": torch.rand(2), "a number": 0.1}, "alpha": {"None": None}, "y": labels()}

@@ -1,5 +1,6 @@
 """Interpretability sneaking attack (ISA): change the predicted class and keep the interpretability map."""
 
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,56 @@ from .balls import bisect
 from .logits_and_maps import explain
 
 CLASS_SETS = ("1-class", "2-class", "all-class")
+
+
+@dataclass(frozen=True, eq=False)
+class Discrepancy:
+    """D(x, x') of eq. (3), which ISA keeps small: of which maps, of which classes, in which norm.
+
+    Args:
+        interpreter: L, a function of `interpreters`.
+        classes: C, int64 (N, k); None for (t, t') as in eq. (4), and without a target for all classes. See `class_set`.
+        p: 1 or 2.
+        squared, scale: see `discrepancies.distances`.
+
+    Raises:
+        TypeError, ValueError: p is neither 1 nor 2, or scale is not a positive number.
+    """
+
+    interpreter: MapFunction = cam
+    classes: Tensor | None = None
+    p: int = 1
+    squared: bool = False
+    scale: float = 1.0
+
+    def __post_init__(self):
+        check_choice(self.p, "p", (1, 2))
+        check_number(self.scale, "scale", 0, above=True)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search for gamma = 1 / lambda of eq. (6), the weight of the discrepancy, image by image.
+
+    Args:
+        first: the weight of the first attack.
+        high: the upper end.
+        rounds: number of attacks, each on all images in one batch; 0 for the plain attack alone.
+
+    Raises:
+        TypeError, ValueError: a weight that is not a positive number, first above high, or rounds not a whole number.
+    """
+
+    first: float = 0.1
+    high: float = 100.0
+    rounds: int = 10
+
+    def __post_init__(self):
+        check_number(self.first, "first", 0, above=True)
+        check_number(self.high, "high", 0, above=True)
+        check_whole(self.rounds, "rounds")
+        if not self.first <= self.high:
+            raise ValueError(f"first must be at most high; got {self.first} and {self.high}.")
 
 
 class SneakingAttack(NamedTuple):
@@ -82,6 +133,9 @@ def _margin_attack(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None
         return _ascend(lambda x_adv: -attack_loss(logits(x_adv), y, target).clamp(min=-tau), x, **ascent)
 
 
+PRINTED, SEARCH = Discrepancy(), Search()  # the l1 distance of the CAMs of t and t', eq. (4)
+
+
 def search_isa(
     model: nn.Module,
     x: Tensor,
@@ -91,15 +145,9 @@ def search_isa(
     eps: float | Tensor,
     alpha: float | Tensor,
     steps: int,
-    interpreter: MapFunction = cam,
-    classes: Tensor | None = None,
-    p: int = 1,
-    squared: bool = False,
-    scale: float = 1.0,
+    distance: Discrepancy = PRINTED,
+    search: Search = SEARCH,
     tau: float = 0.1,
-    gamma_first: float = 0.1,
-    gamma_high: float = 100.0,
-    rounds: int = 10,
     direction: Direction | None = None,
     norm: str = "linf",
 ) -> SneakingAttack:
@@ -123,13 +171,9 @@ def search_isa(
         eps: radius of the ball, in the unit of the pixels, a number or (N,).
         alpha: step size, same unit, a number or (N,).
         steps: number of steps of each attack; no random start.
-        interpreter: L of the discrepancy, a function of `interpreters`.
-        classes: C of eq. (3), int64 (N, k); None for (t, t') as in eq. (4). See `class_set`.
-        p, squared, scale: parameters of the discrepancy, see `discrepancies.distances`.
+        distance: D, see `Discrepancy`.
+        search: the weights gamma that are tried, see `Search`.
         tau: bound on the margin, >= 0: a success by more than tau lowers the loss no further.
-        gamma_first: the first weight that is tried.
-        gamma_high: the upper end of the search.
-        rounds: number of attacks, each on all images in one batch; 0 for the plain attack alone.
         direction: steps other than signs, see `ascent.projected_ascent`.
         norm: 'linf', 'l2' or 'l1'.
 
@@ -146,19 +190,16 @@ def search_isa(
     """
     _check(model, x, y, target, eps=eps, alpha=alpha, steps=steps, norm=norm)
     check_number(tau, "tau", 0)
-    check_number(gamma_first, "gamma_first", 0, above=True)
-    check_number(gamma_high, "gamma_high", 0, above=True)
-    check_number(scale, "scale", 0, above=True)
-    check_whole(rounds, "rounds")
-    check_choice(p, "p", (1, 2))
-    if not gamma_first <= gamma_high:
-        raise ValueError(f"gamma_first must be at most gamma_high; got {gamma_first} and {gamma_high}.")
-    if target is None and (classes is not None or p != 1 or squared):
+    for value, kind, name in ((distance, Discrepancy, "distance"), (search, Search, "search")):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__}; got {type(value).__name__}.")
+    classes, scale = distance.classes, distance.scale
+    if target is None and (classes is not None or distance.p != 1 or distance.squared):
         raise ValueError("without a target ISA climbs eq. (8), which is l1 and of all classes; leave classes and p.")
     ascent = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
     x_adv = _margin_attack(model, x, y, target, tau, **ascent)
     with evaluating(model):
-        both = explain(model, interpreter)
+        both = explain(model, distance.interpreter)
         with torch.no_grad():
             logits = fold_logits(model)
             success = attack_loss(logits(x_adv), y, target) < 0
@@ -166,20 +207,22 @@ def search_isa(
                 classes = class_set("all-class", y, y, logits(x[:1]).shape[1])
             elif classes is None:
                 classes = class_set("2-class", y, target)
-        check_classes(classes, len(x), getattr(model, "num_classes", None))
+        check_classes(classes, len(x), getattr(model, "num_classes", None), "distance.classes")
         clean = both(x, classes)[1].detach()
 
         def loss(x_adv: Tensor, gamma: Tensor) -> Tensor:
             logits, maps = both(x_adv, classes)
             if target is None:
-                distance = _target_free_discrepancy(clean, maps, y, logits, renormalise=False, scale=scale)
+                moved = _target_free_discrepancy(clean, maps, y, logits, renormalise=False, scale=scale)
             else:
-                distance = discrepancy(clean, maps, p, squared, scale=scale)
-            return attack_loss(logits, y, target).clamp(min=-tau) + gamma * distance
+                moved = discrepancy(clean, maps, distance.p, distance.squared, scale=scale)
+            return attack_loss(logits, y, target).clamp(min=-tau) + gamma * moved
 
-        first, low, high = (x.new_full((len(x),), value) for value in (gamma_first, 0.0, gamma_high))
+        first, low, high = (x.new_full((len(x),), value) for value in (search.first, 0.0, search.high))
         # At x the maps agree and D has the subgradient 0, whatever gamma is: all rounds share their first step.
-        second = _ascend(lambda x_adv: -loss(x_adv, low), x, **ascent | {"steps": min(steps, 1)}) if rounds else x
+        second = (
+            _ascend(lambda x_adv: -loss(x_adv, low), x, **ascent | {"steps": min(steps, 1)}) if search.rounds else x
+        )
         ascent["steps"] = max(steps - 1, 0)
 
         def succeeds(gamma: Tensor) -> Tensor:
@@ -190,7 +233,7 @@ def search_isa(
             x_adv, success = torch.where(reached[:, None, None, None], attempt, x_adv), success | reached
             return reached
 
-        gamma, _ = bisect(succeeds, first, low, high, rounds)
+        gamma, _ = bisect(succeeds, first, low, high, search.rounds)
     return SneakingAttack(x_adv, gamma, success)
 
 
@@ -200,14 +243,23 @@ def isa(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, **
 
 
 def isa_over_eps(
-    model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, *, eps: Tensor, alpha: Tensor, **settings
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    target: Tensor | None = None,
+    *,
+    eps: Tensor,
+    alpha: Tensor,
+    distance: Discrepancy = PRINTED,
+    **settings,
 ) -> SneakingAttack:
     """Run `search_isa` for E perturbation sizes in one batch of E * N images.
 
     Args:
         model, x, y, target: as `search_isa`.
         eps, alpha: (E, N), E perturbation and step sizes for each of N images.
-        settings: further arguments of `search_isa`; `classes` has shape (N, k).
+        distance: as `search_isa`, its classes (N, k).
+        settings: further arguments of `search_isa`.
 
     Returns:
         x_adv (E, N, C, H, W), gamma and success (E, N).
@@ -225,12 +277,11 @@ def isa_over_eps(
     if target is not None:
         check_labels(target, len(x), name="target")
     times = len(eps)
-    if settings.get("classes") is not None:
-        settings["classes"] = settings["classes"].repeat(times, 1)
+    if distance.classes is not None:
+        distance = replace(distance, classes=distance.classes.repeat(times, 1))
     target = None if target is None else target.repeat(times)
-    attack = search_isa(
-        model, x.repeat(times, 1, 1, 1), y.repeat(times), target, eps=eps.flatten(), alpha=alpha.flatten(), **settings
-    )
+    settings |= {"eps": eps.flatten(), "alpha": alpha.flatten(), "distance": distance}
+    attack = search_isa(model, x.repeat(times, 1, 1, 1), y.repeat(times), target, **settings)
     return SneakingAttack(*(value.unflatten(0, eps.shape) for value in attack))
 
 
@@ -246,31 +297,26 @@ def class_set(name: str, y: Tensor, target: Tensor, num_classes: int = 10) -> Te
     return y[:, None] if name == "1-class" else torch.stack([y, target], 1)
 
 
-def released_settings(eps: Tensor, *, p: int, batch: int, scale: float) -> dict:
+def released_settings(eps: Tensor, distance: Discrepancy, *, batch: int) -> dict:
     """Return the settings of the released code for `search_isa`, which reproduce Table 1.
 
-    Ten steps of 0.2 * eps * clip(1000 * gradient of the batch mean, -1, 1); l2 is squared; gamma is doubled from 5e-5
-    within [0, 1] for ten rounds, so that it never exceeds 0.0256.
+    Ten steps of 0.2 * eps * clip(1000 * gradient of the batch mean, -1, 1); l2 is squared, whatever `distance` says;
+    gamma is doubled from 5e-5 within [0, 1] for ten rounds, so that it never exceeds 0.0256.
 
     Args:
         eps: (N,) or (E, N).
-        p: 1 or 2.
+        distance: its scale is u for a CAM, which is a plain sum in the released code; for Repr, which is summed over
+            its K channels there, K with l1 and sqrt(K) with squared l2.
         batch: number of images in a batch of the released code, on which its step depends.
-        scale: u for a CAM, which is a plain sum in the released code. For Repr, which is summed over its K channels
-            there, K with l1 and sqrt(K) with squared l2.
     """
     return {
         "eps": eps,
         "alpha": 0.2 * eps,
         "steps": 10,
         "direction": clipped(1000 / batch),
-        "p": p,
-        "squared": p == 2,
-        "scale": scale,
+        "distance": replace(distance, squared=distance.p == 2),
+        "search": Search(first=5e-5, high=1.0, rounds=10),
         "tau": 0.1,
-        "gamma_first": 5e-5,
-        "gamma_high": 1.0,
-        "rounds": 10,
     }
 
 

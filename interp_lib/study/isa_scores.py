@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..attacks.ascent import clipped
 from ..attacks.interpretability_sneaking import (
     CLASS_SETS,
+    Discrepancy,
     class_set,
     isa_over_eps,
     margin,
@@ -177,14 +178,15 @@ def _isa_of_images(
         eps = (torch.tensor(penalties).to(x)[:, None] * plain.eps[able]).clamp(max=1)
         class_indices = class_set(classes, y, target, model.num_classes)
         clean = interpreter(model, x, class_indices)
-        settings = released_settings(eps, p=p, batch=RELEASED_BATCH, scale=released_scale(name, clean, p))
-        search = isa_over_eps(model, x, y, target, interpreter=interpreter, classes=class_indices, **settings)
+        distance = Discrepancy(interpreter, class_indices, p, scale=released_scale(name, clean, p))
+        settings = released_settings(eps, distance, batch=RELEASED_BATCH)
+        search = isa_over_eps(model, x, y, target, **settings)
         attacks = [plain.x_adv[able], *search.x_adv]
         sizes = torch.stack([(x_adv - x).abs().flatten(1).amax(1) for x_adv in attacks], 1)
         counts = torch.stack([_leads(model, x_adv, y, target, ties=True) for x_adv in attacks], 1)
         maps = [interpreter(model, x_adv, class_indices) for x_adv in attacks]
         # The first weight doubles once in each round but the first; 0.999 allows for float32.
-        largest = settings["gamma_first"] * 2 ** (settings["rounds"] - 1)
+        largest = settings["search"].first * 2 ** (settings["search"].rounds - 1)
         at_cap = float((search.gamma > 0.999 * largest).double().mean(0).sum()) / len(able)
     for squared in range(p):
         scores = torch.stack([normalised_discrepancy(clean, m, p, bool(squared)) for m in maps], 1)

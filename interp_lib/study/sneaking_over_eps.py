@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..attacks.interpretability_sneaking import CLASS_SETS, class_set, isa_over_eps, released_settings
+from ..attacks.interpretability_sneaking import (
+    CLASS_SETS,
+    Discrepancy,
+    class_set,
+    isa_over_eps,
+    released_settings,
+)
 from ..attacks.projected_gradient_descent import pgd
 from ..discrepancies import discrepancy, kendall_tau, proposition1_bound
 from ..interpreters.class_activation_maps import cam
@@ -86,10 +92,10 @@ def sneaking_rows(
         every = class_set("all-class", y, target, model.num_classes)
         clean = cam(model, x, every)
     # The released code's CAM is a plain sum: scale by the number of its pixels.
-    settings = released_settings(sizes, p=p, batch=1, scale=clean[0, 0].numel())
     for name in CLASS_SETS:
         classes = class_set(name, y, target, model.num_classes)
-        attacked[name] = isa_over_eps(model, x, y, target, classes=classes, **settings).x_adv
+        settings = released_settings(sizes, Discrepancy(cam, classes, p, scale=clean[0, 0].numel()), batch=1)
+        attacked[name] = isa_over_eps(model, x, y, target, **settings).x_adv
     rows = [[] for _ in range(count)]
     clean = clean.repeat(times, 1, 1, 1)
     for name, images in attacked.items():

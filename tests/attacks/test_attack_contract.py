@@ -11,12 +11,12 @@ from torch.overrides import TorchFunctionMode
 from interp_lib import attacks
 from interp_lib.attacks.against_interpretability import aai
 from interp_lib.attacks.ascent import clipped, projected_ascent
-from interp_lib.attacks.interpretability_sneaking import class_set, isa, margin_attack
+from interp_lib.attacks.interpretability_sneaking import Discrepancy, Search, class_set, isa, margin_attack
 from interp_lib.attacks.logits_and_maps import explain
 from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.attacks.smallest_perturbation import minimal_eps
 from interp_lib.checks import NotANumber
-from interp_lib.interpreters.class_activation_maps import gradcam_pp_release, representation
+from interp_lib.interpreters.class_activation_maps import cam, gradcam_pp_release, representation
 from interp_lib.interpreters.registry import INTERPRETERS
 from interp_lib.models.architectures import build
 from interp_lib.schedule import Schedule
@@ -37,15 +37,24 @@ def minimal(model, x, y, target, eps):
 
 
 STEPS = {"alpha": 0.03, "steps": 3}
-SEARCH = {"gamma_first": 0.5, "gamma_high": 10.0, "rounds": 3}
+SEARCH = {"search": Search(first=0.5, high=10.0, rounds=3)}
 ATTACKS = {
     "margin": lambda m, x, y, t, eps: margin_attack(m, x, y, t, eps=eps, **STEPS),
     "isa": lambda m, x, y, t, eps: isa(m, x, y, t, eps=eps, **STEPS, **SEARCH),
     "isa, l2, all classes": lambda m, x, y, t, eps: isa(
-        m, x, y, t, eps=eps, p=2, squared=True, classes=class_set("all-class", y, t, 3), **STEPS, **SEARCH
+        m,
+        x,
+        y,
+        t,
+        eps=eps,
+        distance=Discrepancy(cam, class_set("all-class", y, t, 3), 2, squared=True),
+        **STEPS,
+        **SEARCH,
     ),
     "isa, clipped steps": lambda m, x, y, t, eps: isa(m, x, y, t, eps=eps, direction=clipped(10), **STEPS, **SEARCH),
-    "isa, Repr": lambda m, x, y, t, eps: isa(m, x, y, t, eps=eps, interpreter=representation, **STEPS, **SEARCH),
+    "isa, Repr": lambda m, x, y, t, eps: isa(
+        m, x, y, t, eps=eps, distance=Discrepancy(representation), **STEPS, **SEARCH
+    ),
     "isa, untargeted": lambda m, x, y, t, eps: isa(m, x, y, eps=eps, **STEPS, **SEARCH),
     "aai": lambda m, x, y, t, eps: aai(m, x, y, eps=eps, random_start=True, generator=generator(), **STEPS),
     "aai, top-k": lambda m, x, y, t, eps: aai(m, x, y, eps=eps, top_k=2, **STEPS),
@@ -228,7 +237,7 @@ def test_other_balls_hold_for_the_attacks(norm, attack, make_images):
     eps = torch.tensor([0.0, 0.1, 0.5, 2.0], dtype=torch.float64)
     arguments = {"eps": eps, "alpha": 0.5 * eps, "steps": 4, "norm": norm}
     if attack == "isa":
-        x_adv = isa(model, x, LABELS, TARGET, rounds=2, **arguments)
+        x_adv = isa(model, x, LABELS, TARGET, search=Search(rounds=2), **arguments)
     else:
         x_adv = aai(model, x, LABELS, top_k=2, **arguments)
     size = torch.linalg.vector_norm((x_adv - x).flatten(1), 2 if norm == "l2" else 1, dim=1)

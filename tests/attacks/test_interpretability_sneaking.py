@@ -8,6 +8,8 @@ import toys
 
 from interp_lib.attacks.ascent import clipped
 from interp_lib.attacks.interpretability_sneaking import (
+    Discrepancy,
+    Search,
     class_set,
     isa,
     isa_over_eps,
@@ -98,8 +100,8 @@ def test_equals_a_plain_loop_over_images_and_rounds(case, interpreter, name, p):
     model, x, y, target = case
     eps = torch.tensor([0.02, 0.1, 0.2, 0.4, 0.05], dtype=x.dtype)
     classes = class_set(name, y, target)
-    settings = released_settings(eps, p=p, batch=5, scale=49.0)
-    found = search_isa(model, x, y, target, interpreter=interpreter, classes=classes, **settings)
+    settings = released_settings(eps, Discrepancy(interpreter, classes, p, scale=49.0), batch=5)
+    found = search_isa(model, x, y, target, **settings)
     expected, gamma = plain_loop(
         model, x, y, target, interpreter=interpreter, classes=classes, p=p, eps=eps, batch=5, scale=49.0
     )
@@ -114,10 +116,10 @@ def test_without_rounds_and_with_a_vanishing_weight_it_is_the_plain_attack(case)
     """lambda -> infinity. With a floor that is never reached the margin always decides the sign."""
     model, x, y, target = case
     plain = margin_attack(model, x, y, target, tau=1e9, **SETTINGS)
-    assert torch.equal(plain, isa(model, x, y, target, tau=1e9, rounds=0, **SETTINGS))
-    vanishing = isa(model, x, y, target, tau=1e9, rounds=1, gamma_first=1e-13, **SETTINGS)
+    assert torch.equal(plain, isa(model, x, y, target, tau=1e9, search=Search(rounds=0), **SETTINGS))
+    vanishing = isa(model, x, y, target, tau=1e9, search=Search(first=1e-13, rounds=1), **SETTINGS)
     assert ((vanishing - plain).abs() < 1e-12).double().mean() > 0.999
-    found = search_isa(model, x, y, target, rounds=0, **SETTINGS)
+    found = search_isa(model, x, y, target, search=Search(rounds=0), **SETTINGS)
     assert (found.gamma == 0).all()
     assert torch.equal(found.success, model(found.x_adv).argmax(1) == target)
 
@@ -133,8 +135,7 @@ def test_success_is_success_and_the_weight_is_the_one_that_succeeded(case):
             x[i : i + 1],
             y[i : i + 1],
             target[i : i + 1],
-            rounds=1,
-            gamma_first=float(found.gamma[i]),
+            search=Search(first=float(found.gamma[i]), rounds=1),
             **SETTINGS | {"eps": 0.3, "alpha": 0.1},
         )
         assert once.success.all() and (once.x_adv - found.x_adv[i]).abs().max() < 1e-9
@@ -144,7 +145,7 @@ def test_more_rounds_never_lose_a_success_nor_lower_the_weight(case):
     model, x, y, target = case
     before = None
     for rounds in (0, 2, 5, 8):
-        found = search_isa(model, x, y, target, rounds=rounds, **SETTINGS | {"eps": 0.2, "alpha": 0.06})
+        found = search_isa(model, x, y, target, search=Search(rounds=rounds), **SETTINGS | {"eps": 0.2, "alpha": 0.06})
         if before:
             assert (found.success | ~before.success).all() and (found.gamma >= before.gamma).all()
         before = found
@@ -155,12 +156,12 @@ def test_one_class_hides_and_two_classes_cannot(make_images):
     model = toys.Rows()
     x = torch.tensor([[0.6, 0.5], [0.4, 0.3], [0.1, 0.2]], dtype=torch.float64).reshape(1, 1, 3, 2)
     y, target = torch.tensor([0]), torch.tensor([1])
-    settings = {"eps": 0.5, "alpha": 0.005, "steps": 200, "rounds": 12, "tau": 0.0}
+    settings = {"eps": 0.5, "alpha": 0.005, "steps": 200, "search": Search(rounds=12), "tau": 0.0}
     bound = float(proposition1_bound(model(x).detach(), y, target))
     assert bound == pytest.approx(0.1)
     pair, apart = class_set("2-class", y, target), {}
     for name in ("1-class", "2-class"):
-        found = search_isa(model, x, y, target, classes=class_set(name, y, target), **settings)
+        found = search_isa(model, x, y, target, distance=Discrepancy(classes=class_set(name, y, target)), **settings)
         assert found.success.all()
         true = discrepancy(cam(model, x, y[:, None]), cam(model, found.x_adv, y[:, None]))
         both = two_class_discrepancy(cam(model, x, pair), cam(model, found.x_adv, pair))
@@ -177,9 +178,8 @@ def test_proposition_1_holds_for_every_attack_that_succeeds(make_images):
     target = (y + 1 + torch.arange(12) % 9) % 10
     pair = class_set("2-class", y, target)
     for name in ("1-class", "2-class", "all-class"):
-        found = search_isa(
-            model, x, y, target, classes=class_set(name, y, target), eps=0.3, alpha=0.06, steps=10, rounds=6
-        )
+        settings = {"distance": Discrepancy(classes=class_set(name, y, target)), "search": Search(rounds=6)}
+        found = search_isa(model, x, y, target, eps=0.3, alpha=0.06, steps=10, **settings)
         apart = two_class_discrepancy(cam(model, x, pair), cam(model, found.x_adv, pair)).detach()
         assert found.success.any()
         assert (apart >= proposition1_bound(model(x).detach(), y, target) - 1e-12)[found.success].all()
@@ -194,7 +194,8 @@ def test_untargeted_leaves_the_label(case):
 def test_several_eps_in_one_batch_equal_separate_runs(case):
     model, x, y, target = case
     eps = torch.tensor([[0.1], [0.2], [0.3]], dtype=x.dtype) * torch.linspace(0.5, 1, 5, dtype=x.dtype)
-    settings = {"steps": 5, "rounds": 4, "classes": class_set("1-class", y, target), "direction": clipped(50)}
+    distance = Discrepancy(classes=class_set("1-class", y, target))
+    settings = {"steps": 5, "search": Search(rounds=4), "distance": distance, "direction": clipped(50)}
     together = isa_over_eps(model, x, y, target, eps=eps, alpha=eps / 4, **settings)
     assert together.x_adv.shape == (3, *x.shape) and together.gamma.shape == together.success.shape == (3, 5)
     for row, size in enumerate(eps):
@@ -210,12 +211,10 @@ def test_several_eps_in_one_batch_equal_separate_runs(case):
     [
         ({"target": torch.tensor([0, 0])}, "another class than y"),
         ({"target": torch.tensor([10, 3])}, r"target must lie in 0 \.\. 9"),
-        ({"target": None, "p": 2}, r"eq\. \(8\)"),
-        ({"target": None, "classes": torch.tensor([[0], [1]])}, r"eq\. \(8\)"),
+        ({"target": None, "distance": Discrepancy(p=2)}, r"eq\. \(8\)"),
+        ({"target": None, "distance": Discrepancy(classes=torch.tensor([[0], [1]]))}, r"eq\. \(8\)"),
         ({"tau": -0.1}, "tau must be a finite number >= 0"),
-        ({"gamma_first": 0.0}, "gamma_first"),
-        ({"gamma_first": 2.0, "gamma_high": 1.0}, "gamma_first"),
-        ({"classes": torch.tensor([0, 1])}, "k classes an image"),
+        ({"distance": Discrepancy(classes=torch.tensor([0, 1]))}, "k classes an image"),
     ],
 )
 def test_bad_settings_are_refused(small, make_images, change, words):
@@ -313,5 +312,5 @@ def test_the_first_step_of_all_rounds_is_the_plain_one(case):
     model, x, y, target = case
     settings = {"eps": 0.2, "alpha": 0.1, "steps": 1}
     plain = margin_attack(model, x, y, target, **settings)
-    assert torch.equal(plain, isa(model, x, y, target, gamma_first=1.0, rounds=3, **settings))
-    assert (isa(model, x, y, target, rounds=2, **settings | {"steps": 0}) == x).all()
+    assert torch.equal(plain, isa(model, x, y, target, search=Search(first=1.0, rounds=3), **settings))
+    assert (isa(model, x, y, target, search=Search(rounds=2), **settings | {"steps": 0}) == x).all()

@@ -14,7 +14,7 @@ import interp_lib
 from interp_lib import data, paper
 from interp_lib import interpreters as I
 from interp_lib.attacks.against_interpretability import aai
-from interp_lib.attacks.interpretability_sneaking import isa
+from interp_lib.attacks.interpretability_sneaking import Search, isa
 from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.attacks.smallest_perturbation import minimal_eps
 from interp_lib.interpreters.derivatives import derivative_errors
@@ -210,8 +210,8 @@ def test_every_map_and_attack_works_in_every_precision(dtype):
     step = {"eps": 0.1, "alpha": 0.05, "steps": 3}
     for x_adv in (
         pgd(model, x, y, **step),
-        isa(model, x, y, target, rounds=2, **step),
-        isa(model, x, y, rounds=2, **step),
+        isa(model, x, y, target, search=Search(rounds=2), **step),
+        isa(model, x, y, search=Search(rounds=2), **step),
         aai(model, x, y, top_k=2, **step),
         aai(model, x, y, top_k=2, hinge=0, interpreter=I.representation, **step),
         minimal_eps(
@@ -326,7 +326,8 @@ def test_wrapped_networks_and_functions_get_maps_and_attacks(wrap):
     assert (I.integrated_gradients(wrapped, x, y[:, None], steps=3) - ours).abs().max() < 1e-6
     if isinstance(wrapped, nn.Module):
         assert torch.equal(I.cam(wrapped, x, y[:, None]), I.cam(model, x, y[:, None]))
-        assert torch.equal(isa(wrapped, x, y, rounds=1, **step), isa(model, x, y, rounds=1, **step))
+        step["search"] = Search(rounds=1)
+        assert torch.equal(isa(wrapped, x, y, **step), isa(model, x, y, **step))
         assert interp_lib.adapt(wrapped) is model
     else:
         with pytest.raises(TypeError, match="interp_lib.adapt"):
