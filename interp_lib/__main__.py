@@ -19,6 +19,7 @@ EXAMPLES = (
     """examples:
   python -m interp_lib data mnist                      fetch MNIST and say whether it is the original
   python -m interp_lib train --profile digits          train the networks of the default profile
+  python -m interp_lib queue --minutes 60              go on with the networks of the paper's schedule
   python -m interp_lib measure table3                  Table 3 on the released networks
   python -m interp_lib compare                         the paper's values beside the measured ones
   python -m interp_lib chapter 07_robustness           execute one chapter
@@ -122,6 +123,14 @@ def add_train(p: argparse.ArgumentParser) -> None:
     add_device(p)
 
 
+def add_queue(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--minutes", type=number(float, 0), default=12.0, help="how long to work (%(default)s)")
+    p.add_argument("--out", type=folder, help="folder of networks and checkpoints (default: networks/paper)")
+    p.add_argument("--dry-run", action="store_true", help="only time each job and print the plan")
+    add_data_dir(p)
+    add_device(p)
+
+
 def add_measure(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "table",
@@ -195,6 +204,7 @@ COMMANDS = (
         "0,1,2: on a GPU all are trained at the same time.",
         add_train,
     ),
+    ("queue", "Train the networks that the book still lacks, most wanted first, for some minutes.", add_queue),
     ("measure", "Measure a table of the paper and write its records.", add_measure),
     ("compare", "Print the paper's values beside the measured ones, and count agreements.", add_compare),
     ("chapter", "Execute a chapter with papermill into _build/src/book.", add_chapter),
@@ -266,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise SystemExit(finish(leaving.code)) from None
     try:
         places.settle()
-        if args.function in (commands.run_train, commands.run_measure):
+        if args.function in (commands.run_train, commands.run_queue, commands.run_measure):
             storage.commit()  # cached now: commits made during a long run are not the code that runs
         args.function(args)
         return finish(0)

@@ -73,6 +73,13 @@ def run_train(args) -> None:
         )
 
 
+def run_queue(args) -> None:
+    from . import queue
+
+    out = args.out or places.home() / "networks/paper"
+    queue.work(args.minutes, out=out, data_dir=args.data_dir, device=args.device, dry_run=args.dry_run)
+
+
 def run_measure(args) -> None:
     if args.until_stdin_closes:
         threading.Thread(target=end_with_stdin, daemon=True).start()

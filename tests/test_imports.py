@@ -25,6 +25,7 @@ FLOORS = (
     ("attacks",),
     ("study", "training"),  # neither imports the other
     ("pages",),
+    ("queue",),
     ("commands",),
     ("__main__",),
 )

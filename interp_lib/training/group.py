@@ -10,12 +10,9 @@ from ..attacks.ascent import _ascend, cross_entropy, shifted
 from ..fast.stack import Stack
 from .loop import WATCHED
 from .methods import METHODS
-from .run import Run, generator
+from .run import CHECKPOINT_SECONDS, Run, generator
 
 BLOCK = 25  # training steps launched as one block, with their random starts drawn beforehand
-
-
-SECONDS = 60  # least time between two checkpoints, which are written at the end of an epoch
 
 
 class Group:
@@ -204,7 +201,7 @@ class Group:
             for run, (accuracy, robust) in zip(self.runs, self.watched.T.tolist(), strict=True):
                 if not run.error:
                     run.end_epoch({"validation_accuracy": accuracy, "validation_robust": robust})
-        if time.perf_counter() - self.saved > SECONDS:
+        if time.perf_counter() - self.saved > CHECKPOINT_SECONDS:
             self.save()
 
     def save(self) -> None:

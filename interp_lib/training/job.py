@@ -1,5 +1,6 @@
 """What the command `train` does: train the requested networks, each with its checkpoint, log and stored settings."""
 
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ def train(
     precision: str = "float32",
     tensorboard: Path | None = None,
     together: bool | None = None,
+    until: float = math.inf,
 ) -> None:
     """Train networks and store each one, with a checkpoint beside it while it trains.
 
@@ -31,6 +33,7 @@ def train(
         wanted: pairs (name, path), one per network; all networks use the same dataset.
         together: train all networks at the same time, see `training.together`, or one after another. Default: at the
             same time on a GPU, one after another on a CPU.
+        until: stop, with checkpoints, when `time.monotonic()` has reached this.
     """
     # Imported here, so that the command line starts without PyTorch.
     import torch
@@ -50,17 +53,18 @@ def train(
     if device.startswith("cuda") if together is None else together:
         # Keyed by the run, so that each network is stored as soon as it is finished, in whatever order.
         runs = {begin(*pair): pair for pair in wanted}
-        fit_together(list(runs), finished=lambda run: _store(run, *runs[run], len(runs)))
+        fit_together(list(runs), finished=lambda run: _store(run, *runs[run], len(runs)), until=until)
     else:
         diverged = []
         for pair in wanted:
             run = begin(*pair)
             try:
-                train_alone(run)
+                train_alone(run, until=until)
             except Diverged as error:  # the others are trained all the same, as they are together
                 diverged.append(str(error))
             else:
-                _store(run, *pair)
+                if run.step == run.total:
+                    _store(run, *pair)
         if diverged:
             raise Diverged(" ".join(diverged))
 

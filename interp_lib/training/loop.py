@@ -1,5 +1,7 @@
 """`fit`, the one training loop for all methods: schedule, inner maximisation, validation."""
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -17,7 +19,7 @@ from ..models.proof import depends_on_mode, dtype_of
 from ..schedule import Schedule
 from ..values import check_whole
 from .methods import METHODS
-from .run import Run, deferred_interrupt, generator
+from .run import CHECKPOINT_SECONDS, Run, deferred_interrupt, generator
 
 WATCHED = 1000  # number of validation images attacked after every epoch
 
@@ -84,8 +86,9 @@ def fit(
             * seed: determines the order of the images, the random starts and the dropout masks.
             * precision: one of `schedule.PRECISIONS`, see `fast.fold.fold_for_training`. Validation is always in
               float32.
-            * checkpoint: a file written after every epoch and when the run is interrupted. If it exists, training
-              continues from it; it must come from the same method, gamma, schedule, seed, precision and data.
+            * checkpoint: a file written after every epoch, every minute, and when the run is interrupted. If it
+              exists, training continues from it; it must come from the same method, gamma, schedule, seed, precision
+              and data.
             * keep: 'last' keeps the weights of the last step, as in the paper's networks; 'best' keeps the weights of
               the epoch with the highest `validation_robust`, the first one of a tie.
             * report: a function called with every row of the history.
@@ -111,8 +114,8 @@ def fit(
     return run.history
 
 
-def train(run: Run, max_steps: int | None = None) -> None:
-    """Train a run to its end, or up to `max_steps`; see `fit`."""
+def train(run: Run, max_steps: int | None = None, until: float = math.inf) -> None:
+    """Train a run to its end, or up to `max_steps`, or until `time.monotonic()` has reached `until`; see `fit`."""
     model, dataset, method, schedule = run.model, run.dataset, run.method, run.schedule
     stop = run.total if max_steps is None else min(run.total, max_steps)
     device, order, order_of = dataset.train.labels.device, None, None
@@ -127,7 +130,7 @@ def train(run: Run, max_steps: int | None = None) -> None:
         ) as bar,
         deferred_interrupt() as interrupted,
     ):
-        while run.step < stop and not interrupted():
+        while run.step < stop and not interrupted() and time.monotonic() < until:
             step, (epoch, position) = run.step, divmod(run.step, run.per_epoch)
             if order_of != epoch:
                 order, order_of = run.order(epoch).to(device), epoch
@@ -168,6 +171,8 @@ def train(run: Run, max_steps: int | None = None) -> None:
                         "eps": f"{eps:.3f}",
                     }
                 )
+                run.save()
+            elif time.perf_counter() - run.saved > CHECKPOINT_SECONDS:  # an epoch may take an hour
                 run.save()
         run.save()
     run.end()

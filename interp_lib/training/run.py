@@ -26,6 +26,7 @@ from ..storage import write_atomically
 from ..values import check_choice, check_number, check_whole
 from .methods import METHODS
 
+CHECKPOINT_SECONDS = 60  # least time between two checkpoints of a run that goes on
 LARGEST_CHECKPOINT = 2**30  # bytes; a checkpoint of WResnet has 8 million
 
 
@@ -186,6 +187,7 @@ class Run:
             self.restore()
         self.model.train()
         self.began = time.perf_counter() - self.seconds  # start of the epoch, less the time before a restart
+        self.saved = time.perf_counter()
 
     @property
     def identity(self) -> dict:
@@ -215,6 +217,7 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint, if one is wanted and all weights are finite."""
+        self.saved = time.perf_counter()
         if self.checkpoint and all_finite(self.model):
             save_checkpoint(
                 self.checkpoint,

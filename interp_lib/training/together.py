@@ -10,6 +10,7 @@ of the step. Random starts are drawn as `training.fit` draws them on the same de
 without a capture.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -31,7 +32,11 @@ def groups_of(runs: Sequence[Run], at_most: int = 8) -> list[Group]:
 
 
 def fit_together(
-    runs: Sequence[Run], *, max_steps: int | None = None, finished: Callable[[Run], object] | None = None
+    runs: Sequence[Run],
+    *,
+    max_steps: int | None = None,
+    finished: Callable[[Run], object] | None = None,
+    until: float = math.inf,
 ) -> None:
     """Train the networks of all runs in place, at the same time. An interrupted call leaves checkpoints, like `fit`.
 
@@ -39,6 +44,7 @@ def fit_together(
         runs: each as `fit` would make it; methods, architectures, seeds and gammas may differ.
         max_steps: stop, with checkpoints, after this many training steps of each run.
         finished: a function called with each run as soon as it has taken all its steps.
+        until: stop, with checkpoints, when `time.monotonic()` has reached this.
 
     Raises:
         ValueError: see `fast.stack.Stack`.
@@ -70,7 +76,7 @@ def fit_together(
             run.began = time.perf_counter() - run.seconds
         amount = sum(len(group.runs) * (limit(group) - group.at) for group in groups)
         with tqdm(total=amount, desc=f"{len(runs)} networks", unit="step", disable=None, unit_scale=True) as bar:
-            while work and not interrupted():
+            while work and not interrupted() and time.monotonic() < until:
                 idle = True
                 for group, (steps, done, event) in list(work.items()):
                     if event is not None and not event.query():  # poll: waiting here would hold up the other groups

@@ -1,0 +1,156 @@
+"""Train what the book still lacks within some minutes, the most wanted first, and go on from there the next time."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from . import paper, places
+from .models.names import NetworkName
+
+METHODS = ("Normal", "Adv", "TRADES", "Int", "Int-Adv", "Int-1-class")
+WITH_INTEGRALS = ("IG-Norm", "IG-Norm-Sum")
+GAMMAS = (0.001, 0.003, 0.005, 0.015, 0.02, 0.03)  # Figure A1, besides `paper.GAMMA`
+
+
+def wanted() -> list[NetworkName]:
+    """List the networks that the book needs, most wanted first."""
+    return [
+        *(NetworkName("mnist", "small", method, seed, "paper") for seed in range(3) for method in METHODS),
+        *(NetworkName("mnist", "small", method, seed, "paper") for seed in range(3) for method in WITH_INTEGRALS),
+        *(NetworkName("mnist", "small", "Int", 0, "paper", gamma) for gamma in GAMMAS),
+        *(NetworkName("cifar10", "wresnet", method, 0, "quick") for method in ("TRADES", "Int-1-class")),
+        *(NetworkName("mnist", "pool", method, 0, "paper") for method in paper.METHODS),
+        *(NetworkName("cifar10", "small", method, 0, "paper") for method in paper.METHODS),
+    ]
+
+
+def missing(names: Iterable[NetworkName], folders: Iterable[Path]) -> list[NetworkName]:
+    """List the networks that are in none of the folders."""
+    folders = list(folders)
+    return [name for name in names if not any(name.path(folder).exists() for folder in folders)]
+
+
+def jobs(names: Iterable[NetworkName], together: bool) -> list[list[NetworkName]]:
+    """Group the names into jobs, one after another: the seeds of one method `together`, or each network by itself."""
+    if not together:
+        return [[name] for name in names]
+    groups: dict[NetworkName, list[NetworkName]] = {}
+    for name in names:  # the gammas of Figure A1 are stacked too, but are not wanted as soon as the paper's own
+        key = replace(name, seed=0, gamma=paper.GAMMA if name.gamma == paper.GAMMA else 0.0)
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
+
+
+def seconds_a_step(names: Sequence[NetworkName], dataset, device: str, together: bool) -> float:
+    """Time training steps of a job with the full inner attack, on networks that are thrown away.
+
+    Args:
+        names: the networks of one job, which take each step together.
+        dataset: their dataset, on `device`.
+    """
+    from . import models
+    from .schedule import Schedule
+    from .training.group import BLOCK, Group
+    from .training.loop import train
+    from .training.run import Run
+
+    # The full radius from the second step on.
+    schedule = replace(Schedule.load(names[0].schedule, names[0].dataset), ramp_start=0, ramp_end=0)
+    runs = []
+    for name in names:
+        model = models.build(name.model, dataset.shape, dataset.num_classes, seed=name.seed).to(device)
+        runs.append(Run(model, dataset, name.method, schedule, gamma=name.gamma, seed=name.seed))
+    group = Group(runs) if together else None
+    if group and device.startswith("cuda"):
+        group.record()
+
+    def steps(last: int) -> None:
+        if group:
+            for _ in group.steps(last):
+                pass
+            group.wait()
+        else:
+            train(runs[0], last)
+
+    first, last = (BLOCK, 5 * BLOCK) if together else (2, 4)
+    steps(first)
+    start = time.perf_counter()
+    steps(last)
+    return (time.perf_counter() - start) / (last - first)
+
+
+def steps_taken(names: Iterable[NetworkName], out: Path, dataset) -> int:
+    """Return the training step of a job's checkpoints, the earliest of them; 0 without any."""
+    from . import models
+    from .training.run import load_checkpoint
+
+    def step(name: NetworkName) -> int:
+        path = name.path(out).with_suffix(".checkpoint")
+        model = models.build(name.model, dataset.shape, dataset.num_classes)
+        return load_checkpoint(path, model)["step"] if path.exists() else 0
+
+    return min(map(step, names))
+
+
+def words(seconds: float) -> str:
+    """Write a duration as the largest unit that leaves one or more: 2.6 h, 12 min, 40 s."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def work(
+    minutes: float,
+    *,
+    out: Path,
+    data_dir: Path | None = None,
+    device: str | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Train the missing networks for some minutes, in the order of `wanted`; print what is done and what is left.
+
+    A job is timed before it begins: its remaining steps, each with the full inner attack, without validation. When the
+    time is up, or the process is interrupted, checkpoints stay in `out`; the same call goes on from them, on any
+    machine.
+
+    Args:
+        minutes: how long to work, checkpoints included.
+        out: the folder of checkpoints and finished networks.
+        data_dir, device: see `training.job.train`.
+        dry_run: only time each job and print the plan.
+    """
+    from . import data
+    from .checks import use_device
+    from .schedule import Schedule
+    from .training.job import train
+
+    end, device = time.monotonic() + 60 * minutes, use_device(device)
+    together = device.startswith("cuda")
+    folders = [out, places.home() / "networks", places.home() / "networks/paper"]
+    dataset, whole, step_times = None, 0.0, {}
+    for names in jobs(missing(wanted(), folders), together):
+        if not dry_run and time.monotonic() >= end:
+            break
+        first = names[0]
+        if dataset is None or dataset.name != first.dataset:
+            dataset = data.load(first.dataset, data_dir, device=device)
+        kind = (first.dataset, first.model, first.method, first.schedule, len(names))
+        if kind not in step_times:
+            step_times[kind] = seconds_a_step(names, dataset, device, together)
+        schedule, done = Schedule.load(first.schedule, first.dataset), steps_taken(names, out, dataset)
+        total = schedule.epochs * (len(dataset.train) // schedule.batch_size)
+        seconds = (total - done) * step_times[kind]
+        whole += seconds
+        which = first.slug if len(names) == 1 else f"{first.slug} and {len(names) - 1} more"
+        print(
+            f"{which}: step {done:,} of {total:,}, {words(seconds)} left"
+            + (f"; {words(whole)} up to here" if dry_run else ""),
+            flush=True,
+        )
+        if not dry_run:
+            pairs = [(name, name.path(out)) for name in names]
+            train(pairs, data_dir=data_dir, device=device, together=together, until=end)
+    left = missing(wanted(), folders)
+    print(f"{len(wanted()) - len(left)} of {len(wanted())} networks are there; networks and checkpoints are in {out}")

@@ -1,0 +1,96 @@
+"""The queue: what it holds, in which order, and that work in pieces gives the network that work at once gives."""
+
+import time
+
+import pytest
+import torch
+
+from interp_lib import paper, queue
+from interp_lib.models import trained
+from interp_lib.models.names import NetworkName
+from interp_lib.training import group, job, loop
+
+LESSONS = [NetworkName("digits", "small", method, 0, "lesson") for method in ("Normal", "Adv")]
+
+
+@pytest.fixture
+def short(monkeypatch, tmp_path):
+    """A queue of two networks that train in seconds, and a folder outside any clone."""
+    monkeypatch.setattr(queue, "wanted", lambda: LESSONS)
+    monkeypatch.setattr(queue.places, "home", lambda: tmp_path / "home")
+    return tmp_path / "out"
+
+
+def test_the_queue_begins_with_the_papers_methods_and_names_each_network_once():
+    names = queue.wanted()
+    assert [name.method for name in names[:6]] == ["Normal", "Adv", "TRADES", "Int", "Int-Adv", "Int-1-class"]
+    assert {name.seed for name in names[:6]} == {0} and len(set(names)) == len(names)
+    assert {(name.dataset, name.model) for name in names} == {
+        *(("mnist", "small"), ("mnist", "pool")),
+        *(("cifar10", "small"), ("cifar10", "wresnet")),
+    }
+
+
+def test_seeds_are_one_job_where_networks_train_together():
+    names = queue.wanted()
+    assert queue.jobs(names[:3], together=False) == [[name] for name in names[:3]]
+    jobs = queue.jobs(names, together=True)
+    assert [[name.seed for name in names] for names in jobs[:6]] == [[0, 1, 2]] * 6
+    gammas = [names for names in jobs if names[0].gamma != paper.GAMMA]
+    assert [[name.gamma for name in names] for names in gammas] == [list(queue.GAMMAS)]
+    assert sum(map(len, jobs)) == len(names)
+
+
+def test_what_any_folder_has_is_not_missing(tmp_path):
+    LESSONS[0].path(tmp_path).touch()
+    assert queue.missing(LESSONS, [tmp_path / "none", tmp_path]) == LESSONS[1:]
+
+
+def test_a_dry_run_prints_a_time_for_each_job_and_writes_nothing(short, capsys):
+    queue.work(0, out=short, dry_run=True)
+    normal, adv, last = capsys.readouterr().out.splitlines()
+    assert normal.startswith("digits-small-normal-s0-lesson: step 0 of 138, ") and normal.endswith(" up to here")
+    assert "left" in adv and last.startswith("0 of 2 networks are there") and not short.exists()
+
+
+def test_work_in_pieces_gives_the_same_network(short, tmp_path, capsys, monkeypatch):
+    queue.work(0, out=short)
+    assert not short.exists()
+    clock = iter(range(10**6))
+    monkeypatch.setattr(queue.time, "monotonic", lambda: next(clock))  # each look at the clock is a second
+    for _ in range(2):
+        queue.work(1, out=short)  # some 40 steps of the first network
+    checkpoint = LESSONS[0].path(short).with_suffix(".checkpoint")
+    assert checkpoint.exists() and not LESSONS[0].path(short).exists()
+    capsys.readouterr()
+    monkeypatch.undo()
+    monkeypatch.setattr(queue, "wanted", lambda: LESSONS)
+    queue.work(10, out=short)
+    out = capsys.readouterr().out
+    assert "lesson: step 0 of" not in out.splitlines()[0] and "2 of 2 networks are there" in out
+    assert not checkpoint.exists()
+    job.train([(name, name.path(tmp_path)) for name in LESSONS], together=False)
+    for name in LESSONS:
+        ours, whole = (trained.load(name.path(folder))[0].state_dict() for folder in (short, tmp_path))
+        assert all(torch.equal(ours[key], whole[key]) for key in whole)
+
+
+def test_a_long_epoch_leaves_checkpoints_on_the_way(monkeypatch, tmp_path):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    saved = []
+    monkeypatch.setattr(loop.Run, "save", lambda self: saved.append(self.step))
+    job.train([(LESSONS[0], LESSONS[0].path(tmp_path))], together=False)
+    assert saved[:3] == [1, 2, 3] and saved[-1] == 138
+
+
+def test_those_who_train_together_stop_in_time(monkeypatch, tmp_path):
+    job.train([(name, name.path(tmp_path)) for name in LESSONS], together=True, until=time.monotonic())
+    assert sorted(path.suffix for path in tmp_path.glob("digits*")) == [".checkpoint", ".checkpoint"]
+    monkeypatch.setattr(group, "CHECKPOINT_SECONDS", 0)
+    job.train([(name, name.path(tmp_path)) for name in LESSONS], together=True)
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == {name.slug for name in LESSONS}
+
+
+@pytest.mark.parametrize("seconds, text", [(40, "40 s"), (61, "1.02 min"), (9_300, "2.58 h"), (200_000, "2.31 d")])
+def test_durations_are_in_the_largest_unit(seconds, text):
+    assert queue.words(seconds) == text
