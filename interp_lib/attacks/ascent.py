@@ -1,6 +1,7 @@
 """Projected gradient ascent in a ball, for any per-example objective."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +107,14 @@ def unit_length(gradient: Tensor) -> Tensor:
     return gradient / torch.where(length > 0, length, 1)
 
 
+@dataclass(frozen=True)
+class _Clipped:
+    scale: float
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        return gradient.mul_(self.scale).clamp_(-1, 1)
+
+
 def clipped(scale: float) -> Direction:
     """Return g -> clip(scale * g, -1, 1): near the sign for a large scale, proportional to g for a small one.
 
@@ -114,7 +123,7 @@ def clipped(scale: float) -> Direction:
 
     Source: the released code of Table 1.
     """
-    return lambda gradient: gradient.mul_(scale).clamp_(-1, 1)
+    return _Clipped(scale)
 
 
 def projected_ascent(
@@ -192,9 +201,10 @@ def _projected_ascent(
         onto = lambda moved: project(moved, x, eps, norm)
     signs, steps = direction is torch.Tensor.sign_, int(steps)
     x_adv = x if start is None else onto(start.detach().clone())
-    if norm == "linf" and signs and isinstance(objective, Climbing) and objective.takes(x_adv):
+    slope = direction.scale if isinstance(direction, _Clipped) else 0
+    if norm == "linf" and (signs or slope) and isinstance(objective, Climbing) and objective.takes(x_adv):
         for _ in range(steps if every else min(steps, 1)):  # without `every`, one call takes all steps
-            x_adv, sound = objective.climb(x_adv, low, high, alpha, 1 if every else steps)
+            x_adv, sound = objective.climb(x_adv, low, high, alpha, 1 if every else steps, slope)
             if watched:
                 check_numbers(torch.where(sound, 0.0, torch.nan), "the objective of the attack, or its gradient,")
             yield x_adv

@@ -1,5 +1,6 @@
 """Interpretability sneaking attack (ISA): change the predicted class and keep the interpretability map."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -8,13 +9,14 @@ from torch import Tensor, nn
 
 from ..checks import check_classes, check_images, check_labels
 from ..discrepancies import _target_free_discrepancy, discrepancy
-from ..fast.fold import fold_logits
+from ..fast.fold import fold_for_attack, fold_logits
+from ..fast.objective import Sneaking, climbing
 from ..interpreters.class_activation_maps import cam
 from ..interpreters.registry import MapFunction
 from ..models.predict import evaluating
 from ..models.proof import unwrapped
 from ..values import check_choice, check_number, check_whole
-from .ascent import Direction, _ascend, check_attack, clipped
+from .ascent import Direction, Objective, _ascend, check_attack, clipped
 from .balls import bisect
 from .logits_and_maps import explain
 
@@ -129,8 +131,12 @@ def margin_attack(
 
 def _margin_attack(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None, tau: float, **ascent) -> Tensor:
     with evaluating(model):
-        logits = fold_logits(model)
-        return _ascend(lambda x_adv: -attack_loss(logits(x_adv), y, target).clamp(min=-tau), x, **ascent)
+        folded = fold_for_attack(model)
+        objective = lambda x_adv: -attack_loss(folded.logits(x_adv), y, target).clamp(min=-tau)
+        if target is not None and folded.head:
+            nothing = Sneaking(x.new_zeros(1, folded.head.classes), x.new_zeros(len(x)), tau, 1, False)
+            objective = climbing(objective, folded.head, "sneaking", y=target, reference=x, sneaking=nothing)
+        return _ascend(objective, x, **ascent)
 
 
 PRINTED, SEARCH = Discrepancy(), Search()  # the l1 distance of the CAMs of t and t', eq. (4)
@@ -193,41 +199,23 @@ def search_isa(
     for value, kind, name in ((distance, Discrepancy, "distance"), (search, Search, "search")):
         if not isinstance(value, kind):
             raise TypeError(f"{name} must be a {kind.__name__}; got {type(value).__name__}.")
-    classes, scale = distance.classes, distance.scale
-    if target is None and (classes is not None or distance.p != 1 or distance.squared):
+    if target is None and (distance.classes is not None or distance.p != 1 or distance.squared):
         raise ValueError("without a target ISA climbs eq. (8), which is l1 and of all classes; leave classes and p.")
     ascent = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
     x_adv = _margin_attack(model, x, y, target, tau, **ascent)
     with evaluating(model):
-        both = explain(model, distance.interpreter)
         with torch.no_grad():
             logits = fold_logits(model)
             success = attack_loss(logits(x_adv), y, target) < 0
-            if target is None:
-                classes = class_set("all-class", y, y, logits(x[:1]).shape[1])
-            elif classes is None:
-                classes = class_set("2-class", y, target)
-        check_classes(classes, len(x), getattr(model, "num_classes", None), "distance.classes")
-        clean = both(x, classes)[1].detach()
-
-        def loss(x_adv: Tensor, gamma: Tensor) -> Tensor:
-            logits, maps = both(x_adv, classes)
-            if target is None:
-                moved = _target_free_discrepancy(clean, maps, y, logits, renormalise=False, scale=scale)
-            else:
-                moved = discrepancy(clean, maps, distance.p, distance.squared, scale=scale)
-            return attack_loss(logits, y, target).clamp(min=-tau) + gamma * moved
-
+        objective = sneaking_objective(model, x, y, target, distance, tau)
         first, low, high = (x.new_full((len(x),), value) for value in (search.first, 0.0, search.high))
         # At x the maps agree and D has the subgradient 0, whatever gamma is: all rounds share their first step.
-        second = (
-            _ascend(lambda x_adv: -loss(x_adv, low), x, **ascent | {"steps": min(steps, 1)}) if search.rounds else x
-        )
+        second = _ascend(objective(low), x, **ascent | {"steps": min(steps, 1)}) if search.rounds else x
         ascent["steps"] = max(steps - 1, 0)
 
         def succeeds(gamma: Tensor) -> Tensor:
             nonlocal x_adv, success
-            attempt = _ascend(lambda x_adv: -loss(x_adv, gamma), x, start=second, **ascent)
+            attempt = _ascend(objective(gamma), x, start=second, **ascent)
             with torch.no_grad():
                 reached = attack_loss(logits(attempt), y, target) < 0
             x_adv, success = torch.where(reached[:, None, None, None], attempt, x_adv), success | reached
@@ -235,6 +223,42 @@ def search_isa(
 
         gamma, _ = bisect(succeeds, first, low, high, search.rounds)
     return SneakingAttack(x_adv, gamma, success)
+
+
+def sneaking_objective(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None, distance: Discrepancy, tau: float
+) -> Callable[[Tensor], Objective]:
+    """Return gamma (N,) -> the objective that `search_isa` maximises, the negative of eq. (6) divided by lambda.
+
+    Arguments: as `search_isa`, the model in evaluation mode.
+    """
+    both, classes, scale = explain(model, distance.interpreter), distance.classes, distance.scale
+    if target is None:
+        with torch.no_grad():
+            classes = class_set("all-class", y, y, model(x[:1]).shape[1])
+    elif classes is None:
+        classes = class_set("2-class", y, target)
+    check_classes(classes, len(x), getattr(model, "num_classes", None), "distance.classes")
+    clean, head = both(x, classes)[1].detach(), None
+    if target is not None and distance.interpreter is cam and (head := fold_for_attack(unwrapped(model)).head):
+        shares = x.new_zeros(len(x), head.classes).scatter_add_(1, classes, x.new_ones(classes.shape))
+        shares *= scale ** (2 if distance.squared else 1) / max(classes.shape[1], 1)
+
+    def objective(gamma: Tensor) -> Objective:
+        def plain(x_adv: Tensor) -> Tensor:
+            logits, maps = both(x_adv, classes)
+            if target is None:
+                moved = _target_free_discrepancy(clean, maps, y, logits, renormalise=False, scale=scale)
+            else:
+                moved = discrepancy(clean, maps, distance.p, distance.squared, scale=scale)
+            return -attack_loss(logits, y, target).clamp(min=-tau) - gamma * moved
+
+        if head is None:
+            return plain
+        rest = Sneaking(shares, gamma, tau, distance.p, distance.squared)
+        return climbing(plain, head, "sneaking", y=target, reference=x, sneaking=rest)
+
+    return objective
 
 
 def isa(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None = None, **settings) -> Tensor:

@@ -1,12 +1,13 @@
 // A whole attack of an image of Small, all steps, while the image and the network's weights stay in cache.
 //
-// What is climbed is one of five objectives. With h = trunk(x'), logits f = M h + m, maps = the composed convolution
+// What is climbed is one of six objectives. With h = trunk(x'), logits f = M h + m, maps = the composed convolution
 // of h, and p = softmax(f), each adds to `dh`, or to the gradients behind the first layer, its part of the derivative:
 //
 //   cross-entropy of y                          p - e_y                                                by f
 //   KL(q || p), q given                         p - q                                                  by f
 //   <G, h>, G given                             G                                                      by h
 //   discrepancy from the maps of an image       signs of the changes; through the weights p of eq. (8) by the maps
+//   margin and discrepancy, eq. (6)             the two leading classes by f; changes or their signs by the maps
 //   ||IG(x, x')||_1 of the cross-entropy        see `path`                                             by x'
 //
 // Layouts: as in trunk.cpp; rows of a map, of 8 pixels at most, are one vector.
@@ -22,7 +23,7 @@ constexpr int WIDE = 8;      // pixels of a row of a map, at most
 constexpr int CLASSES = 10;  // classes, and channels, whose sums stay in registers together
 constexpr int CHANNELS = 8;
 
-enum Kind { CROSS_ENTROPY, DIVERGENCE, PROBE, TARGET_FREE, TRUE_CLASS, PATH };
+enum Kind { CROSS_ENTROPY, DIVERGENCE, PROBE, TARGET_FREE, TRUE_CLASS, PATH, SNEAKING };
 
 struct Head {  // must agree with _Head in compiled.py
   int classes, size, top, left;  // size and padding of the maps' filters
@@ -38,6 +39,12 @@ struct Objective {  // must agree with _Objective in compiled.py
   float weight;            // of the other term
   const int64_t* y;
   const float* reference;  // q (N, classes), G (N, rows2, columns2, 32), or images x (N, C, H, W)
+  // Of eq. (6), where y is the target: weight of each class's distance (N, classes), gamma (N,), tau; l1 or l2, squared
+  // or not.
+  const float *shares, *gamma;
+  float tau;
+  int power, squared;
+  bool of_maps() const { return kind == TARGET_FREE || kind == TRUE_CLASS || kind == SNEAKING; }
 };
 
 // out[i][b] = sum_{j, c, j'} w[j][c][j'][b] in[i + j - before][c][j' ..], rows of 8 pixels, channels from .. to.
@@ -92,7 +99,7 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
       other.assign(net.image(), 0);
       moved.assign(net.image(), 0);
     }
-    if (what.kind == TARGET_FREE || what.kind == TRUE_CLASS) {
+    if (what.of_maps()) {
       z.assign(two.rows * SECOND * wide + WIDE, 0);
       dm.assign(two.rows * head.classes * wide + WIDE, 0);
       maps.assign(blocks * two.rows * CLASSES, Row{});
@@ -177,8 +184,8 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
     return maps[(c / CLASSES * two.rows + i) * CLASSES + c % CLASSES];
   }
 
-  // Value of the discrepancy and the cross-entropy; dh = their gradient. r is what each class's map gets everywhere.
-  float discrepancy(int64_t y) {
+  // The maps at x', their logits f, and `apart`: the l1 norm of each class's change, or the square of its l2 norm.
+  void compare(int power) {
     explain(maps);
     std::fill(apart.begin(), apart.end(), 0.f);
     for (int c = 0; c < head.classes; c++) {
@@ -186,12 +193,70 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
       for (int i = 0; i < two.rows; i++) {
         const Row &now = pixel_row(maps, c, i), &then = pixel_row(clean, c, i);
         for (int j = 0; j < two.columns; j++) {
+          const float change = now[j] - then[j];
           total += now[j] + head.shift[c];
-          apart[c] += std::abs(now[j] - then[j]);
+          apart[c] += power == 1 ? std::abs(change) : change * change;
         }
       }
       f[c] = total + head.bias[c];
     }
+  }
+
+  // dh from the gradient by each pixel of the maps of classes from .. to: r, and p times the change or its sign.
+  void to_trunk(int from, int to, int power, float weight) {
+    const int margin = head.size - 1 - head.left;
+    for (int c = from; c < to; c++)
+      for (int i = 0; i < two.rows; i++) {
+        const Row &now = pixel_row(maps, c, i), &then = pixel_row(clean, c, i);
+        float* line = &dm[(i * head.classes + c) * wide + margin];
+        for (int j = 0; j < two.columns; j++) {
+          const float change = now[j] - then[j];
+          line[j] = r[c] + weight * p[c] * (power == 1 ? (change > 0) - (change < 0) : change);
+          if (change != change) line[j] = change;
+        }
+      }
+    for (int b = 0; b < SECOND / CHANNELS; b++)
+      correlate<CHANNELS>(two.rows, head.classes, from, to, head.size, head.size - 1 - head.top, dm.data(), wide,
+                          head.kernel_t + long(b) * head.size * head.classes * head.size * CHANNELS,
+                          &back_rows[b * CHANNELS], SECOND);
+    for (int i = 0; i < two.rows; i++)
+      for (int j = 0; j < two.columns; j++)
+        for (int c = 0; c < SECOND; c++) dh[(i * two.columns + j) * SECOND + c] = back_rows[i * SECOND + c][j];
+  }
+
+  // The negative of eq. (6) divided by lambda, -max{ max_{j != t'} f_j - f_t', -tau } - gamma D; dh = its gradient.
+  float sneaking(long i, int64_t target) {
+    const float *share = what.shares + i * head.classes, gamma = what.gamma[i];
+    std::fill(p.begin(), p.end(), 0.f);
+    if (gamma) compare(what.power);
+    else logits(h.data(), head.offset);  // the plain attack, which sees no maps
+    int rival = target ? 0 : 1;
+    for (int c = 0; c < head.classes; c++)
+      if (c != target && !(f[c] <= f[rival])) rival = c;  // a NaN becomes the rival, and shows in the value
+    const float margin = f[rival] - f[target];
+    float value = margin > -what.tau || margin != margin ? -margin : what.tau;
+    std::fill(r.begin(), r.end(), 0.f);
+    int from = head.classes, to = 0;  // the classes whose maps count
+    for (int c = 0; c < head.classes && gamma; c++) {
+      if (!share[c]) continue;
+      from = std::min(from, c);
+      to = c + 1;
+      const float norm = what.power == 1 ? apart[c] : std::sqrt(apart[c]);
+      value -= gamma * share[c] * (what.squared ? norm * norm : norm);
+      const float outer = what.squared ? 2 * norm : 1;
+      p[c] = -gamma * share[c] * (what.power == 1 ? outer : norm > 0 ? outer / norm : 0);
+    }
+    if (from < to) to_trunk(from, to, what.power, 1);
+    else std::fill(dh.begin(), dh.end(), 0.f);
+    if (margin >= -what.tau)
+      for (int k = 0; k < numbers; k++)
+        dh[k] += head.matrix[long(target) * numbers + k] - head.matrix[long(rival) * numbers + k];
+    return value;
+  }
+
+  // Value of the discrepancy and the cross-entropy; dh = their gradient. r is what each class's map gets everywhere.
+  float discrepancy(int64_t y) {
+    compare(1);
     float value = what.weight * apart[y];
     std::fill(r.begin(), r.end(), 0.f);
     std::fill(p.begin(), p.end(), 0.f);
@@ -211,25 +276,7 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
       for (int c = 0; c < head.classes; c++) r[c] += what.cross_entropy * (all[c] - (c == y));
     }
     const bool one = what.kind == TRUE_CLASS && !what.cross_entropy;
-    const int from = one ? int(y) : 0, to = one ? int(y) + 1 : head.classes;
-    const int margin = head.size - 1 - head.left;
-    for (int c = from; c < to; c++)
-      for (int i = 0; i < two.rows; i++) {
-        const Row &now = pixel_row(maps, c, i), &then = pixel_row(clean, c, i);
-        float* line = &dm[(i * head.classes + c) * wide + margin];
-        for (int j = 0; j < two.columns; j++) {
-          const float change = now[j] - then[j];
-          line[j] = r[c] + what.weight * p[c] * ((change > 0) - (change < 0));
-          if (change != change) line[j] = change;
-        }
-      }
-    for (int b = 0; b < SECOND / CHANNELS; b++)
-      correlate<CHANNELS>(two.rows, head.classes, from, to, head.size, head.size - 1 - head.top, dm.data(), wide,
-                          head.kernel_t + long(b) * head.size * head.classes * head.size * CHANNELS,
-                          &back_rows[b * CHANNELS], SECOND);
-    for (int i = 0; i < two.rows; i++)
-      for (int j = 0; j < two.columns; j++)
-        for (int c = 0; c < SECOND; c++) dh[(i * two.columns + j) * SECOND + c] = back_rows[i * SECOND + c][j];
+    to_trunk(one ? int(y) : 0, one ? int(y) + 1 : head.classes, 1, what.weight);
     return value;
   }
 
@@ -327,7 +374,7 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
       change.resize(numbers);
       linear(net, reference, before_x.data());
       for (int k = 0; k < middle; k++) before_x[k] += net.b1[k % FIRST];
-    } else if (what.kind == TARGET_FREE || what.kind == TRUE_CLASS) {
+    } else if (what.of_maps() && !(what.kind == SNEAKING && !what.gamma[i])) {
       forward(net, reference);
       explain(clean);
     }
@@ -345,8 +392,8 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
         value += own[k] * h[k];
         dh[k] = own[k];
       }
-    } else if (what.kind == TARGET_FREE || what.kind == TRUE_CLASS) {
-      value = discrepancy(y);
+    } else if (what.of_maps()) {
+      value = what.kind == SNEAKING ? sneaking(i, y) : discrepancy(y);
     } else {
       logits(h.data(), head.offset);
       const float loss = softmax(p.data(), y);
@@ -370,10 +417,11 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
 
 extern "C" {
 
-// Takes `steps` sign steps of size alpha (N,) uphill from x, between low and high; `sound` is 0 of an image where a
-// number was none. Without steps: value and gradient at x.
+// Takes `steps` steps uphill from x, between low and high: alpha (N,) times the gradient's sign, or where `slope` is
+// not 0, times clip(slope * gradient, -1, 1). `sound` is 0 of an image where a number was none. Without steps: value and
+// gradient at x.
 void climb(const Network* net, const Head* head, const Objective* what, int threads, long n, float* x, const float* low,
-           const float* high, const float* alpha, int steps, float* values, float* gradients, uint8_t* sound) {
+           const float* high, const float* alpha, float slope, int steps, float* values, float* gradients, uint8_t* sound) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     Image image(*net, *head, *what);
@@ -393,7 +441,8 @@ void climb(const Network* net, const Head* head, const Objective* what, int thre
           continue;
         }
         for (long k = 0; k < size; k++) {
-          const float g = image.gradient[k], moved = own[k] + alpha[i] * ((g > 0) - (g < 0));
+          const float g = image.gradient[k], steep = std::min(std::max(slope * g, -1.f), 1.f);
+          const float moved = own[k] + alpha[i] * (slope ? steep : (g > 0) - (g < 0));
           own[k] = std::min(std::max(moved, low[i * size + k]), high[i * size + k]);
         }
       }

@@ -55,6 +55,11 @@ class _Objective(ctypes.Structure):  # must agree with Objective in ascent.cpp
         ("weight", ctypes.c_float),
         ("y", ctypes.c_void_p),
         ("reference", ctypes.c_void_p),
+        ("shares", ctypes.c_void_p),
+        ("gamma", ctypes.c_void_p),
+        ("tau", ctypes.c_float),
+        ("power", ctypes.c_int),
+        ("squared", ctypes.c_int),
     ]
 
 

@@ -6,6 +6,7 @@ exists; `Climbing.takes` compares the two before the compiled form is first used
 
 import ctypes
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +18,29 @@ from .compiled import _Head, _Objective
 from .trunk import CompiledTrunk
 from .trunk_layers import Layers, pointer
 
-KINDS = "cross-entropy", "divergence", "probe", "target-free", "true class", "path"  # in the order of ascent.cpp
-OF_MAPS = "target-free", "true class"
+KINDS = "cross-entropy", "divergence", "probe", "target-free", "true class", "path", "sneaking"  # as in ascent.cpp
+OF_MAPS = "target-free", "true class", "sneaking"
 CLASSES, CHANNELS, WIDE = 10, 8, 8  # as in ascent.cpp
 CALL = 20_000  # images times steps in one call, half a second: Python handles an interrupt only between calls
 AGREES = 0.02  # relative to the gradient's length: rounding may open or shut a ReLU; a wrong formula is off by about 1
 Objective = Callable[[Tensor], Tensor]
+
+
+class Sneaking(NamedTuple):
+    """What an objective of kind 'sneaking', eq. (6), needs besides the target and x.
+
+    Attributes:
+        shares: the weight of each class's distance, (N, classes) or (1, classes).
+        gamma: the weight of the discrepancy, (N,).
+        tau: bound on the margin.
+        p, squared: the norm, 1 or 2, and whether it is squared.
+    """
+
+    shares: Tensor
+    gamma: Tensor
+    tau: float
+    p: int
+    squared: bool
 
 
 class Head:
@@ -54,7 +72,7 @@ class Head:
 
     def can(self, kind: str) -> bool:
         """Return whether the head has the parts that a kind of objective needs, in a size that `ascent.cpp` handles."""
-        if kind not in OF_MAPS:
+        if kind not in OF_MAPS or kind == "sneaking" and self.tail is None:
             return self.tail is not None or kind == "probe"
         if self.composed is None or len(self.composed[0]) != self.classes:
             return False
@@ -75,7 +93,7 @@ class Head:
                 turned = share.unflatten(1, (-1, CHANNELS)).flip(3, 4)
                 bias = weight.new_zeros(self.classes) if self.bias is None else self.bias
                 parts[2:] = blocks.permute(0, 3, 2, 4, 1), turned.permute(1, 3, 0, 4, 2), shift / pixels, bias
-            elif self.tail is not None:
+            if self.tail is not None:
                 parts[:2] = self.tail
             # The structure has bare pointers: the tensors are stored with it, so that their memory stays allocated.
             kept = [None if part is None else part.detach().contiguous() for part in parts]
@@ -90,7 +108,7 @@ class Climbing:
     arguments see `climbing`.
     """
 
-    def __init__(self, plain: Objective, head: Head, kind: str, y, reference, cross_entropy, weight, points):
+    def __init__(self, plain: Objective, head: Head, kind: str, y, reference, cross_entropy, weight, points, sneaking):
         self.plain, self.head, self.kind = plain, head, kind
         # `told` has bare pointers into y and reference: as attributes their memory stays allocated.
         self.y = None if y is None else y.detach().contiguous()
@@ -98,8 +116,24 @@ class Climbing:
         self.told = _Objective(
             KINDS.index(kind), points, cross_entropy, weight, pointer(self.y), pointer(self.reference)
         )
+        power = squared = None
+        if sneaking:
+            shares, gamma, tau, power, squared = sneaking
+            self.shares = shares.expand(len(gamma), -1).float().contiguous()
+            self.gamma = gamma.detach().float().contiguous()
+            self.told.shares, self.told.gamma, self.told.tau = pointer(self.shares), pointer(self.gamma), tau
+            self.told.power, self.told.squared = power, squared
         layers = head.layers
-        self.key = (kind, bool(cross_entropy), layers.sizes, layers.strides, layers.colours, head.classes)
+        self.key = (
+            kind,
+            bool(cross_entropy),
+            power,
+            squared,
+            layers.sizes,
+            layers.strides,
+            layers.colours,
+            head.classes,
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.plain(x)
@@ -125,7 +159,7 @@ class Climbing:
         near = (compiled_value - value).abs().max() <= 1e-3 * value.abs().max() + 1e-6
         return bool(near) and bool((compiled_gradient - gradient).norm() <= AGREES * gradient.norm())
 
-    def _call(self, x: Tensor, low, high, alpha, steps: int, values, gradients) -> Tensor:
+    def _call(self, x: Tensor, low, high, alpha, slope: float, steps: int, values, gradients) -> Tensor:
         network = self.head.layers.network(*x.shape[2:])
         sound = torch.empty(len(x), dtype=torch.uint8)
         tensors, rest = (
@@ -138,6 +172,7 @@ class Climbing:
             min(torch.get_num_threads(), len(x)),
             ctypes.c_long(len(x)),
             *tensors,
+            ctypes.c_float(slope),
             steps,
             *rest,
         )
@@ -147,24 +182,27 @@ class Climbing:
         """Return the objective (N,) and its derivative with respect to x (N, C, H, W)."""
         x = x.detach().contiguous()
         values, gradients = x.new_empty(len(x)), torch.empty_like(x)
-        self._call(x, None, None, None, 0, values, gradients)
+        self._call(x, None, None, None, 0, 0, values, gradients)
         return values, gradients
 
-    def climb(self, x: Tensor, low: Tensor, high: Tensor, alpha: float | Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """Return x after sign steps, and whether value and gradient were finite at every step, bool (N,).
+    def climb(
+        self, x: Tensor, low: Tensor, high: Tensor, alpha: float | Tensor, steps: int, slope: float = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Return x after some steps, and whether value and gradient were finite at every step, bool (N,).
 
         Args:
             x: the first iterate, (N, C, H, W); it is not changed.
             low, high: lower and upper bounds of the intersection of ball and box, (N, C, H, W).
             alpha: step size, a number or (N, 1, 1, 1).
             steps: number of steps, > 0.
+            slope: take alpha * clip(slope * gradient, -1, 1) for a step; 0 for alpha * sign(gradient).
         """
         x = x.detach().clone(memory_format=torch.contiguous_format)
         alpha = torch.as_tensor(alpha, dtype=x.dtype).flatten().expand(len(x)).contiguous()
         low, high, sound = low.contiguous(), high.contiguous(), torch.ones(len(x), dtype=torch.bool)
         at_a_time = max(1, CALL // len(x))
         for done in range(0, steps, at_a_time):
-            sound &= self._call(x, low, high, alpha, min(at_a_time, steps - done), None, None).bool()
+            sound &= self._call(x, low, high, alpha, slope, min(at_a_time, steps - done), None, None).bool()
         return x, sound
 
 
@@ -178,6 +216,7 @@ def climbing(
     cross_entropy: float = 0.0,
     weight: float = 1.0,
     points: int = 1,
+    sneaking: Sneaking | None = None,
 ) -> Objective:
     """Return `plain` with a compiled form to climb it, or `plain` itself if there is no compiled form.
 
@@ -189,10 +228,11 @@ def climbing(
         kind: the term. 'cross-entropy': no term. 'divergence': KL(q || softmax f(x')). 'probe': <G, trunk(x')>.
             'target-free': the discrepancy of eq. (8) from the maps at x, without the factor 1/2, with renormalised
             weights, summed over pixels. 'true class': only its first norm. 'path': ||IG(x, x')||_1 of the
-            cross-entropy.
+            cross-entropy. 'sneaking': the negative of eq. (6), divided by lambda; y is the target.
         y: labels (N,); for every kind except 'divergence' and 'probe'.
         reference: q (N, classes) for 'divergence', G (N, h, w, 32) for 'probe', x (N, C, H, W) for maps and paths.
         points: m, the number of points on the path.
+        sneaking: the rest of eq. (6).
     """
     if head is None or not head.can(kind):
         return plain
@@ -202,4 +242,4 @@ def climbing(
         return plain
     if kind not in (*OF_MAPS, "path") and weight != 1:  # `ascent.cpp` has no weight for the other terms
         raise ValueError(f"a term of kind {kind!r} has weight 1; got {weight}.")
-    return Climbing(plain, head, kind, y, reference, cross_entropy, weight, points)
+    return Climbing(plain, head, kind, y, reference, cross_entropy, weight, points, sneaking)

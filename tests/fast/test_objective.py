@@ -9,17 +9,20 @@ from test_fast import SHAPES, apart, images, needs_compiler, shaken
 from interp_lib import models, paper
 from interp_lib.attacks.against_interpretability import aai_objective
 from interp_lib.attacks.ascent import ascend, cross_entropy, projected_ascent
+from interp_lib.attacks.interpretability_sneaking import CLASS_SETS, Discrepancy, class_set, sneaking_objective
 from interp_lib.attacks.projected_gradient_descent import pgd, pgd_iterates
 from interp_lib.checks import NotANumber
 from interp_lib.fast import objective
 from interp_lib.fast.fold import fold_for_attack
 from interp_lib.fast.objective import Climbing
+from interp_lib.interpreters.class_activation_maps import cam
 from interp_lib.models import proof
 from interp_lib.training import methods
 
 # The methods whose objectives are compiled.
 METHODS = [*paper.METHODS[1:], "Int2", "Int2-Adv", "Chen-IG-Norm", "Chen-IG-Sum-Norm", "ALP"]
-KINDS = [*METHODS, "target", "top-k"]
+SNEAKING = [f"sneaking, {name}, l{p}" for name in CLASS_SETS for p in (1, 2)]
+KINDS = [*METHODS, "target", "top-k", "margin", *SNEAKING, "sneaking, 2-class, l1 squared"]
 pytestmark = needs_compiler
 
 
@@ -30,6 +33,16 @@ def objective_of(kind, model, x):
         return cross_entropy(folded.logits, y, targeted=True, head=folded.head)
     if kind == "top-k":
         return aai_objective(model, x, y, hinge=0, top_k=8)
+    target = (y + 3) % 10
+    if kind == "margin":
+        return sneaking_objective(model, x, y, target, Discrepancy(), 0.1)(x.new_zeros(len(x)))
+    if kind.startswith("sneaking"):
+        _, name, norm = kind.split(", ")
+        # The released code's l2 is squared; here one set of classes has it and the others have not.
+        squared = "squared" in norm or (name, norm) == ("1-class", "l2")
+        distance = Discrepancy(cam, class_set(name, y, target), int(norm[1]), squared, scale=49.0)
+        gamma = 0.01 * torch.linspace(1, 3, len(x), dtype=x.dtype)
+        return sneaking_objective(model, x, y, target, distance, 0.1)(gamma)
     return methods.METHODS[kind](model, x, y).objective
 
 
@@ -60,7 +73,9 @@ def test_values_and_gradients_are_those_of_double_precision(shape, n, picture, t
             # Ten times the most that was seen. TRADES' divergence is a small difference of large numbers, in PyTorch
             # as well; and a ReLU or a sign of one image may be rounded to its other side.
             assert apart([value], expected[:1]) < (2e-2 if kind == "TRADES" else 2e-5), kind
-            miss = (gradient - expected[1]).flatten(1).norm(dim=1) / expected[1].flatten(1).norm(dim=1)
+            # Where eq. (6) has its bound, the margin's gradient is 0 and must be.
+            length = expected[1].flatten(1).norm(dim=1).clamp(min=1e-30)
+            miss = (gradient - expected[1]).flatten(1).norm(dim=1) / length
             assert miss.median() < (2e-4 if kind == "TRADES" else 5e-6) and miss.max() < 0.2, kind
     finally:
         torch.set_num_threads(before)
