@@ -131,6 +131,8 @@ def test_a_network_has_a_name_that_is_a_file_name(method, seed, gamma):
             {"methods": "Int", "gammas": "0.03", "dataset": "digits", "schedule": "digits"},
             ["digits-small-int-s0-digits", "digits-small-int-s0-digits-g0.03"],
         ),
+        # Snakemake reads `seeds=` and `gammas=` as None.
+        ({"methods": "Int", "seeds": None, "gammas": None}, ["mnist-small-int-s0-quick"]),
     ],
 )
 def test_a_grid_understands_its_own_names_and_the_command_lines(config, slugs):
