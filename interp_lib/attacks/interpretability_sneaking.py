@@ -1,7 +1,7 @@
 """Interpretability sneaking attack (ISA): change the predicted class and keep the interpretability map."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -196,7 +196,7 @@ def search_isa(
     classes, scale = distance.classes, distance.scale
     if target is None and (classes is not None or distance.p != 1 or distance.squared):
         raise ValueError("without a target ISA climbs eq. (8), which is l1 and of all classes; leave classes and p.")
-    ascent = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
+    ascent: dict[str, Any] = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
     x_adv = _margin_attack(model, x, y, target, tau, **ascent)
     with evaluating(model):
         both = explain(model, distance.interpreter)

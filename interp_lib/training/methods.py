@@ -17,7 +17,7 @@ Four settings follow the released code, which made the tables, and not the text:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,8 @@ from ..fast.parts import Foldable
 from ..interpreters.integration import PATH_STEPS, path_integral
 from ..paper import GAMMA
 
-Dtype = torch.dtype | None
-Model = nn.Module | Foldable  # one network, or several that fold themselves as one, `fast.stack.Stack`
+Dtype: TypeAlias = torch.dtype | None
+Model: TypeAlias = nn.Module | Foldable  # one network, or several that fold themselves as one, `fast.stack.Stack`
 
 
 class Problem(NamedTuple):
