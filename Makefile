@@ -33,6 +33,7 @@ readme: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) mypy
 
 serve: book
 	$(RUN) http.server --directory _build/html 8000

@@ -18,7 +18,7 @@ from interp_lib.pages import chapters, profiles
 
 # The grid of rule `grid`: dataset x model x methods x seeds, and other gammas of Int where asked. Refuses unknown keys.
 GRID = profiles.grid(config)
-WANTED = {**profiles.GRID, **config}
+WANTED = profiles.with_defaults(config)
 PROFILE = profiles.load(WANTED["profile"])
 RUN = f"{shlex.quote(sys.executable)} -m interp_lib"
 CHAPTERS = chapters.names()

@@ -32,7 +32,7 @@ INTERP_RELEASED. Without a clone, data/, networks/ and results/ stand in the cur
 )
 
 
-def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+def number(kind: Callable[[str], float], low: float, high: float = math.inf) -> Callable[[str], float]:
     """Make a reader for an option's value: a finite number, low <= number <= high."""
 
     def read(text: str) -> float:
@@ -273,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(arguments)
     except SystemExit as leaving:
-        raise SystemExit(finish(leaving.code)) from None
+        raise SystemExit(finish(int(leaving.code or 0))) from None
     try:
         places.settle()
         if args.function in (commands.run_train, commands.run_queue, commands.run_measure):
@@ -291,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
         message, status = str(error), 2
     except (OSError, RuntimeError) as error:
         message, status = str(error), 1
-        if isinstance(error, OSError) and not error.filename and is_full(sys.stdout):
+        if isinstance(error, OSError) and error.errno and not error.filename and is_full(sys.stdout):
             silence(sys.stdout)
             message = f"could not write to standard output: {os.strerror(error.errno)}"
     print(f"error: {printable(message, 4000)}", file=sys.stderr)

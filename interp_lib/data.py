@@ -198,14 +198,14 @@ def load(
         raise DataError(f"unknown dataset {name!r}; known are {', '.join(DATASETS)}.")
     try:
         if name == "digits":
-            train, test, copy = read_digits()
+            training, testing, copy = read_digits()
         elif name == "restricted_imagenet":
-            train, test, copy = read_restricted_imagenet(data_folder(data_dir))
+            training, testing, copy = read_restricted_imagenet(data_folder(data_dir))
         else:
-            train, test, copy = read_files(name, data_folder(data_dir), download)
+            training, testing, copy = read_files(name, data_folder(data_dir), download)
     except OSError as error:  # a disk error, or missing permissions
         raise DataError(f"{error.filename}: expected a readable file; got {error.strerror}.") from None
-    train, test = Split(*train), Split(*test)
+    train, test = Split(*training), Split(*testing)
     mark = fingerprint(test)
     copy = copy or _KNOWN_COPIES.get((mark, fingerprint(train)), "unverified copy")
     kind = f"{len(test)}-image sample" if copy == "sample" else copy

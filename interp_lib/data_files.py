@@ -14,6 +14,7 @@ import re
 import socket
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def _checked(images: np.ndarray, labels: np.ndarray, name: str, path: Path, part
 
     Images come as (N, H, W) or (N, H, W, 3).
     """
-    n, shape, last = len(images) if images.ndim else 0, DATASETS[name].shape, len(DATASETS[name].classes) - 1
+    n, shape, last = len(images) if images.ndim else 0, _shape(name), len(DATASETS[name].classes) - 1
     if images.dtype != np.uint8:
         wrong = f"{part} images as uint8 in 0 .. 255", images.dtype
     elif images.shape != (n, *shape) or n == 0:
@@ -175,12 +176,19 @@ def _read_npz(name: str, path: Path) -> tuple[Arrays, Arrays]:
         raise _wrong(path, expected, f"what cannot be read as one ({error})", _fetch_again(name)) from None
     if len(arrays) < len(keys):
         raise _wrong(path, expected, f"{', '.join(members) or 'none of them'}", _fetch_again(name))
-    return _checked(*arrays[:2], name, path, "training"), _checked(*arrays[2:], name, path, "test")
+    x_train, y_train, x_test, y_test = arrays
+    return _checked(x_train, y_train, name, path, "training"), _checked(x_test, y_test, name, path, "test")
+
+
+def _shape(name: str) -> tuple[int, ...]:
+    shape = DATASETS[name].shape
+    assert shape is not None  # datasets without a shape have readers of their own
+    return shape
 
 
 def _largest(name: str) -> int:
     """Return the largest accepted size in bytes: MOST_IMAGES images of the dataset with int64 labels."""
-    return MOST_IMAGES * (math.prod(DATASETS[name].shape) + 8)
+    return MOST_IMAGES * (math.prod(_shape(name)) + 8)
 
 
 def _content(path: Path, name: str, expected: str) -> bytes:
@@ -197,7 +205,8 @@ def _read_mnist(folder: Path) -> tuple[Arrays, Arrays]:
         images, labels = (file for file in _MNIST_FILES if f"/{prefix}-" in file)
         arrays = _read_idx(folder / images, 3), _read_idx(folder / labels, 1)
         splits.append(_checked(*arrays, "mnist", folder / images, part))
-    return tuple(splits)
+    training, test = splits
+    return training, test
 
 
 def _read_idx(path: Path, axes: int) -> np.ndarray:
@@ -260,6 +269,7 @@ def read_restricted_imagenet(folder: Path) -> tuple[Arrays, Arrays, str]:
     if root is None:
         raise _wrong(roots[0], expected, f"nothing, there or in {roots[1]}", advice)
     folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    labelled: Iterable[tuple[int, str]]
     if folders == names:
         copy, labelled = "sample", enumerate(names)
     elif len(folders) == 1000 and all(re.fullmatch(r"n\d{8}", entry) for entry in folders):

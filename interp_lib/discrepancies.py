@@ -238,6 +238,7 @@ def proposition1_bound(logits: Tensor, t: Tensor, t_prime: Tensor) -> Tensor:
     Source: Proposition 1.
     """
     check_logits(logits)
-    check_labels(t, *logits.shape, name="t")
-    check_labels(t_prime, *logits.shape, name="t_prime")
+    n, classes = logits.shape
+    check_labels(t, n, classes, name="t")
+    check_labels(t_prime, n, classes, name="t_prime")
     return (logits.gather(1, t[:, None]) - logits.gather(1, t_prime[:, None])).squeeze(1) / 2

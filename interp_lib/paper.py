@@ -11,8 +11,8 @@ def paper_tables() -> list[dict]:
 
     `value` is a string as printed, which keeps the number of decimals.
     """
-    with resources.files(__package__).joinpath("paper_tables.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    table = resources.files(__package__).joinpath("paper_tables.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(table.splitlines()))
 
 
 ARCHITECTURE_TITLES = {"small": "Small", "pool": "Pool", "wresnet": "WResnet"}  # as in file names -> as printed

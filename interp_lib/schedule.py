@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from importlib import resources
+from typing import overload
 
 from .reading import FileError, read_yaml
 from .values import check_number, check_whole
@@ -47,6 +48,14 @@ class Schedule:
             raise TypeError(f"decay must be a list of training steps; got {self.decay!r:.80}.")
         for step in self.decay:
             check_whole(step, "decay")
+
+    @overload
+    @classmethod
+    def load(cls, name: str, dataset: str) -> "Schedule": ...
+
+    @overload
+    @classmethod
+    def load(cls, name: str, dataset: None) -> None: ...
 
     @classmethod
     def load(cls, name: str, dataset: str | None) -> "Schedule | None":

@@ -3,11 +3,18 @@
 import math
 from collections.abc import Callable, Sequence
 from numbers import Real
+from typing import Any, TypeGuard
 
 
 # By attributes, since this module does not import PyTorch.
-def _is_tensor(value: object) -> bool:
+def _is_tensor(value: object) -> TypeGuard[Any]:
     return hasattr(value, "shape") and hasattr(value, "is_complex")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a real number, of Python or of numpy."""
+    # bool is a subclass of int, so True would pass as 1.
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _plain(value: object) -> object:
@@ -27,8 +34,7 @@ def check_number(
         ValueError: not finite or out of range; names the argument.
     """
     value = _plain(value)
-    # bool is a subclass of int, so True would pass as 1.
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not is_number(value):
         raise TypeError(f"{name} must be a number; got {came(value)}.")
     if not (-math.inf < value < math.inf and low <= value <= high and not (above and value == low)):
         raise ValueError(f"{name} must be a finite number{_limits(low, high, above)}; got {value}.")
@@ -53,7 +59,7 @@ def check_whole(value: object, name: str, low: float = 0, high: float = math.inf
         TypeError: not a number.
         ValueError: not whole or out of range; names the argument.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not is_number(value):
         raise TypeError(f"{name} must be a whole number; got {came(value)}.")
     if not (-math.inf < value < math.inf and int(value) == value and low <= value <= high):
         raise ValueError(f"{name} must be a whole number{_limits(low, high)}; got {value}.")

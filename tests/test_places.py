@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from interp_lib import __main__ as cli
-from interp_lib import places
+from interp_lib import commands, places
 from interp_lib.models import names
 from interp_lib.pages import chapters, profiles
 
@@ -60,6 +60,18 @@ def test_a_full_or_closed_output_ends_quietly(line, status, said, unbuffered, tm
     done = shell(f"set -o pipefail; {PYTHON} {line}", tmp_path, **unbuffered)
     assert done.returncode == status, done.stderr
     assert done.stderr.startswith(said) and done.stderr.count("\n") == bool(said)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_an_error_without_a_number_is_not_taken_for_that_of_a_full_output(monkeypatch, capsys):
+    def fails(args):
+        raise OSError("the cable is unplugged")
+
+    monkeypatch.setattr(commands, "run_compare", fails)
+    with FULL.open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert cli.main(["compare"]) == 1
+    assert capsys.readouterr().err == "error: the cable is unplugged\n"
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
@@ -131,6 +143,8 @@ def test_a_network_has_a_name_that_is_a_file_name(method, seed, gamma):
             {"methods": "Int", "gammas": "0.03", "dataset": "digits", "schedule": "digits"},
             ["digits-small-int-s0-digits", "digits-small-int-s0-digits-g0.03"],
         ),
+        # Snakemake reads `seeds=` and `gammas=` as None.
+        ({"methods": "Int", "seeds": None, "gammas": None}, ["mnist-small-int-s0-quick"]),
     ],
 )
 def test_a_grid_understands_its_own_names_and_the_command_lines(config, slugs):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -168,7 +169,7 @@ def projected_ascent(
         NotANumber: the objective or its gradient is NaN or infinite; names the first such image.
     """
     check_images(x)
-    ascent = {"eps": eps, "alpha": alpha, "steps": steps, "start": start, "norm": norm}
+    ascent: dict[str, Any] = {"eps": eps, "alpha": alpha, "steps": steps, "start": start, "norm": norm}
     check_ascent(x, **ascent)
     return _projected_ascent(objective, x, **ascent, direction=direction, every=every)
 

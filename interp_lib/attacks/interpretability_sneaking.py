@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -201,7 +201,7 @@ def search_isa(
             raise TypeError(f"{name} must be a {kind.__name__}; got {type(value).__name__}.")
     if target is None and (distance.classes is not None or distance.p != 1 or distance.squared):
         raise ValueError("without a target ISA climbs eq. (8), which is l1 and of all classes; leave classes and p.")
-    ascent = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
+    ascent: dict[str, Any] = {"eps": eps, "alpha": alpha, "steps": steps, "direction": direction, "norm": norm}
     x_adv = _margin_attack(model, x, y, target, tau, **ascent)
     with evaluating(model):
         with torch.no_grad():

@@ -1,10 +1,12 @@
 """Logits and maps from one forward pass, for attacks whose objective needs both."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ..fast.fold import fold_cam, fold_logits
-from ..interpreters.registry import Interpreter, LogitsAndMaps, MapFunction, entry_of
+from ..interpreters.registry import LogitsAndMaps, MapFunction, entry_of
 from ..models.architectures import GlobalPoolNetwork
 from ..models.contract import check_contract, linear_parts
 from ..models.proof import unwrapped
@@ -27,19 +29,20 @@ def explain(model: nn.Module, interpreter: MapFunction) -> LogitsAndMaps:
     """
     entry, bare = entry_of(interpreter), unwrapped(model)
     if entry.rows and isinstance(bare, GlobalPoolNetwork):
-        return _fold_rows(bare, entry)
+        return _fold_rows(bare, entry.rows)
     if entry.fold and (both := entry.fold(bare)):
         return both
     logits = fold_logits(model)
     return lambda x, classes: (logits(x), interpreter(model, x, classes, create_graph=True))
 
 
-def _fold_rows(model: GlobalPoolNetwork, entry: Interpreter) -> LogitsAndMaps:
-    """Return `explain` of a map that is a weighted sum of the features."""
+def _fold_rows(model: GlobalPoolNetwork, rows_of: Callable[[Tensor], Tensor]) -> LogitsAndMaps:
+    """Return `explain` of a map that is a weighted sum of the features; see `Interpreter.rows`."""
     check_contract(model)
-    weight, bias = (None if part is None else part.detach() for part in linear_parts(model))
+    weight, bias = linear_parts(model)
+    weight, bias = weight.detach(), None if bias is None else bias.detach()
     # The maps of the unchanged weights come first, since only they sum to the logits; the interpreter's rows follow.
-    own = entry.rows(weight)
+    own = rows_of(weight)
     rows = weight if own is weight else torch.cat([weight, own])
     all_maps, first = fold_cam(model, rows), len(rows) - len(weight)
 

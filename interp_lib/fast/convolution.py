@@ -83,10 +83,10 @@ class FixedConv2d(nn.Module):
             (n + axis[1] - 1) // b * self.factor + axis[3] - (out - 1)
             for n, b, out, axis in zip(size, block, outputs, axes, strict=True)
         ]
-        padding = None
+        rest = self.gradient_kernel(*axes), (*block, -1), axes[0][1], axes[1][1]
         if after[0] > before[0] or after[1] > before[1]:  # conv2d itself pads both ends by the same amount
-            padding, before = (before[1], after[1], before[0], after[0]), 0
-        return padding, before, self.gradient_kernel(*axes), (*block, -1), axes[0][1], axes[1][1]
+            return (before[1], after[1], before[0], after[0]), 0, *rest
+        return None, before, *rest
 
     def input_gradient(self, dy: Tensor, height: int, width: int) -> Tensor:
         """Compute dx (N, C, height, width) from dy (N, O, h, w)."""

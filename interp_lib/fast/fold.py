@@ -16,8 +16,6 @@ All code that calls a network many times with the same weights uses a fold: atta
 `models.proof.proven`. If the two differ, the network is used unchanged.
 """
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -122,7 +120,8 @@ def fold_for_training(model: nn.Module | Foldable, dtype: torch.dtype | None = N
 
 def _whole(network: nn.Module, dtype: torch.dtype | None, model: nn.Module) -> Folded:
     """Return a network, or a frozen copy of it, unfolded: always its logits, and its CAM if it has one."""
-    change = (lambda f: f) if dtype in (None, dtype_of(model)) else functools.partial(mixed, dtype=dtype)
+    plain = dtype in (None, dtype_of(model))
+    change = lambda f: f if plain else mixed(f, dtype)
     network = unwrapped(network)
     if not isinstance(network, GlobalPoolNetwork) or not keeps_contract(unwrapped(model)):
 

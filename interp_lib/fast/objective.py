@@ -140,7 +140,7 @@ class Climbing:
 
     def takes(self, x: Tensor) -> bool:
         """Return whether the compiled form equals this objective at images like x; tried once per kind and shape."""
-        n = len(self.y if self.y is not None else self.reference)
+        n = len(next(part for part in (self.y, self.reference) if part is not None))
         known = x.dtype == torch.float32 and x.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
         if not known or x.dim() != 4 or (len(x), x.shape[1]) != (n, self.head.layers.colours) or n == 0:
             return False
@@ -165,7 +165,9 @@ class Climbing:
         tensors, rest = (
             [ctypes.c_void_p(pointer(t)) for t in some] for some in ((x, low, high, alpha), (values, gradients, sound))
         )
-        self.head.layers.compiled.climb(
+        compiled = self.head.layers.compiled
+        assert compiled is not None  # a head belongs to a compiled trunk
+        compiled.climb(
             ctypes.byref(network),
             ctypes.byref(self.head.pack(self.kind in OF_MAPS)),
             ctypes.byref(self.told),

@@ -40,7 +40,7 @@ class Folded(NamedTuple):
     """
 
     logits: Function
-    cam: Function | None = None
+    cam: Function = None  # type: ignore[assignment]  # only the fold of an attack on the logits has none
     bias: Tensor | None = None
     head: Head | None = None
     differs: bool = False
@@ -146,7 +146,7 @@ def assemble(model: nn.Module, trunk: Function, composed=None, tail=None, weight
     head = Head.of(model, trunk, composed if stride == (1, 1) else None, tail)  # ascent.cpp has maps of stride 1 only
     return Folded(
         lambda x: F.linear(trunk(x).permute(0, 2, 3, 1).flatten(1), *tail),
-        lambda x: pool_share(same_conv2d(trunk(x), *composed, stride)),
+        lambda x: pool_share(same_conv2d(trunk(x), composed[0], composed[1], stride)),
         bias,
         head,
     )

@@ -186,11 +186,11 @@ class Stack:
         if not self.affine:
             (weight,) = tail
 
-            def maps(x: Tensor) -> Tensor:
+            def linear_maps(x: Tensor) -> Tensor:
                 every = trunk(x).unflatten(0, (-1, size))
                 return pool_share(torch.einsum("nskhw,sck->nschw", every, weight).flatten(0, 1))
 
-            return Folded(lambda x: rows(trunk(x).mean((2, 3)), weight), maps, networks=size)
+            return Folded(lambda x: rows(trunk(x).mean((2, 3)), weight), linear_maps, networks=size)
         kernel, offset, matrix, bias = tail
         first = self.networks[0]
         stride = first.get_submodule(first.affine_tail).stride

@@ -150,7 +150,8 @@ class _Pull(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, ddx: Tensor) -> tuple:
-        return _push(ddx, *ctx.saved_tensors, ctx.layers, ctx.weights), *(None,) * 5
+        opened, h = ctx.saved_tensors
+        return _push(ddx, opened, h, ctx.layers, ctx.weights), *(None,) * 5
 
 
 class _Push(torch.autograd.Function):
@@ -164,7 +165,8 @@ class _Push(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dh: Tensor) -> tuple:
-        return _pull(dh, *ctx.saved_tensors, ctx.layers, ctx.size, ctx.weights), *(None,) * 4
+        opened, h = ctx.saved_tensors
+        return _pull(dh, opened, h, ctx.layers, ctx.size, ctx.weights), *(None,) * 4
 
 
 class _Weights(torch.autograd.Function):

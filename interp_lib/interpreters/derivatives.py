@@ -55,7 +55,7 @@ def derivative_errors(
         every = [None] * (1 + len(weights))
 
     def difference(tensors: list[Tensor], moves: list[Tensor]) -> float:
-        ends = []
+        ends: list[float] = []
         for sign in (1, -2, 1):  # to z + hv, to z - hv, and back to z
             with torch.no_grad():
                 for tensor, move in zip(tensors, moves, strict=True):
@@ -73,7 +73,8 @@ def derivative_errors(
             parts = [(g * m).sum() for g, m in zip(gradients, moves, strict=True) if g is not None]
             known.append(float(sum(parts)) if parts else None)
         errors.append(_compared(known, numeric))
-    return tuple(errors)
+    of_images, of_weights = errors
+    return of_images, of_weights
 
 
 def _compared(known: list[float | None], numeric: list[float]) -> DerivativeError:

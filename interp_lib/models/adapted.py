@@ -67,7 +67,7 @@ class Adapted(GlobalPoolNetwork):
         self.train(network.training)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # elsewhere a constant of the class
         return f"adapted {type(self.network).__name__}"
 
     @property
@@ -158,7 +158,7 @@ def adapt(
                 f"the linear layer {layer!r} of {type(network).__name__} takes {pooled.shape[1]} numbers that are not "
                 f"means over the pixels of feature maps, so that there is no CAM. {ADVICE}"
             )
-        place = places[-1]
+        place: int | str = places[-1]
     else:
         place = features if isinstance(features, str) else _name(network, features, "features")
         if place not in dict(network.named_modules()):

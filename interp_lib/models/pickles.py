@@ -9,6 +9,8 @@ bytes, and refuses everything else.
 
 import os
 import pickletools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +81,12 @@ class _Array:
 _CONSTANTS = frozenset(
     "NONE BININT BININT1 BININT2 LONG1 BINFLOAT BINBYTES SHORT_BINBYTES BINBYTES8 BINUNICODE SHORT_BINUNICODE".split()
 )
-_NEW = {"NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+_NEW: dict[str, Callable[[], object]] = {
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+}
 
 
 def _name(module: object, name: object) -> _Name:
@@ -99,7 +106,10 @@ def _unpickle(content: bytes):
     Raises:
         ValueError: another operation, another name, or too many operations.
     """
-    stack, marks, memo = [], [], {}
+    stack: list = []
+    marks: list[int] = []
+    memo: dict = {}
+    value: Any  # what follows an operation in the file
 
     def pop(count: int | None = None) -> list:
         """Pop the topmost `count` values, or all values down to the last mark."""

@@ -73,7 +73,7 @@ def structure(model: nn.Module, settings: bool = True) -> tuple:
         settings: include attributes that are numbers or strings; some networks change such an attribute at every call.
     """
     whole = nn.modules.module
-    parts = [tuple(getattr(type(model), name, None) for name in ("trunk", "tail", "features"))]
+    parts: list = [tuple(getattr(type(model), name, None) for name in ("trunk", "tail", "features"))]
     for kind in ("forward", "forward_pre", "backward", "backward_pre"):
         parts.append(_setting(getattr(whole, f"_global_{kind}_hooks")))
     for name, module in model.named_modules():

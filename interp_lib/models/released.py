@@ -169,10 +169,10 @@ def other_networks(folder: str | os.PathLike | None = None) -> list[OtherNetwork
     """
     networks = []
     for path in _files(released_dir(folder)).values():
-        if epochs := _OTHER_EPOCHS.fullmatch(path.name):
+        if match := _OTHER_EPOCHS.fullmatch(path.name):
             if path.name != _FILE_NAME["restricted_imagenet", "wresnet"].format("normal"):
                 networks.append(
-                    OtherNetwork("restricted_imagenet", "wresnet", "Normal", None, None, 1, int(epochs[1]), path)
+                    OtherNetwork("restricted_imagenet", "wresnet", "Normal", None, None, 1, int(match[1]), path)
                 )
         elif (name := _OTHER_FILE.fullmatch(path.name)) and (name[2] or name[3]):
             unit, usual = _RADIUS[name[1]]

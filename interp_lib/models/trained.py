@@ -60,7 +60,7 @@ def save(model: GlobalPoolNetwork, path: str | os.PathLike, how: dict) -> None:
 
 def _can_be_built(model: GlobalPoolNetwork) -> bool:
     """Return whether `build` makes this network: the same class, and weights of the same names and shapes."""
-    if ARCHITECTURES.get(getattr(model, "name", None)) is not type(model):
+    if ARCHITECTURES.get(getattr(model, "name", "")) is not type(model):
         return False
     with torch.device("meta"):
         again = build(model.name, model.input_shape, model.num_classes)

@@ -120,8 +120,8 @@ def _run(name: str, source: Path, running: Path, parameters: dict, timeout: int 
         place = f"chapter {name}, cell {error.cell_index + 1} (In [{error.exec_count}])"
         raise ChapterError(f"{place}: {error.ename}: {error.evalue}\n{as_far}") from None
     except OSError as error:
-        reason = error.strerror or error
-        raise OSError(error.errno, f"could not write {error.filename or running}: {reason}") from None
+        why = error.strerror or error
+        raise OSError(error.errno, f"could not write {error.filename or running}: {why}") from None
     except Exception as error:
         # Two exceptions of nbclient, which executes the cells for papermill, recognised by name without importing it.
         reasons = {

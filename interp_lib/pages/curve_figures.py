@@ -15,7 +15,7 @@ from ..study.compare import Cell
 from .style import AXIS_LABELS, CLASS_SET_COLORS, DATASET_COLORS, METHOD_COLORS, WIDTH
 
 # Source of a value -> what its line changes in the style of the method.
-_SOURCES = {
+_SOURCES: dict[str, dict] = {
     "paper": {"linestyle": ":", "markerfacecolor": "white", "linewidth": 1.2, "zorder": 3},
     "released, re-measured": {"linestyle": "-"},
     "trained here": {"linestyle": "--"},

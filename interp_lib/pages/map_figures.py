@@ -110,8 +110,8 @@ def explained_pair(versions: Mapping[str, Explained], names: Sequence[str], *, t
         for j in (0, 1):
             axes[row, 2 * j].set_xlabel(f"τ = {attacked.tau[name][j]:.2f}", fontsize=11.5, x=1.06, labelpad=3)
     for j, symbol in enumerate(("t", "t′")):
-        for k, image in enumerate(("x", "x′")):
-            axes[1, 2 * j + k].set_title(f"L({image}, {symbol})", fontsize=12, pad=3)
+        for k, argument in enumerate(("x", "x′")):
+            axes[1, 2 * j + k].set_title(f"L({argument}, {symbol})", fontsize=12, pad=3)
     legend = f"t = {names[0]}, t′ = {names[1]}"
     figure.text(0.77, 0.93 if title is None else 0.9, legend.replace(", ", "\n"), fontsize=12, va="top")
     return figure

@@ -5,9 +5,10 @@ import difflib
 import math
 from collections.abc import Iterable, MutableMapping
 from fractions import Fraction
-from numbers import Real
+from typing import Any
 
 from ..paper import METHODS
+from ..values import is_number
 
 LARGEST = 2**31 - 1
 
@@ -39,7 +40,7 @@ class ParameterError(ValueError):
     """A parameter that the chapter does not have, or a value that the parameter cannot take."""
 
 
-def read(name: str, value: object) -> object:
+def read(name: str, value: object) -> Any:
     """Convert the given value of a parameter to the parameter's type, and check its range.
 
     Args:
@@ -71,13 +72,13 @@ def read(name: str, value: object) -> object:
 
 def _number(name: str, value: object) -> int | float:
     kind, low, high, what = NUMBERS[name]
+    number: Any
     try:
         if isinstance(value, str):
             # Fraction reads "8", "0.1" and "1e2" exactly, and never evaluates code.
             above, slash, below = value.partition("/")
             number = Fraction(above.strip()) / Fraction(below.strip() if slash else "1")
-        # bool is a subclass of int, but True is no number of images.
-        elif isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        elif not is_number(value) or not math.isfinite(value):
             raise ValueError
         else:
             number = value
@@ -105,15 +106,21 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str = "thi
         raise ParameterError(f"{where} has no parameter {name}; it has {', '.join(known)}.{meant}")
 
 
-def injected(namespace: MutableMapping[str, object]) -> list[str]:
+def injected(namespace: MutableMapping[str, Any]) -> list[str]:
     """List the names that papermill sets in the cell that it injects under the parameters cell; [] without one."""
     cells = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
     if not cells:
         return []
-    return [node.targets[0].id for node in ast.parse(cells[-1]).body if isinstance(node, ast.Assign)]
+    return [
+        target.id
+        for node in ast.parse(cells[-1]).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
 
 
-def check(namespace: MutableMapping[str, object], *names: str) -> None:
+def check(namespace: MutableMapping[str, Any], *names: str) -> None:
     """Check a chapter's parameters before they are used, convert their types, and print any injected values.
 
     Every parameters cell is followed by a call such as `chapters.check(globals(), "profile", "n")`. The call prints

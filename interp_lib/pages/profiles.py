@@ -1,8 +1,8 @@
 """Read profiles, which choose data and networks of the book's live experiments: `profiles/NAME.yml`, plain scalars."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..datasets import DATASETS
 from ..models.names import NetworkName
@@ -87,14 +87,14 @@ def load(name: str = "digits") -> Profile:
         ProfileError: an unknown name, an unknown or a missing key, or an invalid value.
     """
     folder = project_root() / "profiles"
-    known = sorted(path.stem for path in folder.glob("*.yml"))
+    known: Collection[str] = sorted(path.stem for path in folder.glob("*.yml"))
     if name not in known:
         raise ProfileError(f"unknown profile {name!r}; known are {', '.join(known)}.")
     try:
         content = read_yaml(folder / f"{name}.yml")
     except FileError as error:
         raise ProfileError(error) from None
-    expected = {f.name: f.type for f in fields(Profile) if f.name != "name"}
+    expected: dict[str, Any] = {f.name: f.type for f in fields(Profile) if f.name != "name"}
     if not isinstance(content, dict) or set(content) != set(expected):
         wrong = sorted(map(str, set(content if isinstance(content, dict) else ()) ^ set(expected)))
         raise ProfileError(f"profiles/{name}.yml must have the keys {', '.join(expected)}; look at {', '.join(wrong)}.")
@@ -158,6 +158,11 @@ GRID = {
 }
 
 
+def with_defaults(config: Mapping[str, object]) -> dict[str, object]:
+    """Return Snakemake's config with the defaults of `GRID`, also for `gammas=`, which Snakemake reads as None."""
+    return {**GRID, **{key: value for key, value in config.items() if value is not None}}
+
+
 def grid(config: Mapping[str, object]) -> list[NetworkName]:
     """List the networks of a grid: all methods with all seeds, and further gammas of the methods that have a gamma.
 
@@ -174,7 +179,9 @@ def grid(config: Mapping[str, object]) -> list[NetworkName]:
     for one, several in (("method", "methods"), ("seed", "seeds"), ("gamma", "gammas")):
         if {one, several} <= set(config):
             raise ValueError(f"--config takes {one} (a list) or {several}, not both.")
-    wanted = {key: value if value is None else str(value) for key, value in {**GRID, **config}.items()}
+    wanted: dict[str, Any] = {
+        key: value if value is None else str(value) for key, value in with_defaults(config).items()
+    }
 
     def numbers(key: str, kind: type) -> list:
         try:
@@ -188,6 +195,7 @@ def grid(config: Mapping[str, object]) -> list[NetworkName]:
         if wanted[key] not in known:
             raise ValueError(f"--config {key} must be one of {', '.join(known)}; got {wanted[key]!r}.")
     Schedule.load(wanted["schedule"], wanted["dataset"])
+    seeds: Iterable[int]
     if wanted["seed"] is not None:
         seeds = numbers("seed", int)
     else:

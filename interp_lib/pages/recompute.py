@@ -84,6 +84,7 @@ def run_watched(command: list[str], root: Path, name: str, folder: Path) -> tupl
             stdout=subprocess.DEVNULL,
             stderr=errors,
         )
+        assert process.stdin is not None  # a pipe, by the argument
         try:
             while process.poll() is None:
                 try:

@@ -37,7 +37,9 @@ def prepare(app: Sphinx, what: str, name: str, obj: object, options: object, lin
 
 def literal_text(line: str) -> str:
     """Escape what reStructuredText would take for markup, except bullets, and mark `code` and ``code`` as code."""
-    bullet, text = re.fullmatch(r"(\s*\* )?(.*)", line).groups(default="")
+    match = re.fullmatch(r"(\s*\* )?(.*)", line)
+    assert match is not None  # any line without a line break matches
+    bullet, text = match.groups(default="")
     parts = re.split(r"`+([^`]+)`+", text)
     parts[::2] = (re.sub(r"[\\*|]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2])
     parts[1::2] = (f"``{part}``" for part in parts[1::2])

@@ -52,7 +52,7 @@ def radius_panels(rows: pd.DataFrame, *, value: str = "accuracy", title: str = "
     axes[-1, 0].set_xlabel("test " + AXIS_LABELS["eps"])
     if title:
         figure.suptitle(title, fontsize=13)
-    seen = {}
+    seen: dict = {}
     for ax in axes[:, 0]:
         seen |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     _legend_below(figure, list(seen.values()), list(seen), ncols=2)

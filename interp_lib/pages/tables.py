@@ -99,7 +99,7 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
                 shown.append((f"±{cell.spread:.{decimals}f}", "spread"))
         return shown
 
-    measured = [(c.released, c.n) for c in cells if c.released is not None]
+    measured = [(c.released, c.n) for c in cells if c.released is not None and c.n is not None]
     copies = ", ".join(dict.fromkeys(cell.copy for cell in cells if cell.copy))
     note = "First line: as printed. Nothing measured on the released networks yet."
     if measured:
@@ -142,6 +142,7 @@ def curve_rows(cells: Iterable[Cell], source: str = "released") -> pd.DataFrame:
         if source == "ours":
             rows.append({**row, "accuracy": value, "se": cell.spread, "source": "trained here"})
         else:
+            assert cell.n is not None  # it comes with the value
             se = standard_error(value, cell.n)
             rows.append({**row, "accuracy": value, "se": se, "source": "released, re-measured"})
     return pd.DataFrame(rows).astype({"se": float})

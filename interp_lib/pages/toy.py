@@ -70,6 +70,7 @@ def climb(
 ) -> Tensor:
     """Run the inner maximisation of Int on one image and return all iterates, the start first, (steps + 1, 2)."""
     objective = METHODS["Int"](model, x, y).objective
+    assert objective is not None  # Int has an inner maximisation
     ascent = projected_ascent(objective, x, eps=eps, alpha=alpha, steps=steps, start=start)
     return torch.cat([start, *ascent]).view(-1, 2)
 

@@ -55,7 +55,7 @@ def proportion(right: Tensor) -> dict:
         raise TypeError(f"right must be a bool tensor (N,), whether each image is classified right; got {came}.")
     correct, n = int(right.sum()), len(right)
     p = correct / n if n else None
-    se = math.sqrt(p * (1 - p) / n) if n else None
+    se = None if p is None else math.sqrt(p * (1 - p) / n)
     return {"correct": correct, "n": n, "accuracy": p, "se": se, "right": outcome_digits(right.tolist())}
 
 

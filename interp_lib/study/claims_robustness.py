@@ -121,8 +121,12 @@ def findings(
         )
     spoken = [c for c in cells if c.table in TABLES and f"{c.dataset} {c.architecture}" == network]
     printed = {cell.owner for cell in spoken}
-    at = {(cell.owner, cell.level): cell for cell in spoken if accuracy(cell, source) is not None}
-    clean = {method: accuracy(cell, source) for (method, level), cell in at.items() if level == "0"}
+    at = {
+        (cell.owner, cell.level): Measured.of_cell(cell, source, images)
+        for cell in spoken
+        if accuracy(cell, source) is not None
+    }
+    clean = {method: value.accuracy for (method, level), value in at.items() if level == "0"}
     results = []
     for statement in STATEMENTS[network]:
         for level in statement.levels:
@@ -131,9 +135,8 @@ def findings(
             if statement.better not in measured or not rivals:
                 continue
             better = at[statement.better, level]
-            value = Measured.of_cell(better, source, images)
-            against = {m: compared(value, Measured.of_cell(cell, source, images)) for m, cell in rivals.items()}
-            rival = max(rivals, key=lambda method: accuracy(rivals[method], source))
+            against = {method: compared(better, other) for method, other in rivals.items()}
+            rival = max(rivals, key=lambda method: rivals[method].accuracy)
             best = against[rival]
             above = [one.p for one in against.values() if one.difference < 0]
             p = min(1.0, min(above) * len(against)) if above else max(one.p for one in against.values())
@@ -142,9 +145,9 @@ def findings(
                     statement,
                     level,
                     source,
-                    accuracy(better, source),
+                    better.accuracy,
                     rival,
-                    accuracy(rivals[rival], source),
+                    rivals[rival].accuracy,
                     best.error,
                     best.paired,
                     p,

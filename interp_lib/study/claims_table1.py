@@ -33,7 +33,7 @@ def statements(sides: set[Side]) -> Iterator[tuple[str, Side, Side, dict[str, in
     Source: the text on Table 1.
     """
     interpreters = [name for name in ("CAM", "GradCAM++", "IG", "Repr") if name in {side[0] for side in sides}]
-    comparisons = []
+    comparisons: list[tuple[str, Side, Side, dict[str, int]]] = []
     for name in interpreters:
         for p in (1, 2):
             for other in SINGLE_CLASS_SETS:
@@ -118,7 +118,7 @@ def claims(rows: Iterable[dict], *, squared: bool = False) -> list[dict]:
             z = gap / se if known else None
             # The bootstrap's variance divides by n; the t test needs the unbiased one, which divides by n - 1.
             variance = se**2 * paired.images / (paired.images - 1) if known else None
-            p = intervals.t_test(gap, [(variance, paired.images - 1)])[0] if known else None
+            p = intervals.t_test(gap, [(variance, paired.images - 1)])[0] if variance is not None else None
             claim_rows.append(
                 {
                     **_entry(claim, one, other, score),

@@ -215,22 +215,24 @@ def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> l
     }
     cells = []
     for row in paper.paper_tables():
-        cell, run = {**row, "outcomes": {}}, _wanted(row)
+        cell, run = {**row, "outcomes": {}}, _wanted(row) or ()
         printed = Cell(**row)
         # The method column of Table 1 names an interpreter; its network is always Normal.
         method, owner = ("Normal", "Normal") if row["table"] == "1" else (printed.method, printed.owner)
         wanted = [("released", method), ("ours", owner), ("corrected", owner)]
         for column, method in wanted if run else ():
             unit = (DATASETS[row["dataset"]], printed.architecture.lower(), "ours" if column == "ours" else "released")
-            rows = [r for r in measured.get((*unit, method, *run), {}).values() if _value(row, r) is not None]
-            rows = [r for r in rows if r.get("schedule") == chosen.get(unit)]
-            if rows:
+            rows = [
+                r for r in measured.get((*unit, method, *run), {}).values() if r.get("schedule") == chosen.get(unit)
+            ]
+            results = [(value, r) for r in rows if (value := _value(row, r)) is not None]
+            if results:
+                values, rows = [value for value, _ in results], [r for _, r in results]
                 if column == "ours":
-                    values = [_value(row, r) for r in rows]
                     cell |= {"schedule": chosen.get(unit), "spread": stdev(values) if len(values) > 1 else None}
                 n = sum(r["n"] for r in rows)
                 # fsum rounds once, so that the mean does not depend on the order of the records.
-                cell[column] = math.fsum(_value(row, r) * r["n"] for r in rows) / n
+                cell[column] = math.fsum(value * r["n"] for value, r in results) / n
                 cell.setdefault("n_ours" if column == "ours" else "n", n)
                 cell.setdefault("copy", titles[unit])
                 if all("right" in r and r["n"] == rows[0]["n"] for r in rows):
@@ -276,7 +278,7 @@ def counts(cells: Iterable[Cell], source: str = "corrected") -> list[dict]:
                 }
             )
             if source == "ours":
-                distances = [abs(c.ours - c.corrected) for c in group if None not in (c.ours, c.corrected)]
+                distances = [abs(c.ours - c.corrected) for c in group if c.ours is not None and c.corrected is not None]
                 spreads = [cell.spread for cell in group if cell.spread is not None]
                 rows[-1] |= {
                     "to released": fmean(distances) if distances else None,

@@ -46,7 +46,9 @@ class Measured:
         seeds = max(1, round(cell.n_ours / images)) if source == "ours" and cell.n_ours else 1
         spread = cell.spread if source == "ours" and seeds > 1 else 0.0
         outcomes = cell.outcomes.get(column(cell, source), ())
-        return cls(accuracy(cell, source), images, seeds, spread or 0.0, outcomes)
+        value = accuracy(cell, source)
+        assert value is not None  # what was not measured is not compared
+        return cls(value, images, seeds, spread or 0.0, outcomes)
 
     @classmethod
     def of_rows(cls, rows: Sequence[dict]) -> "Measured":

@@ -44,7 +44,7 @@ def rows_of_small(records: Iterable[Record], measurement: str, dataset: str) -> 
     return rows
 
 
-def choose(rows: Iterable[dict], **wanted: float | str | None) -> list[dict]:
+def choose(rows: Iterable[dict], **wanted: object) -> list[dict]:
     """Return the rows with the wanted values, sorted by gamma, radius, run and eps.
 
     Args:

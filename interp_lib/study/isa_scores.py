@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -291,7 +292,12 @@ def isa_plan(
     # Small parts where an image is slow, because the record is written after each measure of a part.
     batch_size = batch_size or (1 if images < n else 10 if ig else None)
 
-    run = {"interpreters": interpreters, "norms": norms, "class_sets": class_sets, "penalties": penalties}
+    run: dict[str, Any] = {
+        "interpreters": interpreters,
+        "norms": norms,
+        "class_sets": class_sets,
+        "penalties": penalties,
+    }
     rows = lambda task: isa_rows(
         task.model, subset, images=images, batch_size=batch_size, held=task.held, progress=task.progress, **run
     )

@@ -143,7 +143,8 @@ def measure(
     if not parts:
         asked = "/".join(word for word in (dataset, model) if word)
         raise ValueError(f"{name} is measured on {', '.join(map('/'.join, measurement.parts))}; got {asked!r}.")
-    every_network, paths = list(find_networks(source, networks_dir)), []
+    every_network = list(find_networks(source, networks_dir))
+    paths: list[Path] = []
     if source not in measurement.sources:
         raise ValueError(f"{name} is measured on networks that are {', '.join(measurement.sources)}; got {source!r}.")
     for dataset, model in parts:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from .evaluation import ALPHA, EPS, IMAGES, STEPS
 from .isa_scores import PAPER_INTERPRETERS
 from .sweep import Part, Plan, header, once
 
-AAI = {"top_k": 8, "alpha": ALPHA, "steps": STEPS[-1], "hinge": 0.0}
+AAI: dict[str, Any] = {"top_k": 8, "alpha": ALPHA, "steps": STEPS[-1], "hinge": 0.0}
 
 
 # Eq. (7) as printed, with its hinge; the paper does not give lambda. The released code, `AAI`, has no hinge.
@@ -36,7 +37,7 @@ def aai_rows(
     *,
     eps: Sequence[float],
     interpreter: str = "CAM",
-    attack: Mapping[str, float | None] = AAI,
+    attack: Mapping[str, Any] = AAI,
     progress: Callable[[int], object] | None = None,
 ) -> list[dict]:
     """Measure Kendall's tau-b of the true class's map before and after an AAI, for every eps.

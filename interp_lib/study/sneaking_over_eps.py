@@ -38,7 +38,7 @@ def explain_versions(
     for name, x in versions.items():
         with evaluating(model):
             maps = {key: function(model, x, classes).detach() for key, function in interpreters.items()}
-        tau = {}
+        tau: dict[str, list[float]] = {}
         if natural is not None:
             tau = {key: kendall_tau(natural[key][0], maps[key][0]).tolist() for key in maps}
         natural = natural or maps
@@ -96,7 +96,7 @@ def sneaking_rows(
         classes = class_set(name, y, target, model.num_classes)
         settings = released_settings(sizes, Discrepancy(cam, classes, p, scale=clean[0, 0].numel()), batch=1)
         attacked[name] = isa_over_eps(model, x, y, target, **settings).x_adv
-    rows = [[] for _ in range(count)]
+    rows: list[list[dict]] = [[] for _ in range(count)]
     clean = clean.repeat(times, 1, 1, 1)
     for name, images in attacked.items():
         with torch.no_grad():
@@ -105,8 +105,8 @@ def sneaking_rows(
         distance = {}
         for measure in CLASS_SETS:
             classes = class_set(measure, y, target, model.num_classes).repeat(times, 1)[..., None, None]
-            of_classes = (heat.take_along_dim(classes, 1) for heat in (clean, maps))
-            distance[measure] = discrepancy(*of_classes, p, p == 2).view(times, count)
+            natural, moved = (heat.take_along_dim(classes, 1) for heat in (clean, maps))
+            distance[measure] = discrepancy(natural, moved, p, p == 2).view(times, count)
         for i, row in enumerate(rows):
             for k, size in enumerate(eps):
                 measured = {measure: float(values[k, i]) for measure, values in distance.items()}
@@ -139,7 +139,8 @@ def lowest_so_far(rows: Sequence[Mapping]) -> list[dict]:
 
     An attack in a small ball also lies in every larger ball; a search that ends higher there has only searched worse.
     """
-    successes, lowest = [], {}
+    successes: list[dict] = []
+    lowest: dict[tuple, float] = {}
     for row in sorted(rows, key=lambda row: row["eps"]):
         if row["success"] and row["attack"] in CLASS_SETS:
             key = row["p"], row["attack"]

@@ -18,7 +18,13 @@ from ..models.names import NETWORKS
 from . import records
 
 # The types of what the .json beside one of our networks says.
-DESCRIPTION = {"dataset": str, "method": str, "schedule": str, "seed": int, "gamma": (int, float)}
+DESCRIPTION: dict[str, type | tuple[type, ...]] = {
+    "dataset": str,
+    "method": str,
+    "schedule": str,
+    "seed": int,
+    "gamma": (int, float),
+}
 
 
 @dataclass(frozen=True)

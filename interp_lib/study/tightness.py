@@ -20,7 +20,7 @@ DECILES = tuple(k / 10 for k in range(11))
 
 IMAGES_OF = {"small": 1000, "pool": 1000, "wresnet": 200}
 
-ATTACKS = {
+ATTACKS: dict[str, dict] = {
     "pgd": {"name": "pgd", "alpha": "eps / 4"},
     "isa": {"name": "isa", "targeted": True, "settings": "released", "batch": RELEASED_BATCH, "tau": 0.1},
 }

@@ -48,7 +48,8 @@ class Group:
                     "exp_avg_sq": state.get("exp_avg_sq", zero()),
                 }
                 run.optimizer.state[p] = self.optimizer.state[p]  # shared, so that a checkpoint has the current state
-        self.graphs = self.stream = None
+        self.graphs: dict | None = None
+        self.stream: torch.cuda.Stream | None = None
         self.saved = time.perf_counter()
 
     def on_cuda(self) -> dict:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from .. import places, storage
+from ..models.names import NetworkName
 
 
 def differs(how: dict, asked: dict) -> str:
@@ -16,7 +17,7 @@ def differs(how: dict, asked: dict) -> str:
 
 
 def train(
-    wanted: list,
+    wanted: list[tuple[NetworkName, Path]],
     *,
     data_dir=None,
     resume: bool = True,
@@ -45,7 +46,7 @@ def train(
     from .together import fit_together
 
     device = use_device(device)
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch do not report capabilities
+    able: dict = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch do not report capabilities
     if (precision, device, able.get("amx_bf16")) == ("bfloat16", "cpu", False):
         print("this processor has no units for bfloat16 (AMX): it will take longer than float32", file=sys.stderr)
     dataset = data.load(wanted[0][0].dataset, data_dir, device=device)

@@ -118,7 +118,8 @@ def train(run: Run, max_steps: int | None = None, until: float = math.inf) -> No
     """Train a run to its end, or up to `max_steps`, or until `time.monotonic()` has reached `until`; see `fit`."""
     model, dataset, method, schedule = run.model, run.dataset, run.method, run.schedule
     stop = run.total if max_steps is None else min(run.total, max_steps)
-    device, order, order_of = dataset.train.labels.device, None, None
+    device, order_of = dataset.train.labels.device, None
+    order: Tensor  # of the training images, in the epoch `order_of`
     dtype, random = dtype_of(model), depends_on_mode(model)
     with (
         tqdm(

@@ -17,7 +17,7 @@ Four settings follow the released code, which made the tables, and not the text:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,8 @@ from ..fast.parts import Foldable
 from ..interpreters.integration import PATH_STEPS, path_integral
 from ..paper import GAMMA
 
-Dtype = torch.dtype | None
-Model = nn.Module | Foldable  # one network, or several that fold themselves as one, `fast.stack.Stack`
+Dtype: TypeAlias = torch.dtype | None
+Model: TypeAlias = nn.Module | Foldable  # one network, or several that fold themselves as one, `fast.stack.Stack`
 
 
 class Problem(NamedTuple):
@@ -154,7 +154,7 @@ def ig_norm(
         # A sign step ignores a constant factor: without the cross-entropy w is left out, as a small w loses digits.
         return F.cross_entropy(logits_adv, y, reduction="none") + w * norm if adversarial else norm
 
-    both = {"cross_entropy": float(adversarial), "weight": w if adversarial else 1.0}
+    both: dict[str, Any] = {"cross_entropy": float(adversarial), "weight": w if adversarial else 1.0}
     return Problem(loss, climbing(objective, fixed.head, "path", y=y, reference=x, points=PATH_STEPS, **both))
 
 

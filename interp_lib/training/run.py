@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,9 +107,9 @@ def _check_run(model: GlobalPoolNetwork, dataset: Dataset, schedule: Schedule) -
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a network, such as models.build gives; got {model!r:.80}.")
     for name, here in (("input_shape", dataset.shape), ("num_classes", dataset.num_classes)):
-        actual = getattr(model, name, here)
+        actual: Any = getattr(model, name, here)
         if name == "input_shape" and getattr(model, "any_size", False):
-            actual = (actual[0], *here[1:])  # only the channels have to match
+            actual = (actual[0], *dataset.shape[1:])  # only the channels have to match
         if actual != here:
             raise ValueError(f"model must have {name} {here} for {dataset.title}; got {actual}. Build one for it.")
 
@@ -180,7 +181,10 @@ class Run:
         self.per_epoch = len(dataset.train) // schedule.batch_size
         self.total = schedule.epochs * self.per_epoch
         self.optimizer = Adam(model.parameters(), lr=schedule.learning_rate)
-        self.step, self.losses, self.history, self.best, self.seconds = 0, [], [], None, 0.0
+        self.step, self.seconds = 0, 0.0
+        self.losses: list[float] = []
+        self.history: list[dict] = []
+        self.best: dict | None = None
         self.error: Diverged | None = None
         self.checkpoint = Path(checkpoint) if checkpoint else None
         if self.checkpoint and self.checkpoint.exists():
@@ -202,7 +206,9 @@ class Run:
         }
 
     def restore(self) -> None:
-        state, path = load_checkpoint(self.checkpoint, self.model), self.checkpoint
+        path = self.checkpoint
+        assert path is not None  # `__init__` has seen that it exists
+        state = load_checkpoint(path, self.model)
         if state["run"] != self.identity:
             raise ValueError(f"{path} belongs to another run, {state['run']}; delete it or name another file.")
         try:

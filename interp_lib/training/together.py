@@ -71,7 +71,7 @@ def fit_together(
             for group in tqdm(groups, desc="recording", unit="stack", disable=None):
                 group.record()
         limit = lambda group: group.total if max_steps is None else min(group.total, max_steps)
-        work = {group: (group.steps(limit(group)), 0, None) for group in groups}
+        work: dict = {group: (group.steps(limit(group)), 0, None) for group in groups}
         for run in runs:  # the clock starts here, after the captures
             run.began = time.perf_counter() - run.seconds
         amount = sum(len(group.runs) * (limit(group) - group.at) for group in groups)
