@@ -16,15 +16,9 @@ import torch
 from side_by_side import in_turns, subject
 
 from interp_lib.attacks.ascent import clipped
-from interp_lib.attacks.interpretability_sneaking import (
-    Discrepancy,
-    class_set,
-    margin,
-    margin_attack,
-    released_settings,
-    search_isa,
-)
+from interp_lib.attacks.interpretability_sneaking import margin, margin_attack, search_isa
 from interp_lib.attacks.smallest_perturbation import minimal_eps
+from interp_lib.attacks.sneaking_settings import Discrepancy, class_set, released_settings
 from interp_lib.interpreters.class_activation_maps import cam
 from interp_lib.models import released
 

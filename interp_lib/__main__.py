@@ -102,8 +102,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--precision",
         default="float32",
-        help="of the convolutions, float32 (default) or bfloat16: 2 to 4 times as fast on a processor with "
-        "AMX, slower on one without",
+        help="of the convolutions: float32, or bfloat16 for processors with AMX (%(default)s)",
     )
     p.add_argument("--out", type=folder, help="folder of the networks (default: _build/networks)")
     p.add_argument(
@@ -229,9 +228,6 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
-NO_SUCH_PLACE = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
-
-
 def silence(stream) -> None:
     """Discard what is left in a stream's buffer, so that the interpreter's last flush raises no error."""
     try:
@@ -287,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
         return finish(0)
     except ModuleNotFoundError as error:
         message, status = f"{error}. Install everything: pip install -r requirements.txt.", 1
-    except (ValueError, TypeError, *NO_SUCH_PLACE) as error:
+    except (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         message, status = str(error), 2
     except (OSError, RuntimeError) as error:
         message, status = str(error), 1

@@ -24,9 +24,9 @@ from .data_files import (
     data_folder,
     read_digits,
     read_files,
-    read_restricted_imagenet,
 )
 from .datasets import DATASETS, TITLES
+from .photographs import read_restricted_imagenet
 
 # (fingerprint of the test split, fingerprint of all training images) -> name of the copy. Both must match: the
 # original test images together with other training images do not make an original dataset.

@@ -10,16 +10,10 @@ from interp_lib import __main__ as cli
 from interp_lib import discrepancies, interpreters, models, training
 from interp_lib.attacks.against_interpretability import aai
 from interp_lib.attacks.ascent import projected_ascent
-from interp_lib.attacks.interpretability_sneaking import (
-    Discrepancy,
-    Search,
-    class_set,
-    isa_over_eps,
-    margin_attack,
-    search_isa,
-)
+from interp_lib.attacks.interpretability_sneaking import isa_over_eps, margin_attack, search_isa
 from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.attacks.smallest_perturbation import minimal_eps
+from interp_lib.attacks.sneaking_settings import Discrepancy, Search, class_set
 from interp_lib.pages import chapters, parameters, profiles
 from interp_lib.schedule import Schedule
 from interp_lib.study import accuracy, rank_correlation

@@ -8,16 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks.ascent import clipped
-from ..attacks.interpretability_sneaking import (
-    CLASS_SETS,
-    Discrepancy,
-    class_set,
-    isa_over_eps,
-    margin,
-    margin_attack,
-    released_settings,
-)
+from ..attacks.interpretability_sneaking import isa_over_eps, margin, margin_attack
 from ..attacks.smallest_perturbation import MinimalAttack, minimal_eps
+from ..attacks.sneaking_settings import CLASS_SETS, Discrepancy, class_set, released_settings
 from ..data import EvaluationSubset
 from ..discrepancies import normalised_discrepancy
 from ..interpreters.registry import INTERPRETERS
@@ -33,21 +26,11 @@ PAPER_INTERPRETERS = {entry.table: entry.function for entry in INTERPRETERS.valu
 
 
 MAPS = ("CAM", "GradCAM++", "Repr")
-
-
 PENALTIES = (1.1, 1.2, 1.4, 1.6)
-
-
 # Batch size of the released code; its step depends on it, because the gradient is that of a batch mean.
 RELEASED_BATCH = 100
-
-
 IG_SCALE = 1.0
-
-
 AGAIN = 123  # seed of another hundred images for Table 1: the seed in the released script `isa_cam`
-
-
 # Table 1 has no IG on R-ImageNet, and an image takes half an hour there: measure only the first few images.
 FEW = {("restricted_imagenet", "wresnet"): 2}
 

@@ -6,14 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..attacks.interpretability_sneaking import (
-    CLASS_SETS,
-    Discrepancy,
-    class_set,
-    isa_over_eps,
-    released_settings,
-)
+from ..attacks.interpretability_sneaking import isa_over_eps
 from ..attacks.projected_gradient_descent import pgd
+from ..attacks.sneaking_settings import CLASS_SETS, Discrepancy, class_set, released_settings
 from ..discrepancies import discrepancy, kendall_tau, proposition1_bound
 from ..interpreters.class_activation_maps import cam
 from ..models.predict import evaluating, predictions

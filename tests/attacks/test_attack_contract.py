@@ -11,10 +11,11 @@ from torch.overrides import TorchFunctionMode
 from interp_lib import attacks
 from interp_lib.attacks.against_interpretability import aai
 from interp_lib.attacks.ascent import clipped, projected_ascent
-from interp_lib.attacks.interpretability_sneaking import Discrepancy, Search, class_set, isa, margin_attack
+from interp_lib.attacks.interpretability_sneaking import isa, margin_attack
 from interp_lib.attacks.logits_and_maps import explain
 from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.attacks.smallest_perturbation import minimal_eps
+from interp_lib.attacks.sneaking_settings import Discrepancy, Search, class_set
 from interp_lib.checks import NotANumber
 from interp_lib.interpreters.class_activation_maps import cam, gradcam_pp_release, representation
 from interp_lib.interpreters.registry import INTERPRETERS

@@ -7,18 +7,9 @@ import torch
 import toys
 
 from interp_lib.attacks.ascent import clipped
-from interp_lib.attacks.interpretability_sneaking import (
-    Discrepancy,
-    Search,
-    class_set,
-    isa,
-    isa_over_eps,
-    margin,
-    margin_attack,
-    released_settings,
-    search_isa,
-)
+from interp_lib.attacks.interpretability_sneaking import isa, isa_over_eps, margin, margin_attack, search_isa
 from interp_lib.attacks.logits_and_maps import explain
+from interp_lib.attacks.sneaking_settings import Discrepancy, Search, class_set, released_settings
 from interp_lib.discrepancies import discrepancy, proposition1_bound, two_class_discrepancy
 from interp_lib.interpreters.class_activation_maps import cam, gradcam_pp_release, representation
 from interp_lib.interpreters.integration import integrated_gradients_release

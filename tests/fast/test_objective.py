@@ -9,8 +9,9 @@ from test_fast import SHAPES, apart, images, needs_compiler, shaken
 from interp_lib import models, paper
 from interp_lib.attacks.against_interpretability import aai_objective
 from interp_lib.attacks.ascent import ascend, cross_entropy, projected_ascent
-from interp_lib.attacks.interpretability_sneaking import CLASS_SETS, Discrepancy, class_set, sneaking_objective
+from interp_lib.attacks.interpretability_sneaking import sneaking_objective
 from interp_lib.attacks.projected_gradient_descent import pgd, pgd_iterates
+from interp_lib.attacks.sneaking_settings import CLASS_SETS, Discrepancy, class_set
 from interp_lib.checks import NotANumber
 from interp_lib.fast import objective
 from interp_lib.fast.fold import fold_for_attack

@@ -14,9 +14,10 @@ import interp_lib
 from interp_lib import data, paper
 from interp_lib import interpreters as I
 from interp_lib.attacks.against_interpretability import aai
-from interp_lib.attacks.interpretability_sneaking import Search, isa
+from interp_lib.attacks.interpretability_sneaking import isa
 from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.attacks.smallest_perturbation import minimal_eps
+from interp_lib.attacks.sneaking_settings import Search
 from interp_lib.interpreters.derivatives import derivative_errors
 from interp_lib.schedule import Schedule
 from interp_lib.training import methods
