@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.architectures import GlobalPoolNetwork, SameConv2d, pool_share, same_conv2d, same_padding
-from ..models.proof import hooked
+from ..models.proof import Function, hooked, proven
 from .fold import has_affine_tail
 from .parts import Folded, compose_tail, fold_tail
 
@@ -83,12 +83,13 @@ class Stack:
             get the gradients.
 
     Raises:
-        ValueError: no network; several architectures, shapes or devices; a linear layer with a bias; hooks; or more
-            than one network of a class that is not `stackable`, as WResnet, whose shortcuts pad the channels of each
-            network with zeros on both sides.
+        ValueError: no network; several architectures, shapes or devices; a linear layer with a bias; hooks; more than
+            one network of a class that is not `stackable`, as WResnet, whose shortcuts pad the channels of each
+            network with zeros on both sides; or networks that compute something else than their class's trunk, last
+            convolution, pool and linear layer, see `models.proof.proven`.
     """
 
-    def __init__(self, networks: Sequence[GlobalPoolNetwork]):
+    def __init__(self, networks: Sequence[GlobalPoolNetwork], *, trial: bool = True):
         kinds = {(type(n), n.input_shape, n.classifier.weight.shape, n.classifier.weight.device) for n in networks}
         if len(kinds) != 1:
             raise ValueError(f"networks of one architecture, shape and device can be stacked; got {len(kinds)} kinds.")
@@ -106,6 +107,8 @@ class Stack:
         self.one, self.all = (Trunk(copy.deepcopy(first, memo).to("meta")) for memo in ({}, grouped))
         tail = ("classifier.", f"{first.affine_tail}.") if self.affine else ("classifier.",)
         self.names = [name for name, _ in first.named_parameters() if not name.startswith(tail)]
+        if trial and not proven(first, _stacked):
+            raise ValueError(f"a {type(first).__name__} computes something else than its stack; train each by itself.")
 
     def __len__(self) -> int:
         return len(self.networks)
@@ -202,3 +205,16 @@ class Stack:
             return pool_share(every.reshape(len(x), -1, *every.shape[2:]))
 
         return Folded(lambda x: rows(trunk(x).flatten(1), matrix, bias), maps, networks=size)
+
+
+def _stacked(model: GlobalPoolNetwork) -> Function:
+    """Return the logits of a network as its stack computes them, for `proven`: with free weights, and with fixed."""
+    stack = Stack([model, model] if model.stackable else [model], trial=False)
+    free, fixed = stack.fold_for_training()
+
+    def logits(x: Tensor) -> Tensor:
+        images = stack.repeat(x)
+        # Two results that should both equal the logits are compared through their mean.
+        return (free.logits(images)[:: len(stack)] + fixed.logits(images)[len(stack) - 1 :: len(stack)]) / 2
+
+    return logits

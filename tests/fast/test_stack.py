@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from interp_lib.attacks.ascent import input_gradient
 from interp_lib.fast.stack import GroupedConvolution, Stack
 from interp_lib.interpreters.class_activation_maps import cam
-from interp_lib.models.architectures import build, same_conv2d
+from interp_lib.models.architectures import Small, build, same_conv2d
 from interp_lib.training import methods
 
 DOUBLE = torch.float64
@@ -174,3 +174,13 @@ ONE = "networks of one architecture, shape and device can be stacked; got"
 def test_what_cannot_be_stacked_is_refused(made, message):
     with pytest.raises(ValueError, match=message):
         Stack(made())
+
+
+class Shifted(Small):
+    def tail(self, z):
+        return super().tail(z) + 1
+
+
+def test_networks_with_a_tail_of_their_own_are_not_stacked():
+    with pytest.raises(ValueError, match="a Shifted computes something else than its stack"):
+        Stack([Shifted((1, 28, 28), 5), Shifted((1, 28, 28), 5)])
