@@ -56,12 +56,17 @@ def derivative_errors(
 
     def difference(tensors: list[Tensor], moves: list[Tensor]) -> float:
         ends: list[float] = []
-        for sign in (1, -2, 1):  # to z + hv, to z - hv, and back to z
-            with torch.no_grad():
-                for tensor, move in zip(tensors, moves, strict=True):
-                    tensor.add_(move, alpha=sign * step)
-            if len(ends) < 2:
+        before = [tensor.detach().clone() for tensor in tensors]
+        try:
+            for sign in (1, -2):  # to z + hv, then to z - hv
+                with torch.no_grad():
+                    for tensor, move in zip(tensors, moves, strict=True):
+                        tensor.add_(move, alpha=sign * step)
                 ends.append(float((maps(model, x, classes).detach() * probe).sum()))
+        finally:  # the caller's weights, to the bit, also after an error
+            with torch.no_grad():
+                for tensor, value in zip(tensors, before, strict=True):
+                    tensor.copy_(value)
         return (ends[0] - ends[1]) / (2 * step)
 
     errors = []

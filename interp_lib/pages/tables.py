@@ -145,4 +145,4 @@ def curve_rows(cells: Iterable[Cell], source: str = "released") -> pd.DataFrame:
             assert cell.n is not None  # it comes with the value
             se = standard_error(value, cell.n)
             rows.append({**row, "accuracy": value, "se": se, "source": "released, re-measured"})
-    return pd.DataFrame(rows).astype({"se": float})
+    return pd.DataFrame(rows, columns=["method", "eps", "accuracy", "se", "source"]).astype({"se": float})

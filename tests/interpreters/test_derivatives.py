@@ -20,8 +20,21 @@ def test_a_right_derivative_passes(setting):
     before = [p.clone() for p in setting[0].parameters()]
     for error in errors(setting, lambda m, x, c: interpreters.cam(m, x, c).square()):
         assert error.median <= error.largest < 1e-5
-    moved = [(p - q).abs().max() for p, q in zip(setting[0].parameters(), before, strict=True)]
-    assert max(moved) < 1e-12, "weights are put back"
+    assert all(torch.equal(p, q) for p, q in zip(setting[0].parameters(), before, strict=True)), "weights are put back"
+
+
+def test_weights_are_put_back_after_an_error(setting):
+    before, calls = [p.clone() for p in setting[0].parameters()], []
+
+    def fails(m, x, c):
+        calls.append(x)
+        if len(calls) == 4:  # the first map, two at x plus and minus hv, and the first with moved weights
+            raise KeyboardInterrupt
+        return interpreters.cam(m, x, c)
+
+    with pytest.raises(KeyboardInterrupt):
+        derivative_errors(fails, *setting, directions=1)
+    assert all(torch.equal(p, q) for p, q in zip(setting[0].parameters(), before, strict=True))
 
 
 def test_half_a_derivative_is_half_wrong(setting):

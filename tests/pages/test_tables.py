@@ -217,6 +217,7 @@ def test_curves_have_the_printed_value_and_the_measured_one_with_its_error():
     ]
     assert [r["se"] for r in rows] == pytest.approx([math.nan, 0.025, math.nan, math.nan], nan_ok=True)
     assert {(r["method"], r["eps"]) for r in rows} == {("Adv", 0.3)}
+    assert tables.curve_rows([]).empty and list(tables.curve_rows([])) == list(tables.curve_rows(cells))
     ours = tables.curve_rows(cells, "ours")
     assert list(ours["source"]) == ["paper", "trained here", "paper", "paper", "trained here"]
     assert list(ours["se"].dropna()) == [0.02] and ours["se"].dtype == float

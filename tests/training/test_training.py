@@ -238,7 +238,7 @@ from interp_lib.models import build
 from interp_lib.training import group, loop, together
 from interp_lib.training.run import Run
 from interp_lib.schedule import Schedule
-group.SECONDS, take_step = 0, group.Group.take_step
+group.CHECKPOINT_SECONDS, take_step = 0, group.Group.take_step
 group.Group.take_step = lambda *a, **k: (time.sleep(0.03), take_step(*a, **k))[1]
 radius = Schedule.radius
 run = lambda method, seed: Run(build("small", (1, 8, 8), 3, seed=seed), bands(), method,
