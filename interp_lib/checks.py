@@ -101,7 +101,7 @@ def check_labels(y: Tensor, n: int, num_classes: int | None = None, name: str = 
         came = f"dtype {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(f"{name} must be an int64 tensor of labels; got {came}. Use y.long().")
     if y.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), one label an image; got {tuple(y.shape)}.")
+        raise ValueError(f"{name} must have shape ({n},), one label per image; got {tuple(y.shape)}.")
     if n and (int(y.min()) < 0 or (num_classes is not None and int(y.max()) >= num_classes)):
         raise ValueError(
             f"{name} must lie in 0 .. {'C - 1' if num_classes is None else num_classes - 1}; "
@@ -122,7 +122,7 @@ def check_step_sizes(*, eps: float | Tensor, alpha: float | Tensor, steps: int, 
     """
     for value, name in ((eps, "eps"), (alpha, "alpha")):
         if isinstance(value, bool) or not isinstance(value, Real | Tensor):
-            raise TypeError(f"{name} must be a number or a tensor of one an image; got {came(value)}.")
+            raise TypeError(f"{name} must be a number or a tensor of one number per image; got {came(value)}.")
     check_whole(steps, "steps")
     if any(isinstance(value, Tensor) and value.numel() == 0 for value in (eps, alpha)):
         return  # no images, hence no radii; aminmax would fail
@@ -167,7 +167,7 @@ def check_classes(classes: Tensor, n: int, num_classes: int | None = None, name:
     """
     if isinstance(classes, Tensor) and classes.dtype == torch.int64 and (classes.dim() != 2 or len(classes) != n):
         raise ValueError(
-            f"{name} must have shape ({n}, k), k classes an image; got {tuple(classes.shape)}. "
+            f"{name} must have shape ({n}, k), k classes per image; got {tuple(classes.shape)}. "
             "Write y[:, None] for the true class."
         )
     flat = classes.flatten() if isinstance(classes, Tensor) else classes

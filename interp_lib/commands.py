@@ -129,7 +129,7 @@ def run_compare(args) -> None:
     if not cells:
         raise ValueError(f"the paper has no Table {args.table}; it has 1, 2, 3, 4, 5, A1, A2, A3, A4 and A5.")
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder of records; run from the clone, or measure a table.")
+        raise FileNotFoundError(f"{folder} is not a folder of records; run from the clone, or measure a table.")
     print(as_csv(cells) if args.csv else as_text(cells, args.networks))
 
 

@@ -63,7 +63,7 @@ def _import(module: str, package: str, reason: str):
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise DataError(f"{reason} needs {package}, which does not import: pip install {package}.") from None
+        raise DataError(f"{reason} needs {package}, which cannot be imported: pip install {package}.") from None
 
 
 def data_folder(data_dir: str | os.PathLike | None) -> Path:

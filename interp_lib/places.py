@@ -19,7 +19,7 @@ def project_root(start: str | os.PathLike = ".") -> Path:
         if (folder / "profiles").is_dir() and (folder / "pyproject.toml").is_file():
             return folder
     raise FileNotFoundError(
-        f"{start} is in no clone of this project, which {NEED_A_CLONE} need; clone it and run the command in there."
+        f"{start} is not in a clone of this project, which {NEED_A_CLONE} need; clone it and run the command there."
     )
 
 

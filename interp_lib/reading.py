@@ -46,7 +46,7 @@ def opened(path: str | os.PathLike, largest: int) -> Iterator[BinaryIO]:
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise FileError(f"it is {'a folder' if stat.S_ISDIR(status.st_mode) else 'a pipe or a device'} and no file")
+            raise FileError(f"it is {'a folder' if stat.S_ISDIR(status.st_mode) else 'a pipe or a device'}, not a file")
         if status.st_size > largest:
             raise FileError(f"it has {_size(status.st_size)} where at most {_size(largest)} are expected")
         with open(handle, "rb", closefd=False) as file:
@@ -61,7 +61,7 @@ def read_bytes(path: str | os.PathLike, largest: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         content = file.read(size + 1)
     if len(content) > size:  # it is growing, or reports a size of 0, as files in /proc do
-        raise FileError("it has more bytes than it says")
+        raise FileError("it has more bytes than its size says")
     return content
 
 
@@ -80,7 +80,7 @@ def read_json(path: str | os.PathLike, largest: int):
     # Python's json accepts NaN and Infinity, which are not JSON, and turns 1e999 into infinity.
     def finite(text: str) -> float:
         if not math.isfinite(number := float(text)):
-            raise FileError(f"it holds {printable(text, 30)}, which is no finite number")
+            raise FileError(f"it holds {printable(text, 30)}, which is not a finite number")
         return number
 
     try:
@@ -115,4 +115,4 @@ def read_yaml(path: str | os.PathLike):
         return yaml.load(read_bytes(path, LARGEST_YAML).decode("utf-8"), _PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise FileError(f"{Path(path).parent.name}/{Path(path).name} is no YAML of plain values: {reason}.") from None
+        raise FileError(f"{Path(path).parent.name}/{Path(path).name} is not YAML of plain values: {reason}.") from None

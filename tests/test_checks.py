@@ -88,8 +88,14 @@ WRONG_TYPES = [
         "maps must be floating-point tensors; got a tensor of shape (2, 3, 4, 4) and torch.int64.",
     ),
     (lambda: check_pair(None, MAPS, "maps", 3), "maps must be floating-point tensors; got None of type NoneType."),
-    (lambda: step_sizes(eps="8/255"), "eps must be a number or a tensor of one an image; got '8/255' of type str."),
-    (lambda: step_sizes(alpha=True), "alpha must be a number or a tensor of one an image; got True of type bool."),
+    (
+        lambda: step_sizes(eps="8/255"),
+        "eps must be a number or a tensor of one number per image; got '8/255' of type str.",
+    ),
+    (
+        lambda: step_sizes(alpha=True),
+        "alpha must be a number or a tensor of one number per image; got True of type bool.",
+    ),
 ]
 WRONG_VALUES = [
     (lambda: check_number(NAN, "eps"), "eps must be a finite number; got nan."),
@@ -124,17 +130,17 @@ WRONG_VALUES = [
     (lambda: check_images(X * -INF), "x must be finite; it holds NaN or infinity."),
     (lambda: check_images(X * 510), "x must lie in [0, 1]; got min 255 and max 255. Divide bytes by 255."),
     (lambda: check_images(X - 1.5), "x must lie in [0, 1]; got min -1 and max -1. Put normalisation inside the model."),
-    (lambda: check_labels(Y, 3), "y must have shape (3,), one label an image; got (2,)."),
-    (lambda: check_labels(Y[:, None], 2), "y must have shape (2,), one label an image; got (2, 1)."),
+    (lambda: check_labels(Y, 3), "y must have shape (3,), one label per image; got (2,)."),
+    (lambda: check_labels(Y[:, None], 2), "y must have shape (2,), one label per image; got (2, 1)."),
     (lambda: check_labels(Y, 2, 2), "y must lie in 0 .. 1; got 0 .. 2."),
     (lambda: check_labels(Y - 1, 2), "y must lie in 0 .. C - 1; got -1 .. 1."),
     (
         lambda: check_classes(Y, 2),
-        "classes must have shape (2, k), k classes an image; got (2,). Write y[:, None] for the true class.",
+        "classes must have shape (2, k), k classes per image; got (2,). Write y[:, None] for the true class.",
     ),
     (
         lambda: check_classes(Y[:, None], 3),
-        "classes must have shape (3, k), k classes an image; got (2, 1). Write y[:, None] for the true class.",
+        "classes must have shape (3, k), k classes per image; got (2, 1). Write y[:, None] for the true class.",
     ),
     (lambda: check_classes(Y[:, None], 2, 2), "classes must lie in 0 .. 1; got 0 .. 2."),
     (lambda: check_logits(torch.zeros(3)), "logits must have shape (N, classes); got (3,)."),

@@ -646,7 +646,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch, kind, put):
         path = photographs(tmp_path)
     path.unlink(missing_ok=True)
     put(path)
-    refused(name, tmp_path, *((path, "and no file") if kind in ("npz", "photograph") else ("got neither",)))
+    refused(name, tmp_path, *((path, ", not a file") if kind in ("npz", "photograph") else ("got neither",)))
 
 
 def test_messages_carry_no_escapes_and_no_megabytes(tmp_path):

@@ -142,7 +142,7 @@ def _head_gradients(
             features = features.detach().requires_grad_()
         logits = head(features)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
-            raise ValueError(f"head must give logits ({len(x)}, C), a row an image; got {_kind(logits)}.")
+            raise ValueError(f"head must give logits ({len(x)}, C), one row per image; got {_kind(logits)}.")
         check_classes(classes, *logits.shape)
         scores = logits.gather(1, classes)
         gradients = [

@@ -144,7 +144,7 @@ def adapt(
     for key, values, default in (("mean", mean, 0.0), ("std", std, 1.0)):
         value = torch.as_tensor(default if values is None else values, dtype=torch.float64).flatten()
         if len(value) not in (1, x.shape[1]) or not value.isfinite().all() or (key == "std" and not (value > 0).all()):
-            raise ValueError(f"{key} must be one number a colour, {x.shape[1]} of them; got {values}.")
+            raise ValueError(f"{key} must be one number per colour, {x.shape[1]} of them; got {values}.")
         numbers[key] = value.view(1, -1, 1, 1)
     if mean is None and std is None:
         numbers = dict.fromkeys(numbers)
@@ -219,7 +219,7 @@ def _probe(network: nn.Module, copied: nn.Module, images: Tensor | None) -> Tens
         except Exception as error:  # too small, too large, or of another kind: try the next size
             refusal = str(error).partition("\n")[0]
     raise ValueError(
-        f"{type(network).__name__} takes no random images of {colours} colours and {', '.join(map(str, SIZES))} "
+        f"{type(network).__name__} refuses random images of {colours} colours and {', '.join(map(str, SIZES))} "
         f"pixels: {refusal}. Give some of its own, images=x[:2]."
     )
 

@@ -54,7 +54,7 @@ class _Dtype:
     def build(self, state):
         order = state[1]
         if order not in ("<", ">") or any(part is not None for part in state[2:5]):
-            raise ValueError("a dtype with fields, or of no byte order")
+            raise ValueError("a dtype with fields, or without a byte order")
         self.code = order + self.code[-2:]
 
 
@@ -72,7 +72,7 @@ class _Array:
         flat = np.frombuffer(self.data, self.dtype.code)
         sizes = self.shape if isinstance(self.shape, tuple) else (None,)
         if not (len(sizes) <= 4 and all(type(size) is int and 0 < size <= len(flat) for size in sizes)):
-            raise ValueError(f"an array of {len(flat)} floats without a shape of as many")
+            raise ValueError(f"an array of {len(flat)} floats whose shape does not fit")
         with np.errstate(all="ignore"):  # overflow gives inf, which `read_layers` refuses
             return flat.reshape(sizes, order="F" if self.fortran else "C").astype(np.float32)
 
@@ -92,7 +92,7 @@ _NEW: dict[str, Callable[[], object]] = {
 def _name(module: object, name: object) -> _Name:
     """Return the stand-in for a name of numpy; refuse every other name."""
     if not (isinstance(module, str) and isinstance(name, str)):  # str() of it might take for ever
-        raise ValueError("a name that is no string")
+        raise ValueError("a name that is not a string")
     if module not in _Name.MODULES or name not in _Name.KNOWN:
         raise ValueError(f"the name {module}.{name}, which has no place in a network of float arrays")
     return _Name(name)
@@ -115,7 +115,7 @@ def _unpickle(content: bytes):
         """Pop the topmost `count` values, or all values down to the last mark."""
         start = marks.pop() if count is None else len(stack) - count
         if start < (marks[-1] if marks else 0):
-            raise ValueError("more taken than there is")
+            raise ValueError("more values taken than there are")
         values = stack[start:]
         del stack[start:]
         return values
@@ -141,19 +141,19 @@ def _unpickle(content: bytes):
             case "APPEND" | "APPENDS":
                 values = pop(1 if operation.name == "APPEND" else None)
                 if not stack or type(stack[-1]) is not list:
-                    raise ValueError("an append to what is no list")
+                    raise ValueError("an append to something that is not a list")
                 stack[-1] += values
             case "GLOBAL" | "STACK_GLOBAL":
                 stack.append(_name(*(value.split(" ", 1) if operation.name == "GLOBAL" else pop(2))))
             case "REDUCE":
                 function, arguments = pop(2)
                 if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-                    raise ValueError("a call of what is no name")
+                    raise ValueError("a call of something that is not a name")
                 stack.append(function(*arguments))
             case "BUILD":
                 thing, state = pop(2)
                 if not isinstance(thing, (_Array, _Dtype)) or not isinstance(state, tuple):
-                    raise ValueError("a state for what is no array")
+                    raise ValueError("a state for something that is not an array")
                 thing.build(state)
                 stack.append(thing)
             case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":

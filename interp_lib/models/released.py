@@ -93,7 +93,7 @@ def released_dir(folder: str | os.PathLike | None = None) -> Path:
         raise FileNotFoundError(f"No folder of released networks is set. {how}")
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder. {how}")
+        raise FileNotFoundError(f"{folder} is not a folder. {how}")
     return folder
 
 

@@ -91,7 +91,7 @@ def load(path: str | os.PathLike) -> tuple[GlobalPoolNetwork, dict]:
             raise ValueError("it has weights that are NaN or infinite")
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise NetworkError(
-            f"{path} is not a whole network with its .json beside it: {error}. Delete both and train it again."
+            f"{path} is not a complete network with its .json beside it: {error}. Delete both and train it again."
         ) from None
     return model.eval(), how
 

@@ -75,7 +75,9 @@ def front(points: pd.DataFrame, *, labels: Sequence[str], robust: str, title: st
         ValueError: no points, or a number of labels other than the number of points.
     """
     if points.empty or len(points) != len(labels):
-        raise ValueError(f"needs one label a point, and a point; got {len(points)} points and {len(labels)} labels.")
+        raise ValueError(
+            f"needs at least one point, and one label per point; got {len(points)} points and {len(labels)} labels."
+        )
     figure, ax = plt.subplots(figsize=(WIDTH, 4.6))
     plt.close(figure)
     for method, line in points.groupby("method", sort=False):

@@ -24,7 +24,7 @@ class Table:
         self.columns, self.note = list(columns), note
         self.rows = [[self._lines(cell) for cell in row] for row in rows]
         if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError(f"every row needs {len(self.columns)} cells, one a column: {', '.join(self.columns)}.")
+            raise ValueError(f"every row needs {len(self.columns)} cells, one per column: {', '.join(self.columns)}.")
 
     @staticmethod
     def _lines(cell) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ def figure_slider(
     if not figures:
         raise ValueError("figures must hold at least one figure; got none")
     if len(figures) != len(labels):
-        raise ValueError(f"need one label a figure; got {len(figures)} figures and {len(labels)} labels")
+        raise ValueError(f"need one label per figure; got {len(figures)} figures and {len(labels)} labels")
     if len(set(labels)) < len(labels):
         raise ValueError(f"labels must differ from each other; got {labels}")
     if not 0 <= value_index < len(figures):

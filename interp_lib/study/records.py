@@ -242,7 +242,7 @@ def read(path: str | os.PathLike) -> Record:
             raise RecordError(wrong)
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise RecordError(f"{path} is no whole result record: {reason}. Delete it and measure again.") from None
+        raise RecordError(f"{path} is not a complete result record: {reason}. Delete it and measure again.") from None
     return record
 
 

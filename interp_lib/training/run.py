@@ -92,7 +92,7 @@ def load_checkpoint(path: Path, model: GlobalPoolNetwork) -> dict:
         raise
     except Exception as error:  # torch, zipfile and pickle each raise errors of their own
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path} is no whole checkpoint: {reason}. Delete it to train from the start.") from None
+        raise ValueError(f"{path} is not a complete checkpoint: {reason}. Delete it to train from the start.") from None
     return state
 
 

@@ -205,7 +205,7 @@ def test_several_eps_in_one_batch_equal_separate_runs(case):
         ({"target": None, "distance": Discrepancy(p=2)}, r"eq\. \(8\)"),
         ({"target": None, "distance": Discrepancy(classes=torch.tensor([[0], [1]]))}, r"eq\. \(8\)"),
         ({"tau": -0.1}, "tau must be a finite number >= 0"),
-        ({"distance": Discrepancy(classes=torch.tensor([0, 1]))}, "k classes an image"),
+        ({"distance": Discrepancy(classes=torch.tensor([0, 1]))}, "k classes per image"),
     ],
 )
 def test_bad_settings_are_refused(small, make_images, change, words):

@@ -115,7 +115,7 @@ def test_normalisation_is_found_inside_or_given():
     x, whole = images(), nn.Sequential(Normalise(), network).eval()
     for model in (interp_lib.adapt(whole), interp_lib.adapt(network, mean=mean.tolist(), std=std.tolist())):
         assert (model(x) - whole(x)).abs().max() < 1e-5
-    with pytest.raises(ValueError, match="std must be one number a colour, 3 of them"):
+    with pytest.raises(ValueError, match="std must be one number per colour, 3 of them"):
         interp_lib.adapt(network, std=[1, 0, 1])
 
 

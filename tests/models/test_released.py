@@ -473,7 +473,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, layers, layer, part, 
 def test_what_is_no_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.pkl")
     for path in (tmp_path / "pipe.pkl", "/dev/zero", tmp_path):
-        with pytest.raises(ReleasedNetworkError, match="a pipe or a device and no file|a folder and no file"):
+        with pytest.raises(ReleasedNetworkError, match="a pipe or a device, not a file|a folder, not a file"):
             released.read_network(path)
 
 
@@ -481,7 +481,7 @@ def test_missing_networks_and_folders_say_what_to_do(repository, monkeypatch, tm
     monkeypatch.delenv("INTERP_RELEASED", raising=False)
     with pytest.raises(FileNotFoundError, match="(?s)No folder.*AkhilanB/Proper-Interp.*INTERP_RELEASED"):
         released.available()
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder.*--released-dir"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder.*--released-dir"):
         released.available(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="mnist_smallgap_adv_100.pkl is not in"):
         released.find("mnist", "small", "Adv", repository)

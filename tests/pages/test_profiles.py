@@ -75,7 +75,7 @@ def test_a_profile_names_the_networks_that_it_trains(checkout):
         ("[dataset, model]", ("keys", "schedule")),
         ("some text", ("keys", "schedule")),
         (GOOD | {1: 2}, ("keys", "look at 1")),
-        *((text, ("is no YAML of plain values", word)) for text, word in NO_YAML),
+        *((text, ("is not YAML of plain values", word)) for text, word in NO_YAML),
         (GOOD | {"n": -5}, ("n must be at least 1; got -5",)),
         (GOOD | {"n": 0}, ("n must be at least 1",)),
         (GOOD | {"seeds": 0}, ("seeds must be at least 1",)),

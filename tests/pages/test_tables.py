@@ -104,7 +104,7 @@ def test_a_table_without_rows_has_its_head():
 
 
 def test_a_row_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="^every row needs 2 cells, one a column: network, value.$"):
+    with pytest.raises(ValueError, match="^every row needs 2 cells, one per column: network, value.$"):
         Table(["network", "value"], [["Normal", 1], ["Adv"]])
 
 

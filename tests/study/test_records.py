@@ -210,7 +210,7 @@ def test_numbers_that_cannot_be_are_refused_in_read_and_in_compare(tmp_path, kin
     path.write_text(
         json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"rows": record.rows}), encoding="utf-8"
     )  # NaN as Python writes it
-    refused(path, "no finite number" if words in ("nan", "inf") else words)
+    refused(path, "not a finite number" if words in ("nan", "inf") else words)
     with pytest.raises(RecordError, match=f"{record.name}: row 2 .*{words}.*Measure it again"):
         compare.compare([record])
 
@@ -240,10 +240,10 @@ def test_json_that_python_would_take_or_choke_on_is_refused(tmp_path, text):
 def test_what_is_no_file_is_refused_at_once(tmp_path):
     path = tmp_path / "pgd-mnist-12345678.json"
     os.mkfifo(path)
-    refused(path, "a pipe or a device and no file")
+    refused(path, "a pipe or a device, not a file")
     path.unlink()
     path.mkdir()
-    refused(path, "a folder and no file")
+    refused(path, "a folder, not a file")
 
 
 def test_messages_carry_no_escapes_and_no_megabytes(tmp_path):

@@ -359,7 +359,7 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, tiny_dataset, monkeypatc
 @pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
 def test_a_checkpoint_that_is_no_file_is_refused_at_once(tmp_path, tiny_dataset, put):
     put(tmp_path / "checkpoint")
-    with pytest.raises(ValueError, match="checkpoint is no whole checkpoint: it is .* and no file"):
+    with pytest.raises(ValueError, match="checkpoint is not a complete checkpoint: it is .*, not a file"):
         fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=tmp_path / "checkpoint")
 
 
@@ -417,7 +417,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, tiny_dataset, kind):
     with pytest.raises(ValueError) as caught:
         fit(network(), tiny_dataset, "Normal", SCHEDULE, checkpoint=checkpoint)
     message = str(caught.value)
-    assert f"{checkpoint} is no whole checkpoint" in message and "Delete it" in message
+    assert f"{checkpoint} is not a complete checkpoint" in message and "Delete it" in message
     assert "\n" not in message and not Trap.sprung
 
 
@@ -536,7 +536,7 @@ GOOD = {key: value for key, value in dataclasses.asdict(SCHEDULE).items()} | {"d
         (GOOD | {"learning_rate": float("inf")}, ("learning_rate must be a finite number > 0", "got inf.")),
         ([1, 2], ("keys",)),
         (None, ("keys",)),
-        *((text, ("is no YAML of plain values", word)) for text, word in NO_YAML),
+        *((text, ("is not YAML of plain values", word)) for text, word in NO_YAML),
     ],
 )
 def test_bad_schedules_are_refused_by_name(tmp_path, monkeypatch, section, words):
