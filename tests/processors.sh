@@ -41,7 +41,7 @@ for cell in "${@:-as-is-1 as-is-2 avx2-1 avx2-2 sse41-1 sse41-2}"; do
       said="FAILED, see $place/log"
       failed=1
     fi
-    echo "$name: $said, $(((SECONDS - start + 59) / 60)) min; $(grep -E '^=+ .*(passed|failed|error).* =+$' "$place/log" | tr -d = | paste -sd ';' -)"
+    echo "$name: $said, $(((SECONDS - start + 59) / 60)) min; $(grep -E '[0-9]+ (passed|failed|errors?).* in [0-9]' "$place/log" | tr -d = | paste -sd ';' -)"
   done
 done
 exit $failed
