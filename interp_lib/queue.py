@@ -113,7 +113,7 @@ def work(
 
     A job is timed before it begins: its remaining steps, each with the full inner attack, without validation. When the
     time is up, or the process is interrupted, checkpoints stay in `out`; the same call goes on from them, on any
-    machine.
+    machine. A job that diverges is reported, and the next one begins.
 
     Args:
         minutes: how long to work, checkpoints included.
@@ -125,6 +125,7 @@ def work(
     from .checks import use_device
     from .schedule import Schedule
     from .training.job import train
+    from .training.run import Diverged
 
     end, device = time.monotonic() + 60 * minutes, use_device(device)
     together = device.startswith("cuda")
@@ -151,6 +152,9 @@ def work(
         )
         if not dry_run:
             pairs = [(name, name.path(out)) for name in names]
-            train(pairs, data_dir=data_dir, device=device, together=together, until=end)
+            try:
+                train(pairs, data_dir=data_dir, device=device, together=together, until=end)
+            except Diverged as error:  # the next jobs are wanted all the same
+                print(f"{which}: {error}", flush=True)
     left = missing(wanted(), folders)
     print(f"{len(wanted()) - len(left)} of {len(wanted())} networks are there; networks and checkpoints are in {out}")

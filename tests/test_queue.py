@@ -9,6 +9,7 @@ from interp_lib import paper, queue
 from interp_lib.models import trained
 from interp_lib.models.names import NetworkName
 from interp_lib.training import group, job, loop
+from interp_lib.training.run import Diverged
 
 LESSONS = [NetworkName("digits", "small", method, 0, "lesson") for method in ("Normal", "Adv")]
 
@@ -73,6 +74,16 @@ def test_work_in_pieces_gives_the_same_network(short, tmp_path, capsys, monkeypa
     for name in LESSONS:
         ours, whole = (trained.load(name.path(folder))[0].state_dict() for folder in (short, tmp_path))
         assert all(torch.equal(ours[key], whole[key]) for key in whole)
+
+
+def test_a_job_that_diverges_does_not_keep_the_next_one_from_its_turn(short, capsys, monkeypatch):
+    def diverges(pairs, **_):
+        raise Diverged("the loss is nan at step 7; there is no checkpoint.")
+
+    monkeypatch.setattr(job, "train", diverges)
+    queue.work(10, out=short)
+    out = capsys.readouterr().out
+    assert all(f"{name.slug}: the loss is nan at step 7" in out for name in LESSONS)
 
 
 def test_a_long_epoch_leaves_checkpoints_on_the_way(monkeypatch, tmp_path):
