@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import interp_lib
 from interp_lib.attacks.ascent import input_gradient, uniform_start
 from interp_lib.attacks.projected_gradient_descent import pgd
+from interp_lib.fast import compiled
 from interp_lib.models.architectures import build
 from interp_lib.schedule import Schedule
 from interp_lib.training import loop, methods
@@ -211,6 +212,28 @@ def test_bfloat16_is_float32_with_other_rounding_and_resumes_to_the_bit(tmp_path
     parts = network(seed=99)
     assert seen(fit(parts, tiny_dataset, method, SCHEDULE, checkpoint=checkpoint, **low)) == seen(history)
     assert same(whole, parts)
+
+
+@pytest.mark.skipif(compiled.library() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("method", ["Adv", "TRADES", "Int-Adv", "IG-Norm"])
+@pytest.mark.parametrize("first, second", [("1", "0"), ("0", "1")], ids=["compiled first", "PyTorch first"])
+def test_a_run_goes_on_where_another_path_left_it(tmp_path, tiny_dataset, monkeypatch, method, first, second):
+    """Compiled or by PyTorch it is one function: the checkpoint is no other, and the weights differ by rounding."""
+    start, whole, parts, checkpoint = network(), network(), network(), tmp_path / "checkpoint"
+    fit(whole, tiny_dataset, method, SCHEDULE)
+    try:
+        for switch, stop in ((first, 7), (second, None)):
+            monkeypatch.setenv("INTERP_COMPILED", switch)
+            compiled._load.cache_clear()
+            assert (compiled.library() is None) == (switch == "0")
+            fit(parts, tiny_dataset, method, SCHEDULE, checkpoint=checkpoint, max_steps=stop)
+    finally:
+        monkeypatch.undo()
+        compiled._load.cache_clear()
+    one, other = (
+        torch.cat([(p - q).flatten() for p, q in zip(weights(m), weights(start), strict=True)]) for m in (whole, parts)
+    )
+    assert F.cosine_similarity(one, other, dim=0) > 0.99
 
 
 def test_seconds_are_those_of_training_and_not_of_the_time_between(tmp_path, tiny_dataset, monkeypatch):
