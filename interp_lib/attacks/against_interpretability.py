@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from ..discrepancies import discrepancy
-from ..fast.fold import fixed_trunk, is_foldable
-from ..fast.objective import Head, climbing
+from ..fast.fold import fixed_trunk, fold_for_attack, is_foldable
+from ..fast.objective import Head, Sneaking, climbing
 from ..interpreters.class_activation_maps import cam
 from ..interpreters.registry import MapFunction, entry_of
 from ..models.architectures import GlobalPoolNetwork
 from ..models.predict import evaluating
+from ..models.proof import unwrapped
 from ..values import check_choice, check_number, check_whole
 from .ascent import Direction, Objective, _ascend, check_attack, uniform_start
 from .interpretability_sneaking import attack_loss
@@ -120,7 +121,7 @@ def aai_objective(
     if hinge == 0 and top_k and is_foldable(model) and rows:
         return _linear_fall(model, x, largest, rows(model.classifier.weight.detach())[y])
 
-    def objective(x_adv: Tensor) -> Tensor:
+    def plain(x_adv: Tensor) -> Tensor:
         logits, maps = both(x_adv, classes)
         if top_k is None:
             distance = discrepancy(clean, maps, p)
@@ -129,7 +130,12 @@ def aai_objective(
         # attack_loss(logits, y, y) is the margin of eq. (6) with t in the place of the target: the hinge of eq. (7).
         return distance - hinge * attack_loss(logits, y, y).clamp(min=0)
 
-    return objective
+    head = fold_for_attack(unwrapped(model)).head if top_k is None and interpreter is cam else None
+    if head is None:
+        return plain
+    true = x.new_zeros(len(x), head.classes).scatter_(1, classes, 1.0)
+    rest = Sneaking(true, -x.new_ones(len(x)), 0.0, p, False)  # eq. (6) with t for t', and a discrepancy that grows
+    return climbing(plain, head, "sneaking", y=y, reference=x, weight=hinge, sneaking=rest)
 
 
 def _linear_fall(model: GlobalPoolNetwork, x: Tensor, largest: Tensor, weight: Tensor) -> Objective:

@@ -224,7 +224,8 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
         for (int c = 0; c < SECOND; c++) dh[(i * two.columns + j) * SECOND + c] = back_rows[i * SECOND + c][j];
   }
 
-  // The negative of eq. (6) divided by lambda, -max{ max_{j != t'} f_j - f_t', -tau } - gamma D; dh = its gradient.
+  // The negative of eq. (6) divided by lambda, -max{ max_{j != t'} f_j - f_t', -tau } - gamma D; dh = its gradient. With
+  // t in the place of t' and a gamma below 0, eq. (7); the margin has `weight`.
   float sneaking(long i, int64_t target) {
     const float *share = what.shares + i * head.classes, gamma = what.gamma[i];
     std::fill(p.begin(), p.end(), 0.f);
@@ -234,7 +235,7 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
     for (int c = 0; c < head.classes; c++)
       if (c != target && !(f[c] <= f[rival])) rival = c;  // a NaN becomes the rival, and shows in the value
     const float margin = f[rival] - f[target];
-    float value = margin > -what.tau || margin != margin ? -margin : what.tau;
+    float value = -what.weight * (margin > -what.tau || margin != margin ? margin : -what.tau);
     std::fill(r.begin(), r.end(), 0.f);
     int from = head.classes, to = 0;  // the classes whose maps count
     for (int c = 0; c < head.classes && gamma; c++) {
@@ -250,7 +251,7 @@ struct Image : Desk {  // one image on its way up, and what a thread needs for i
     else std::fill(dh.begin(), dh.end(), 0.f);
     if (margin >= -what.tau)
       for (int k = 0; k < numbers; k++)
-        dh[k] += head.matrix[long(target) * numbers + k] - head.matrix[long(rival) * numbers + k];
+        dh[k] += what.weight * (head.matrix[long(target) * numbers + k] - head.matrix[long(rival) * numbers + k]);
     return value;
   }
 

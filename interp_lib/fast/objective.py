@@ -27,11 +27,11 @@ Objective = Callable[[Tensor], Tensor]
 
 
 class Sneaking(NamedTuple):
-    """What an objective of kind 'sneaking', eq. (6), needs besides the target and x.
+    """What an objective of kind 'sneaking', eq. (6) or eq. (7), needs besides the target and x.
 
     Attributes:
         shares: the weight of each class's distance, (N, classes) or (1, classes).
-        gamma: the weight of the discrepancy, (N,).
+        gamma: the weight of the discrepancy, (N,); below 0 it is to grow, as in eq. (7).
         tau: bound on the margin.
         p, squared: the norm, 1 or 2, and whether it is squared.
     """
@@ -230,7 +230,8 @@ def climbing(
         kind: the term. 'cross-entropy': no term. 'divergence': KL(q || softmax f(x')). 'probe': <G, trunk(x')>.
             'target-free': the discrepancy of eq. (8) from the maps at x, without the factor 1/2, with renormalised
             weights, summed over pixels. 'true class': only its first norm. 'path': ||IG(x, x')||_1 of the
-            cross-entropy. 'sneaking': the negative of eq. (6), divided by lambda; y is the target.
+            cross-entropy. 'sneaking': the negative of eq. (6), divided by lambda, with
+            `weight` for the margin; y is the target.
         y: labels (N,); for every kind except 'divergence' and 'probe'.
         reference: q (N, classes) for 'divergence', G (N, h, w, 32) for 'probe', x (N, C, H, W) for maps and paths.
         points: m, the number of points on the path.

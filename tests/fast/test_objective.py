@@ -23,7 +23,17 @@ from interp_lib.training import methods
 # The methods whose objectives are compiled.
 METHODS = [*paper.METHODS[1:], "Int2", "Int2-Adv", "Chen-IG-Norm", "Chen-IG-Sum-Norm", "ALP"]
 SNEAKING = [f"sneaking, {name}, l{p}" for name in CLASS_SETS for p in (1, 2)]
-KINDS = [*METHODS, "target", "top-k", "margin", *SNEAKING, "sneaking, 2-class, l1 squared"]
+KINDS = [
+    *METHODS,
+    "target",
+    "top-k",
+    "margin",
+    *SNEAKING,
+    "sneaking, 2-class, l1 squared",
+    "AAI",
+    "AAI, l2",
+    "AAI without hinge",
+]
 pytestmark = needs_compiler
 
 
@@ -35,6 +45,10 @@ def objective_of(kind, model, x):
     if kind == "top-k":
         return aai_objective(model, x, y, hinge=0, top_k=8)
     target = (y + 3) % 10
+    if kind.startswith("AAI"):
+        return aai_objective(
+            model, x, y, hinge=0.0 if "without" in kind else 0.3, top_k=None, p=2 if "l2" in kind else 1
+        )
     if kind == "margin":
         return sneaking_objective(model, x, y, target, Discrepancy(), 0.1)(x.new_zeros(len(x)))
     if kind.startswith("sneaking"):
