@@ -18,7 +18,7 @@ def cells(values, source="released", clean=0.95, **more):
     """Cells of Table 3, MNIST, from {(method, level): accuracy}, each method with a clean accuracy."""
     values = {(method, "0"): clean for method, _ in values} | values
     return [
-        Cell("3", "MNIST", "Small", method, "ATA", "eps", level, f"{value:.3f}", **{source: value}, **more)
+        table3_cell(method, level, f"{value:.3f}", **{source: value}, **more)
         for (method, level), value in values.items()
     ]
 
@@ -116,17 +116,16 @@ def test_a_rival_without_a_value_leaves_a_lead_not_measured():
     assert findings([c for c in cells(values) if c.level != "0"]) == []  # without a clean accuracy, none
 
 
+def table3_cell(method, level, printed, **measured):
+    return Cell("3", "MNIST", "Small", method, "ATA", "eps", level, printed, **measured)
+
+
 def seeded(method, values, **more):
     """A method trained here with several seeds."""
     mean, spread = fmean(values), stdev(values)
     return [
-        Cell(
-            "3",
-            "MNIST",
-            "Small",
+        table3_cell(
             method,
-            "ATA",
-            "eps",
             level,
             "0.5",
             ours=v,
@@ -178,15 +177,10 @@ def test_an_accuracy_of_none_has_an_error():
 
 def paired(source, **outcomes):
     """Int and Adv at 0.35, from what each has right of the same images."""
-    clean = [Cell("3", "MNIST", "Small", method, "ATA", "eps", "0", "0.95", **{source: 0.95}) for method in outcomes]
+    clean = [table3_cell(method, "0", "0.95", **{source: 0.95}) for method in outcomes]
     return clean + [
-        Cell(
-            "3",
-            "MNIST",
-            "Small",
+        table3_cell(
             method,
-            "ATA",
-            "eps",
             "0.35",
             "0.5",
             outcomes={source: right},
