@@ -9,10 +9,11 @@ RUN := $(VENV)/bin/python -m
 book: $(VENV)/.installed
 	$(RUN) interp_lib book --profile $(PROFILE)
 
+# Two workers of two threads each share two cores: threads that wait must not spin (half the time).
 test: lint
 	$(RUN) interp_lib book --target networks
-	OMP_NUM_THREADS=$(THREADS) $(RUN) pytest -n 2 --dist loadfile tests
-	OMP_NUM_THREADS=$(THREADS) $(RUN) pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with book/nbval_sanitize.cfg book
+	OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive $(RUN) pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive $(RUN) pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with book/nbval_sanitize.cfg book
 
 # The tests as other processors, with one thread and two, with the networks trained anew each time; see tests/processors.sh.
 test-processors: $(VENV)/.installed
