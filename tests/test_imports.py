@@ -41,6 +41,10 @@ TESTED_IN = {
     "attacks/balls": "attack_contract",
     "attacks/logits_and_maps": "fold",
     "attacks/sneaking_settings": "interpretability_sneaking",
+    **{
+        f"attacks/unforeseen/{name}": "unforeseen_attacks"
+        for name in ("corruption", "elastic_flow", "fog_map", "gabor_noise", "jpeg_coefficients", "snow_flakes")
+    },
     "commands": "cli",
     "data_files": "data",
     "datasets": "data",
@@ -83,6 +87,7 @@ TESTED_IN = {
     "study/isa_scores": "interpretability_sneaking",
     "study/rank_correlation": "against_interpretability",
     "study/report": "compare",
+    "study/runs": "compare",
     "study/sneaking_over_eps": "figures",
     "study/softplus": "measure",
     "study/stored_maps": "figures",

@@ -1,4 +1,7 @@
-"""Attacks, one per file; each is a function attack(model, x, y, *, eps, alpha, steps, ...) -> x_adv."""
+"""Attacks, one per file; each is a function attack(model, x, y, *, eps, alpha, steps, ...) -> x_adv.
+
+`unforeseen` has those of Table 5, which corrupt an image in other ways than pixel by pixel.
+"""
 
 from ..faces import lazy
 
@@ -14,4 +17,5 @@ __getattr__, __dir__, __all__ = lazy(
         "smallest_perturbation": "minimal_eps",
         "sneaking_settings": "CLASS_SETS Discrepancy Search class_set released_settings",
     },
+    modules="unforeseen",
 )

@@ -23,10 +23,11 @@ def input_gradient(objective: Objective, x: Tensor) -> Tensor:
 
     Only x is differentiated: no gradient of the weights is computed or stored, whatever their `requires_grad`.
     """
-    return _value_and_gradient(objective, x)[1]
+    return value_and_gradient(objective, x)[1]
 
 
-def _value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return objective(x), (N,), and `input_gradient`, by the objective's compiled form if it has one."""
     if isinstance(objective, Climbing) and objective.takes(x):
         return objective.value_and_gradient(x)
     with torch.enable_grad():
@@ -210,21 +211,46 @@ def _projected_ascent(
                 check_numbers(torch.where(sound, 0.0, torch.nan), "the objective of the attack, or its gradient,")
             yield x_adv
         return
-    numbers = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+
+    def move(x_adv: Tensor, gradient: Tensor) -> Tensor:
+        step = direction(gradient)
+        if signs and not isinstance(alpha, Tensor):  # sign times a number is exact: fuse both passes
+            return onto(torch.add(x_adv, step, alpha=alpha))
+        return onto(step.mul_(alpha).add_(x_adv))
+
+    yield from iterates(lambda x_adv: value_and_gradient(objective, x_adv), x_adv, move, steps, watched, every)
+
+
+def iterates(
+    slope: Callable[[Tensor], tuple[Tensor, Tensor]],
+    z: Tensor,
+    move: Callable[[Tensor, Tensor], Tensor],
+    steps: int,
+    watched: bool = True,
+    every: bool = True,
+) -> Iterator[Tensor]:
+    """Yield z^1, ..., z^steps with z^{k+1} = move(z^k, gradient at z^k): the loop of every attack.
+
+    Args:
+        slope: z -> the values (N,) to maximise and their derivative, of the shape of z; `move` may change it in place.
+        z: the first iterate, one row per image.
+        move: (z, gradient) -> the next iterate.
+        watched, every: as in `_projected_ascent`.
+
+    Raises:
+        NotANumber: as `projected_ascent`.
+    """
+    numbers = torch.zeros(len(z), dtype=z.dtype, device=z.device)
     for step_number in range(1, steps + 1):
-        value, gradient = _value_and_gradient(objective, x_adv)
+        value, gradient = slope(z)
         if watched:
             # 0 while everything is finite, and NaN ever after. The iterates hide a NaN: its sign step moves nothing.
             numbers = numbers + 0 * value + 0 * gradient.flatten(1).sum(1)
-        if watched and not x.is_cuda:  # on CUDA reading a value waits for the GPU: there the check comes at the end
+        if watched and not z.is_cuda:  # on CUDA reading a value waits for the GPU: there the check comes at the end
             check_numbers(numbers, "the objective of the attack, or its gradient,")
-        step = direction(gradient)
-        if signs and not isinstance(alpha, Tensor):  # sign times a number is exact: fuse both passes
-            x_adv = onto(torch.add(x_adv, step, alpha=alpha))
-        else:
-            x_adv = onto(step.mul_(alpha).add_(x_adv))
+        z = move(z, gradient)
         if every or step_number == steps:
-            yield x_adv
+            yield z
     if watched:
         check_numbers(numbers, "the objective of the attack, or its gradient,")
 

@@ -12,5 +12,6 @@ __getattr__, __dir__, __all__ = lazy(
         "rank_correlation": "aai_rows",
         "report": "as_csv as_text",
         "sweep": "find_networks",
+        "unforeseen": "unforeseen_rows",
     },
 )

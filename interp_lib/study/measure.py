@@ -13,7 +13,19 @@ from pathlib import Path
 
 from .. import data
 from ..checks import use_device
-from . import accuracy, black, figures, ig_penalty, isa_scores, rank_correlation, records, rounding, softplus, tightness
+from . import (
+    accuracy,
+    black,
+    figures,
+    ig_penalty,
+    isa_scores,
+    rank_correlation,
+    records,
+    rounding,
+    softplus,
+    tightness,
+    unforeseen,
+)
 from .evaluation import APPENDIX, MAIN, TABLE1
 from .sweep import Part, Plan, find_networks, grow
 
@@ -60,6 +72,7 @@ MEASUREMENTS = {
     "table2": Measurement("Table 2: AAI, CAM", MAIN, _AAI),
     "table3": Measurement("Table 3: PGD", MAIN, _PGD),
     "table4": Measurement("Table 4: PGD", MAIN, _PGD),
+    "table5": Measurement("Table 5: unforeseen attacks", (CIFAR, MNIST, WRESNET), unforeseen.unforeseen_plan),
     "A1": Measurement("Table A1: PGD", APPENDIX, _PGD),
     "A2": Measurement("Table A2: PGD", APPENDIX, _PGD),
     "A3": Measurement("Table A3: PGD", APPENDIX, _PGD),
@@ -117,7 +130,7 @@ def measure(
     device: str | None = None,
     **options,
 ) -> list[Path]:
-    """Measure one of the paper's tables, `table1` to `table4` or `A1` to `A5`, or an experiment beyond them.
+    """Measure one of the paper's tables, `table1` to `table5` or `A1` to `A5`, or an experiment beyond them.
 
     Args:
         name: a key of `MEASUREMENTS`, in upper or lower case.

@@ -57,7 +57,7 @@ _RANGES = {
 
 _MEANS = ("tau", "tau_all", "se", "nds", "nsl")  # may be None, where no image was left
 
-_WORDS = frozenset(("method", "schedule", "measure", "form", "activation"))
+_WORDS = frozenset(("method", "schedule", "measure", "form", "activation", "attack"))
 
 
 # The names that tell a row from the other rows of its record; all other names are measured values.
@@ -91,6 +91,7 @@ _NEEDED = {
     **dict.fromkeys(("pgd", "many", "fgsm", "seen", "clean"), _ACCURACY),
     **dict.fromkeys(("starts", "fine"), (*_ACCURACY, "starts")),
     "rounding": (*_ACCURACY, "draw"),
+    "unforeseen": ("method", "attack", "form", "draw", "correct", "n"),
     "aai": ("method", "interpreter", "eps", "tau", "n"),
     "aai-printed": ("method", "form", "eps", "tau", "n"),
     **dict.fromkeys(("isa", "isa-again"), ("method", "interpreter", "measure", "squared_score", "nds", "nsl", "n")),

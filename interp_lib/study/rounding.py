@@ -9,6 +9,7 @@ import torch
 from ..attacks.projected_gradient_descent import pgd_iterates
 from ..models.architectures import GlobalPoolNetwork, SameConv2d
 from ..models.predict import classified_right
+from ..paper import eps_of
 from . import compare, records
 from .accuracy import proportion
 from .evaluation import ALPHA, IMAGES, STEPS
@@ -86,4 +87,4 @@ def _differing(part: Part) -> list[tuple[str, float]]:
     ]
     if not cells:
         raise FileNotFoundError(f"No {part.model} value in {part.folder} differs from print; measure A1 first.")
-    return [(cell.method, compare.eps_of(cell.level)) for cell in cells if cell.table in ("A1", "A2", "A3")]
+    return [(cell.method, eps_of(cell.level)) for cell in cells if cell.table in ("A1", "A2", "A3")]

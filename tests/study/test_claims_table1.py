@@ -14,7 +14,7 @@ from scipy import stats
 from interp_lib import data, paper
 from interp_lib.interpreters.activations import ACTIVATIONS, ReplacedRelu
 from interp_lib.models import released
-from interp_lib.study import compare, records
+from interp_lib.study import compare, records, runs
 from interp_lib.study.claims_table1 import cell, claims, printed_claims, tally, with_verdicts
 from interp_lib.study.isa_scores import isa_rows
 
@@ -322,12 +322,12 @@ def test_verdicts_on_networks_trained_here(text):
 
 def other_hundred():
     """NDS and NSL as print has them, on the images of seed 99 and of seed 123: score -> [(cell, 99, 123)]."""
-    again = {compare._run("isa", r): r for r in of("isa-again", "released")["mnist", None]}
-    first = {compare._run("isa", r): r for r in of("isa", "released")["mnist", None]}
+    again = {runs.run_of("isa", r): r for r in of("isa-again", "released")["mnist", None]}
+    first = {runs.run_of("isa", r): r for r in of("isa", "released")["mnist", None]}
     found = {}
     for printed in paper.paper_tables():
         if (printed["table"], printed["dataset"]) == ("1", "MNIST") and printed["method"] != "IG":
-            key, score = compare._wanted(printed), printed["metric"].lower()
+            key, score = runs.wanted_run(printed), printed["metric"].lower()
             found.setdefault(score, []).append((float(printed["value"]), first[key][score], again[key][score]))
     return found
 
