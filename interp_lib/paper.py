@@ -103,3 +103,11 @@ STATEMENTS = {
         Statement("IG-Norm fails where Int does not", "Int", ("IG-Norm",), ("8/255",)),
     ),
 }
+
+# Section 5, "Beyond l-infinity-norm PGD attacks": CIFAR-10 Small, Table 5. "Quite competitive" names no size; the
+# opposite, that adversarial training is ahead, can be tested.
+UNFORESEEN_STATEMENTS = (
+    Statement("Int is above IG-Norm", "Int", ("IG-Norm",), ("Snow", "JPEG-linf", "JPEG-l2", "JPEG-l1")),
+    Statement("Int is above IG-Norm, also here", "Int", ("IG-Norm",), ("Gabor",)),
+    Statement("Adv is above Int", "Adv", ("Int",), ("Gabor", "Snow", "JPEG-linf", "JPEG-l2", "JPEG-l1")),
+)

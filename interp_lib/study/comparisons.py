@@ -100,8 +100,9 @@ def compared(one: Measured, other: Measured) -> Comparison:
     """Compare one method with another at one level.
 
     With one network each: McNemar's exact test where the records say which images were right, and Fisher's where they
-    do not. With several seeds: Welch's test of the two means over seeds, each with k - 1 degrees of freedom, and the
-    same test with the variance of the images, n - 1 degrees, added (`intervals.t_test`); p is the larger of the two.
+    do not; Student's test of the differences image by image where outcomes are means over random starts. With several
+    seeds: Welch's test of the two means over seeds, each with k - 1 degrees of freedom, and the same test with the
+    variance of the images, n - 1 degrees, added (`intervals.t_test`); p is the larger of the two.
     """
     difference = one.accuracy - other.accuracy
     paired = bool(one.outcomes) and len(one.outcomes) == len(other.outcomes)
@@ -112,6 +113,8 @@ def compared(one: Measured, other: Measured) -> Comparison:
         seeds = [(side.seed_variance, side.seeds - 1) for side in (one, other)]
         # The images' part brings many degrees of freedom, which alone could lower p; the maximum prevents that.
         p = max(intervals.t_test(difference, parts)[0] for parts in (seeds, [*seeds, (image, one.images - 1)]))
+    elif paired and not {*one.outcomes, *other.outcomes} <= {0, 1}:  # means over random starts
+        p = intervals.t_test(difference, [(image, one.images - 1)])[0] if image else 1.0
     elif paired:
         p = intervals.mcnemar(one.outcomes, other.outcomes)
     else:

@@ -113,11 +113,11 @@ def test_a_second_run_measures_only_the_starts_that_are_missing(monkeypatch, tmp
 
     def run():
         calls.clear()
-        (plan,) = unforeseen.unforeseen_plan(part, n=4, steps=1, draws=2, again=1)
+        (plan,) = unforeseen.unforeseen_plan(part, n=4, steps=1, draws=2, fewer=1)
         return records.read(sweep.grow(plan, part))
 
     whole = run()
-    assert len(whole.rows) == 6 * 2 + 2 and len(calls) == 8
+    assert len(whole.rows) == 5 * 2 + 3 and len(calls) == 8
     half = run()
     assert calls == []
     half.rows = [row for row in whole.rows if (row["attack"], row["form"], row["draw"]) != ("Snow", "released", 1)]

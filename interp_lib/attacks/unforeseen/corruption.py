@@ -1,8 +1,8 @@
 """The loop of all unforeseen attacks: gradient ascent on the parameters of a corruption.
 
-A corruption makes x' = T(x; z) from parameters z in a set Z. The attack climbs the cross-entropy l over z:
+A corruption makes x' = clip(T(x; z), 0, 1) from parameters z in a set Z. The attack climbs the cross-entropy l over z:
 
-    z^{k+1} = P_Z( z^k + alpha s(grad_z l(f(T(x; z^k)))) ),        k = 0, ..., steps - 1.
+    z^{k+1} = P_Z( z^k + alpha s(grad_z l(f(x'(z^k)))) ),        k = 0, ..., steps - 1.
 
 Each corruption of this package says what T, Z and the random first z are. Strengths have the units of Kang et al.
 
@@ -32,13 +32,17 @@ class Corruption:
 
     Attributes:
         start: the first parameters z, (N, ...), random.
-        images: z -> x' = T(x; z), (N, C, H, W) in [0, 1], differentiable.
+        transform: z -> T(x; z), (N, C, H, W), differentiable; what leaves [0, 1] is clipped, see `images`.
         move: (z, gradient) -> the next z: a step that raises the objective, and the projection onto Z.
     """
 
     start: Tensor
-    images: Callable[[Tensor], Tensor]
+    transform: Callable[[Tensor], Tensor]
     move: Callable[[Tensor, Tensor], Tensor]
+
+    def images(self, z: Tensor) -> Tensor:
+        """Return x' = clip(T(x; z), 0, 1), (N, C, H, W)."""
+        return self.transform(z).clamp(0, 1)
 
 
 # Makes a corruption for images x, from x, eps, alpha and the generator.
@@ -100,9 +104,11 @@ def attack(
         def slope(z: Tensor) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
-                images = corruption.images(z)
+                free = corruption.transform(z)
+            images = free.detach().clamp(0, 1)
             value, gradient = value_and_gradient(objective, images)
-            return value, torch.autograd.grad(images, z, gradient)[0]
+            # The derivative of the clip; autograd's takes several passes.
+            return value, torch.autograd.grad(free, z, gradient.mul_(images == free))[0]
 
         last = list(iterates(slope, corruption.start, corruption.move, int(steps), every=False))
         with torch.no_grad():

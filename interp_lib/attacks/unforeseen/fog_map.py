@@ -58,7 +58,7 @@ def fog_corruption(x: Tensor, eps: float | Tensor, alpha: float | Tensor, genera
     def images(z: Tensor) -> Tensor:
         seen = fog_map(z, side)[..., top : top + height, left : left + width]
         # Without any fog and on a black image the quotient would be 0 / 0.
-        return ((x + thick * seen) / (brightest + thick + torch.finfo(x.dtype).tiny)).clamp(0, 1)
+        return (x + thick * seen) / (brightest + thick + torch.finfo(x.dtype).tiny)
 
     start = uniform((n, sum(k * k for k in sizes(side))), x, generator)
     return Corruption(start, images, lambda z, gradient: (z + step * gradient.sign()).clamp_(0, 1))

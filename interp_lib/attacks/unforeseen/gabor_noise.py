@@ -38,6 +38,30 @@ def kernels(n: int, like: Tensor, generator: torch.Generator) -> Tensor:
     return (-(rows**2 + columns**2) / (2 * width**2)).exp() * wave.sum(1)
 
 
+class Waves(torch.autograd.Function):
+    """The convolution of spikes (N, 1, H, W) with their kernels, of the same size, by Fourier transforms.
+
+    The kernels equal their mirror images, so that the convolution is its own transpose: backward is forward.
+    """
+
+    @staticmethod
+    def forward(ctx, spikes: Tensor, spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(spectrum)
+        ctx.shape, half = shape, SIDE // 2
+        full = torch.fft.irfft2(torch.fft.rfft2(spikes, s=shape) * spectrum, s=shape)
+        return full[:, :, half : half + spikes.shape[2], half : half + spikes.shape[3]]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return Waves.apply(gradient, *ctx.saved_tensors, ctx.shape), None, None
+
+
+def _no_overlap(side: int) -> int:
+    """Return a length of the transform at which nothing wraps around into the image; a multiple of 8 is fast."""
+    least = side + SIDE // 2
+    return least + -least % 8
+
+
 def noise(spikes: Tensor, spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
     """Convolve spikes with kernels, even out the contrast and scale to [0, 1], image by image: (N, 1, H, W).
 
@@ -47,12 +71,9 @@ def noise(spikes: Tensor, spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
     Args:
         spikes: (N, 1, H, W).
         spectrum: `torch.fft.rfft2` of the kernels at size `shape`, (N, 1, ...).
-        shape: H + 22, W + 22, so that nothing wraps around.
+        shape: the size of the transforms.
     """
-    height, width = spikes.shape[2:]
-    half = SIDE // 2
-    full = torch.fft.irfft2(torch.fft.rfft2(spikes, s=shape) * spectrum, s=shape)
-    v = full[:, :, half : half + height, half : half + width]
+    v = Waves.apply(spikes, spectrum, shape)
     with torch.no_grad():
         least = torch.finfo(v.dtype).tiny  # no spike at all leaves v = 0
         centred = v - v.mean((2, 3), keepdim=True)
@@ -75,11 +96,11 @@ def gabor_corruption(
     spikes = (uniform((n, 1, height, width), x, generator) < SHARE).to(x.dtype)
     start = (2 * uniform(spikes.shape, x, generator) - 1) * spikes
     free = 1 - spikes if as_released else spikes
-    shape = height + SIDE - 1, width + SIDE - 1
+    shape = _no_overlap(height), _no_overlap(width)
     spectrum = torch.fft.rfft2(kernel, s=shape)
     return Corruption(
         start,
-        lambda z: (x + size / 255 * noise(z, spectrum, shape)).clamp(0, 1),
+        lambda z: x + size / 255 * noise(z, spectrum, shape),
         lambda z, gradient: (z + step * gradient.sign()).clamp_(-1, 1).mul_(free),
     )
 

@@ -147,9 +147,15 @@ def frank_wolfe(z: Tensor, gradient: Tensor, eps: float | Tensor, done: int) -> 
     v moves the coefficients of the largest gradients, each by its room up to the edge of the box, until the moves sum
     to eps. The public code counts the room from z and not from 0.
     """
-    order = gradient.abs().argsort(1, descending=True)
+    size = gradient.abs()
+    # A full sort takes longer than the rest of the attack; a third of the coefficients is mostly enough.
+    order = size.topk(size.shape[1] // 3, dim=1).indices
     sign = gradient.sign()
-    room = torch.where(sign > 0, BOX - z, z + BOX).gather(1, order)
+    every_room = torch.where(sign > 0, BOX - z, z + BOX)
+    room = every_room.gather(1, order)
+    if (room.sum(1) < torch.as_tensor(eps).flatten()).any():
+        order = size.argsort(1, descending=True)
+        room = every_room.gather(1, order)
     spent = room.cumsum(1) - room
     move = torch.minimum((eps - spent).clamp_(min=0), room)
     corner = sign * torch.zeros_like(z).scatter_(1, order, move)
@@ -183,7 +189,7 @@ def jpeg_corruption(
         length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
         return z.mul_((size / torch.where(length > 0, length, 1)).clamp_(max=1)).clamp_(-BOX, BOX)
 
-    return Corruption(start, lambda z: codec.decode(coefficients + z / 2).clamp(0, 1), move)
+    return Corruption(start, lambda z: codec.decode(coefficients + z / 2), move)
 
 
 def jpeg(

@@ -69,7 +69,7 @@ def kernels(n: int, like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def phases(kernel: Tensor) -> Tensor:
-    """Arrange kernels (n, 7, 13, 13) as a matrix (n, 16, 175) from the flakes around a cell to the cell's 16 pixels.
+    """Arrange kernels (n, 7, 13, 13) as a convolution from the flakes around a cell to its pixels, (16 n, 7, 5, 5).
 
     Pixel (4 R + i, 4 C + j) gets k[4 t + a - i + 6, 4 s + b - j + 6] from the flake of cell (R + t, C + s) of a layer
     shifted by (a, b), for t, s = -2 ... 2; outside its 13 x 13 a kernel is 0.
@@ -77,25 +77,25 @@ def phases(kernel: Tensor) -> Tensor:
     edge = GRID * TAPS + GRID - 1 - MIDDLE
     wide = F.pad(kernel, (edge, edge, edge, edge))
     near, cell = torch.arange(-TAPS, TAPS + 1), torch.arange(GRID)
-    columns = []
+    layers = []
     for layer, (down, right) in enumerate(SHIFTS):
-        row = (GRID * near[:, None] + down - cell + MIDDLE + edge).to(kernel.device)  # (taps, pixels of a cell)
-        column = (GRID * near[:, None] + right - cell + MIDDLE + edge).to(kernel.device)
-        picked = wide[:, layer][:, row[:, None, :, None], column[None, :, None, :]]  # (n, t, s, i, j)
-        columns.append(picked.flatten(3).flatten(1, 2))
-    return torch.cat(columns, 1).transpose(1, 2).contiguous()
+        row, column = (GRID * near + shift - cell[:, None] + MIDDLE + edge for shift in (down, right))  # (pixel, tap)
+        at = row[:, None, :, None].to(kernel.device), column[None, :, None, :].to(kernel.device)
+        layers.append(wide[:, layer][:, *at].flatten(1, 2))  # (n, 16, t, s)
+    return torch.stack(layers, 2).flatten(0, 1).contiguous()
 
 
-def fallen(brightness: Tensor, matrix: Tensor, shape: tuple[int, int]) -> Tensor:
+def fallen(brightness: Tensor, weight: Tensor, shape: tuple[int, int]) -> Tensor:
     """Return the snow (N, 1, H, W): every flake's brightness to the fourth power times its streak, summed.
 
     Args:
         brightness: (N, 7, h, w), one flake of each layer for every 4 x 4 pixels.
-        matrix: as `phases`.
+        weight: as `phases`.
         shape: H, W.
     """
-    around = F.unfold(brightness**4, 2 * TAPS + 1, padding=TAPS)  # (N, 7 * 25, h * w)
-    pixels = (matrix @ around).unflatten(2, brightness.shape[2:])
+    n = len(brightness)
+    flakes = brightness.square().square().flatten(0, 1)[None]
+    pixels = F.conv2d(flakes, weight, padding=TAPS, groups=n)[0].unflatten(0, (n, GRID * GRID))
     return F.pixel_shuffle(pixels, GRID)[..., : shape[0], : shape[1]]
 
 
@@ -115,7 +115,7 @@ def snow_corruption(
     """Draw the corruption of `snow` for images x; arguments as there."""
     n, colours, height, width = x.shape
     size, step = per_example(eps, x), per_example(alpha, x, "alpha")
-    matrix = phases(kernels(n, x, generator))
+    weight = phases(kernels(n, x, generator))
     cells = -(-height // GRID), -(-width // GRID)
     start = (-uniform((n, len(SHIFTS), *cells), x, generator) / BUDGET).exp()
     weights = torch.tensor(GREY if colours == 3 else [1 / colours] * colours).to(x)
@@ -129,7 +129,7 @@ def snow_corruption(
 
     return Corruption(
         start if as_released else within_budget(start),
-        lambda z: (pale + size * fallen(z, matrix, (height, width))).clamp(0, 1),
+        lambda z: pale + size * fallen(z, weight, (height, width)),
         move,
     )
 
