@@ -76,6 +76,7 @@ TESTED_IN = {
     "pages/style": "plots",
     "pages/sweep_figures": "plots",
     "pages/training_figures": "plots",
+    "pages/unforeseen_figures": "plots",
     "paper": "compare",
     "photographs": "data",
     "reading": "profiles",

@@ -10,11 +10,13 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "against_interpretability": "aai",
         "ascent": "ascend clipped projected_ascent uniform_start",
+        "auto_pgd": "apgd dlr",
         "balls": "perturbation_size project",
         "interpretability_sneaking": "isa isa_over_eps margin margin_attack search_isa",
         "momentum": "mifgsm",
         "projected_gradient_descent": "pgd pgd_iterates",
         "smallest_perturbation": "minimal_eps",
+        "squares": "square",
         "sneaking_settings": "CLASS_SETS Discrepancy Search class_set released_settings",
     },
     modules="unforeseen",

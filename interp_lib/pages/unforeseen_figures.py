@@ -60,11 +60,11 @@ def picture_table(
     columns = len(next(iter(rows.values())))
     figure, axes = _bare_grid(len(rows), columns, row_height=1.32 if captions else 1.18)
     names = [list(row) for row in rows.values()]
-    for line, (row, pictures) in zip(axes, rows.items(), strict=True):
+    for number, (line, (row, pictures)) in enumerate(zip(axes, rows.items(), strict=True)):
         line[0].set_ylabel(row, fontsize=12)
         for ax, (column, image) in zip(line, pictures.items(), strict=True):
             show(ax, image)
-            if line is axes[0] or names[0] != list(pictures):
+            if number == 0 or names[0] != names[number]:
                 ax.set_title(column, fontsize=11, pad=3)
             if text := (captions or {}).get((row, column)):
                 ax.set_xlabel(text, fontsize=11, labelpad=3, color="#B43C1E" if "✗" in text else "black")

@@ -11,11 +11,13 @@ from torch.overrides import TorchFunctionMode
 from interp_lib import attacks
 from interp_lib.attacks.against_interpretability import aai
 from interp_lib.attacks.ascent import clipped, projected_ascent
+from interp_lib.attacks.auto_pgd import apgd
 from interp_lib.attacks.interpretability_sneaking import isa, margin_attack
 from interp_lib.attacks.logits_and_maps import explain
 from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.attacks.smallest_perturbation import minimal_eps
 from interp_lib.attacks.sneaking_settings import Discrepancy, Search, class_set
+from interp_lib.attacks.squares import square
 from interp_lib.checks import NotANumber
 from interp_lib.interpreters.class_activation_maps import cam, gradcam_pp_release, representation
 from interp_lib.interpreters.registry import INTERPRETERS
@@ -63,6 +65,8 @@ ATTACKS = {
         m, x, y, eps=eps, top_k=2, hinge=0, interpreter=gradcam_pp_release, **STEPS
     ),
     "minimal": minimal,
+    "apgd": lambda m, x, y, t, eps: apgd(m, x, y, eps=eps, steps=12, generator=generator()),
+    "square": lambda m, x, y, t, eps: square(m, x, y, eps=eps, queries=12, generator=generator()),
 }
 
 
@@ -272,6 +276,8 @@ def test_no_images_are_attacked_to_no_images(attack, eps, architecture):
 def test_a_nan_is_an_error_that_names_the_first_image(attack, where):
     if attack is minimal:
         attack = ATTACKS["margin"]
+    if attack is ATTACKS["square"] and where == "gradient":
+        pytest.skip("it takes no gradient")
     x = torch.full((4, 1, 5, 5), 0.25)
     x[2:, :, 0, 0] = 0.75
     with pytest.raises(NotANumber, match=r"of image 2 is NaN or infinite \(2 of 4 images\)"):

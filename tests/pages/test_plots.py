@@ -19,7 +19,16 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import AxLine
 
-from interp_lib.pages import curve_figures, gamma_figures, map_figures, style, sweep_figures, training_figures, widgets
+from interp_lib.pages import (
+    curve_figures,
+    gamma_figures,
+    map_figures,
+    style,
+    sweep_figures,
+    training_figures,
+    unforeseen_figures,
+    widgets,
+)
 from interp_lib.pages.curve_figures import accuracy_curves
 from interp_lib.pages.style import CLASS_SET_COLORS, DATASET_COLORS, METHOD_COLORS, use_style
 from interp_lib.study.compare import Cell
@@ -31,7 +40,7 @@ TITLE = 'MNIST "a" <b> & c'
 # Every public function that draws a figure.
 DRAW = {
     name: function
-    for module in (curve_figures, gamma_figures, map_figures, sweep_figures, training_figures)
+    for module in (curve_figures, gamma_figures, map_figures, sweep_figures, training_figures, unforeseen_figures)
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__ == module.__name__
     and not name.startswith("_")
@@ -154,6 +163,21 @@ def cells():
     ]
 
 
+def unforeseen_cells():
+    """Two methods under two attacks; one value is not measured."""
+    make = lambda method, level, value, **more: Cell(
+        "5", "CIFAR-10", "Small", method, "ATA", "attack", level, value, **more
+    )
+    return [
+        make("Adv", "Gabor", "0.19", released=0.22, noise=0.02),
+        make("Adv", "Snow", "0.115", released=0.12, noise=0.01),
+        make("Int", "Gabor", "0.16", released=0.17, noise=0.02),
+        make("Int", "Snow", "0.105"),
+    ]
+
+
+PICTURES = {m: {a: noise(1, 8, 8) for a in ("Gabor", "Snow")} for m in ("Adv", "Int")}
+
 QUANTILES = [
     {"method": m, "q05": 1.0, "q25": 1.5, "median": 2.0, "q75": 3.0, "q95": 8.0, "n": 7} for m in ("Int", "Adv")
 ]
@@ -192,6 +216,8 @@ def arguments():
         "learning_curves": ((histories(METHODS),), {}),
         "time_and_accuracy": ((costs(), ("0.3", "0.4")), {}),
         "gamma_curve": ((gammas(),), {"eps": 0.3, "printed": gammas().head(6)}),
+        "table5_points": ((unforeseen_cells(),), {}),
+        "picture_table": ((PICTURES, {("Adv", "Snow"): "3 ✗", ("Int", "Snow"): "5 ✓"}), {}),
         "gamma_frame": ((gammas(), 0.01, image, maps, maps), {"names": ["map of 3"]}),
     }
 
@@ -277,6 +303,7 @@ LEGENDS = {
     "ramps",
     "learning_curves",
     "time_and_accuracy",
+    "table5_points",
     "gamma_curve",
 }
 
@@ -628,6 +655,32 @@ def test_gamma_is_logarithmic_with_zero_at_the_left(figures):
     assert robust.get_ydata() == pytest.approx([0.6, 0.603, 0.61, 0.63])
     assert robust.get_xdata() == pytest.approx([zero, *places])
     assert clean.get_ydata()[0] == pytest.approx(0.9) and clean_printed.get_markerfacecolor() == "white"
+
+
+def test_table_5_shows_print_hollow_and_what_is_measured_with_twice_its_noise(figures):
+    (ax,) = figures["table5_points"].axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["Gabor", "Snow"]
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert [float(line.get_ydata()[0]) for line in hollow] == [0.19, 0.115, 0.16, 0.105]
+    bars = [bar.lines[2][0].get_segments()[0][:, 1] for bar in ax.containers]
+    assert np.allclose(bars, [[0.18, 0.26], [0.10, 0.14], [0.13, 0.21]])
+    (adv, int_) = (hollow[0].get_xdata()[0], hollow[2].get_xdata()[0])
+    assert -0.5 < adv < 0 < int_ < 0.5  # side by side over one attack
+
+
+def test_pictures_stand_under_their_names_and_fooled_ones_are_red(figures):
+    axes = figures["picture_table"].axes
+    assert [ax.get_title() for ax in axes] == ["Gabor", "Snow", "", ""]
+    assert [ax.get_ylabel() for ax in axes] == ["Adv", "", "Int", ""]
+    assert [ax.get_xlabel() for ax in axes] == ["", "3 ✗", "", "5 ✓"]
+    assert to_hex(axes[1].xaxis.label.get_color()) == "#b43c1e" and axes[3].xaxis.label.get_color() == "black"
+    assert torch.equal(torch.as_tensor(np.asarray(axes[1].images[0].get_array())), PICTURES["Adv"]["Snow"][0])
+
+
+def test_the_photograph_is_square_and_in_the_box():
+    photo = unforeseen_figures.photograph(32)
+    assert photo.shape == (1, 3, 32, 32) and 0 <= photo.min() < 0.3 and 0.7 < photo.max() <= 1
+    assert unforeseen_figures.shares([1 / 16, 0.5, 1]) == ["1/16", "1/2", "1"]
 
 
 def test_a_gamma_frame_stands_out_among_the_others(figures):
