@@ -23,6 +23,7 @@ from . import (
     records,
     rounding,
     softplus,
+    strong,
     tightness,
     unforeseen,
 )
@@ -86,6 +87,7 @@ MEASUREMENTS = {
     "fine": Measurement("PGD from a random point by finer steps", (WRESNET,), accuracy.fine_plan),
     "many": Measurement("PGD on 2,000 images", (MNIST, CIFAR), accuracy.many_plan),
     "seen": Measurement("PGD on training images", (CIFAR, WRESNET), accuracy.seen_plan),
+    "strong": Measurement("AutoAttack's APGD-CE, APGD-T and Square", (MNIST, CIFAR), strong.strong_plan),
     "clean": Measurement("no attack, all test images", (("restricted_imagenet", "wresnet"),), accuracy.clean_plan),
     "aai-printed": Measurement("AAI by eq. (7) as printed", (MNIST,), rank_correlation.printed_aai_plan),
     "isa-again": Measurement(

@@ -91,6 +91,7 @@ _NEEDED = {
     **dict.fromkeys(("pgd", "many", "fgsm", "seen", "clean"), _ACCURACY),
     **dict.fromkeys(("starts", "fine"), (*_ACCURACY, "starts")),
     "rounding": (*_ACCURACY, "draw"),
+    "strong": ("method", "attack", "eps", "correct", "n"),
     "unforeseen": ("method", "attack", "form", "draw", "correct", "n"),
     "aai": ("method", "interpreter", "eps", "tau", "n"),
     "aai-printed": ("method", "form", "eps", "tau", "n"),
