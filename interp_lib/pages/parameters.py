@@ -21,6 +21,7 @@ NUMBERS = {
     "images": (int, 2, 200, "a number of images"),
     "n_shown": (int, 1, 200, "a number of images"),
     "steps": (int, 1, 100_000, "a number of steps"),
+    "queries": (int, 1, 100_000, "a number of queries"),
     "updates": (int, 1, 100_000, "a number of updates"),
     "seed": (int, 0, LARGEST, "a seed"),
     "eps": (float, 1e-6, 1.0, "a radius in the unit of the pixels, 8/255 and not 8"),
