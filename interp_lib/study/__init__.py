@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy(
         "nds_nsl": "difference image_scores",
         "rank_correlation": "aai_rows",
         "report": "as_csv as_text",
+        "strong": "strong_rows",
         "sweep": "find_networks",
         "unforeseen": "unforeseen_rows",
     },

@@ -1,0 +1,84 @@
+"""APGD-CE, APGD-T and Square here and in torchattacks: seconds, in one run, and agreement image by image.
+
+    INTERP_RELEASED=... INTERP_DATA=... python benchmarks/strong.py --images 200
+
+Both run AutoAttack's sequence at eps 0.3 on the same images of three released networks, each attack on the images that
+it has itself left right so far, with 100 steps and `--queries` queries.
+"""
+
+import argparse
+import time
+
+import torch
+import torchattacks
+from side_by_side import subject
+
+from interp_lib.attacks import apgd, square
+from interp_lib.models.predict import classified_right
+from interp_lib.study.strong import targets
+
+EPS, STEPS = 0.3, 100
+
+
+def here(model, x, y, queries):
+    generator = lambda: torch.Generator().manual_seed(0)
+    yield lambda x, y: apgd(model, x, y, eps=EPS, steps=STEPS, generator=generator())
+
+    def towards_each(x, y):
+        best, others = x.clone(), targets(model, x, y)
+        left = torch.ones(len(x), dtype=torch.bool)
+        for k in range(others.shape[1]):
+            i = left.nonzero()[:, 0]
+            if len(i):
+                best[i] = apgd(model, x[i], y[i], eps=EPS, steps=STEPS, target=others[i, k], generator=generator())
+                left[i] = classified_right(model, best[i], y[i])
+        return best
+
+    yield towards_each
+    yield lambda x, y: square(model, x, y, eps=EPS, queries=queries, generator=generator())
+
+
+def peer(model, x, y, queries):
+    yield torchattacks.APGD(model, eps=EPS, steps=STEPS, seed=0)
+    yield torchattacks.APGDT(model, eps=EPS, steps=STEPS, seed=0, n_classes=10)
+    yield torchattacks.Square(model, eps=EPS, n_queries=queries, seed=0)
+
+
+def sequence(attacks, model, x, y):
+    """Seconds of each attack, and who is right after it."""
+    right, seconds, after = classified_right(model, x, y), [], []
+    for attack in attacks:
+        before, index = time.perf_counter(), right.nonzero()[:, 0]
+        if len(index):
+            right[index] = classified_right(model, attack(x[index], y[index]), y[index])
+        seconds.append(time.perf_counter() - before)
+        after.append(right.clone())
+    return seconds, after
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--queries", type=int, default=5000)
+    parser.add_argument("--methods", default="Adv,TRADES,Int")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for method in args.methods.split(","):
+        model, subset, what = subject(method, args.images)
+        x, y = subset.x, subset.y
+        print(f"{what}; {len(x)} images, eps {EPS}, {STEPS} steps, {args.queries} queries, threads: {args.threads}")
+        found = {f.__name__: sequence(f(model, x, y, args.queries), model, x, y) for f in (here, peer)}
+        for k, name in enumerate(("APGD-CE", "APGD-T", "Square")):
+            seconds, right = zip(*((s[k], r[k]) for s, r in found.values()), strict=True)
+            ratio = seconds[1] / max(seconds[0], 1e-9)
+            print(
+                f"{name:8} {seconds[0]:7.1f} s here, {seconds[1]:7.1f} s torchattacks, {ratio:5.1f} times; "
+                f"left {right[0].float().mean():.3f} and {right[1].float().mean():.3f}, "
+                f"the same for {int((right[0] == right[1]).sum())} of {len(x)} images",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
