@@ -140,13 +140,22 @@ def _with_the_papers_images(all_records: Iterable[records.Record], measurements:
     return chosen
 
 
+def _schedule(methods: dict[str, set[str]]) -> str:
+    """Return the schedule with the most methods, the first of `SCHEDULES` if several have them: none is compared alone.
+
+    Args:
+        methods: schedule -> the methods of its networks.
+    """
+    most = max(map(len, methods.values()))
+    return next(s for s in (*SCHEDULES, *sorted(methods)) if len(methods.get(s, ())) == most)
+
+
 def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> list[Cell]:
     """Return every printed value with its measurements, in the order of print.
 
     A value measured on several networks of one method (seeds) is the mean over the networks, weighted by the number of
     images that each was measured on, and n_ours counts the images of all of them. Networks that we trained enter with
-    one schedule for each dataset and architecture, the first of `SCHEDULES` that has rows, and with the paper's gamma
-    only.
+    one schedule for each dataset and architecture, see `_schedule`, and with the paper's gamma only.
 
     Args:
         all_records: records of any measurements; records that measure no table are skipped.
@@ -160,7 +169,7 @@ def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> l
     """
     measured: dict[tuple, dict[tuple, dict[int, dict]]] = {}
     titles: dict[tuple, str] = {}
-    schedules: dict[tuple, set[str]] = {}
+    schedules: dict[tuple, dict[str, set[str]]] = {}
     for record in _with_the_papers_images(all_records, (accuracies, "aai", "isa", "unforeseen")):
         s = record.settings
         unit = (s["dataset"], s["model"], s["networks"])
@@ -172,15 +181,13 @@ def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> l
             if row.get("gamma", GAMMA) != GAMMA or row.get("starts", STARTS) != STARTS:
                 continue
             if "schedule" in row:
-                schedules.setdefault(unit, set()).add(row["schedule"])
+                schedules.setdefault(unit, {}).setdefault(row["schedule"], set()).add(row["method"])
             key = (*unit, row["method"], *run_of(s["measurement"], row))
             network = tuple(row.get(label) for label in records.NETWORK_LABELS)
             # A network that two records measure, with other lists of eps for instance, counts once.
             draws = measured.setdefault(key, {}).setdefault(network, {})
             draws.setdefault(row.get("draw", 0), row)
-    chosen = {
-        unit: next((s for s in SCHEDULES if s in available), min(available)) for unit, available in schedules.items()
-    }
+    chosen = {unit: _schedule(methods) for unit, methods in schedules.items()}
     cells = []
     for row in paper.paper_tables():
         cell, run = {**row, "outcomes": {}}, wanted_run(row) or ()

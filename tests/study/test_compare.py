@@ -119,7 +119,7 @@ def test_outcomes_are_shares_of_seeds_and_only_where_every_row_has_them():
 
 
 def test_schedules_and_gammas_are_not_mixed():
-    """The paper's schedule before the quick one, for a whole dataset and architecture; other gammas never."""
+    """The schedule of the most methods, then the paper's, for a whole dataset and architecture; other gammas never."""
     quick = [row(100, seed=0, schedule="quick", gamma=0.01), row(110, seed=1, schedule="quick", gamma=0.01)]
     found = pick(compare.compare([record(quick, source="ours")]))
     assert (found.ours, found.schedule) == (210 / 400, "quick") and found.spread == pytest.approx(0.05 / 2**0.5)
@@ -127,6 +127,9 @@ def test_schedules_and_gammas_are_not_mixed():
     found = compare.compare([record([*quick, paper], source="ours")])
     assert pick(found).ours is None and pick(found).schedule is None
     assert (pick(found, method="Int").ours, pick(found, method="Int").spread) == (0.75, None)
+    more = row(120, method="Int", seed=0, schedule="quick", gamma=0.01)
+    found = compare.compare([record([*quick, more, paper], source="ours")])
+    assert pick(found).ours == 210 / 400 and pick(found, method="Int").ours == 0.6  # two methods before one
     other = compare.compare([record([row(20, schedule="paper", gamma=0.003), *quick], source="ours")])
     assert pick(other).ours == 210 / 400
 
