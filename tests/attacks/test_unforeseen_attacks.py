@@ -86,7 +86,7 @@ def test_companions_do_not_matter(name, model):
 
 
 @every_attack
-@pytest.mark.parametrize(("colours", "side"), [(1, 28), (3, 40), (1, 8)])
+@pytest.mark.parametrize(("colours", "side"), [(1, 28), (3, 40), (1, 8), (3, 224)])
 def test_sizes_and_colours(name, colours, side):
     torch.manual_seed(0)
     network = nn.Sequential(
