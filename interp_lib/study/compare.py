@@ -160,7 +160,7 @@ def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> l
     Args:
         all_records: records of any measurements; records that measure no table are skipped.
         accuracies: the measurement that robust accuracies are taken from: 'pgd' as in print, 'many' with more images,
-            or 'starts' with five random starts.
+            'starts' with five random starts, or 'strong' after APGD.
 
     Raises:
         ValueError: two records of the same measurement on different copies of the data; choose one by keeping only

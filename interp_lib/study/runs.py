@@ -41,6 +41,10 @@ def run_of(measurement: str, row: dict) -> tuple:
         return "aai", row["interpreter"], round(row["eps"], 6)
     if measurement == "unforeseen":
         return measurement, row["attack"], row["form"]
+    if measurement == "strong":  # after APGD-CE and APGD-T, in the place of the tables' 200 steps
+        if row["attack"] not in ("none", "APGD-T"):
+            return measurement, row["attack"], row["eps"]
+        return "pgd", 0.0 if row["attack"] == "none" else round(row["eps"], 6), 200
     return "pgd", round(row["eps"], 6), row["steps"]
 
 
