@@ -88,3 +88,28 @@ def photograph(side: int = 224) -> Tensor:
 def shares(values: Sequence[float]) -> list[str]:
     """Write shares of a strength as a slider's labels: 1/16, 1/8, ..., 1."""
     return ["1" if value == 1 else f"1/{round(1 / value)}" for value in values]
+
+
+def attack_sequence(rows: Iterable[Mapping], *, title: str | None = None) -> Figure:
+    """Draw the accuracy that is left after each attack of a sequence, a line for each method, on a scale from 0 to 1.
+
+    Args:
+        rows: rows of `study.strong_rows` of one radius, each with its method; attacks in the order of the rows.
+    """
+    rows = list(rows)
+    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    present = {row["method"] for row in rows}
+    methods = [method for method in METHOD_COLORS if method in present]
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
+    plt.close(figure)
+    for method in methods:
+        own = [row for row in rows if row["method"] == method]
+        at = [attacks.index(row["attack"]) for row in own]
+        axes.plot(at, [row["accuracy"] for row in own], clip_on=False, **METHOD_COLORS[method])
+    axes.set(xlabel="after the attack", ylabel="accuracy", ylim=(0, 1), xlim=(-0.15, len(attacks) - 0.85))
+    axes.set_xticks(range(len(attacks)), attacks)
+    if title:
+        axes.set_title(title)
+    handles = [Line2D([], [], label=method, **METHOD_COLORS[method]) for method in methods]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2)
+    return figure

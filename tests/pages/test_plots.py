@@ -176,6 +176,16 @@ def unforeseen_cells():
     ]
 
 
+def attacked_rows():
+    accuracies = {"Int": (0.9, 0.8, 0.75), "Adv": (0.95, 0.9, 0.9)}
+    names = ("none", "APGD-CE", "APGD-T")
+    return [
+        {"method": m, "attack": a, "accuracy": v}
+        for m, some in accuracies.items()
+        for a, v in zip(names, some, strict=True)
+    ]
+
+
 PICTURES = {m: {a: noise(1, 8, 8) for a in ("Gabor", "Snow")} for m in ("Adv", "Int")}
 
 QUANTILES = [
@@ -217,6 +227,7 @@ def arguments():
         "time_and_accuracy": ((costs(), ("0.3", "0.4")), {}),
         "gamma_curve": ((gammas(),), {"eps": 0.3, "printed": gammas().head(6)}),
         "table5_points": ((unforeseen_cells(),), {}),
+        "attack_sequence": ((attacked_rows(),), {}),
         "picture_table": ((PICTURES, {("Adv", "Snow"): "3 ✗", ("Int", "Snow"): "5 ✓"}), {}),
         "gamma_frame": ((gammas(), 0.01, image, maps, maps), {"names": ["map of 3"]}),
     }
@@ -304,6 +315,7 @@ LEGENDS = {
     "learning_curves",
     "time_and_accuracy",
     "table5_points",
+    "attack_sequence",
     "gamma_curve",
 }
 
@@ -666,6 +678,15 @@ def test_table_5_shows_print_hollow_and_what_is_measured_with_twice_its_noise(fi
     assert np.allclose(bars, [[0.18, 0.26], [0.10, 0.14], [0.13, 0.21]])
     (adv, int_) = (hollow[0].get_xdata()[0], hollow[2].get_xdata()[0])
     assert -0.5 < adv < 0 < int_ < 0.5  # side by side over one attack
+
+
+def test_a_sequence_of_attacks_is_drawn_in_its_order(figures):
+    (ax,) = figures["attack_sequence"].axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["none", "APGD-CE", "APGD-T"]
+    assert {to_hex(line.get_color()): list(line.get_ydata()) for line in ax.lines} == {
+        color("Int").lower(): [0.9, 0.8, 0.75],
+        color("Adv").lower(): [0.95, 0.9, 0.9],
+    }
 
 
 def test_pictures_stand_under_their_names_and_fooled_ones_are_red(figures):

@@ -296,7 +296,9 @@ def test_r_imagenet_is_left_out_where_its_images_are_not_there(bench, monkeypatc
 
 
 def test_unknown_tables_and_sources_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="unknown table 'table9'; known are table1, table2, table3, table4, table5, A1"):
+    with pytest.raises(
+        ValueError, match="unknown table 'table9'; known are table1, table2, table3, table4, table5, A1"
+    ):
         measure.measure("table9")
     with pytest.raises(ValueError, match="'released', 'sweeps' or 'ours'; got 'theirs'"):
         measure.measure("table3", "theirs")
