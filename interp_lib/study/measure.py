@@ -16,6 +16,7 @@ from ..checks import use_device
 from . import (
     accuracy,
     black,
+    detection,
     figures,
     ig_penalty,
     isa_scores,
@@ -88,6 +89,7 @@ MEASUREMENTS = {
     "many": Measurement("PGD on 2,000 images", (MNIST, CIFAR), accuracy.many_plan),
     "seen": Measurement("PGD on training images", (CIFAR, WRESNET), accuracy.seen_plan),
     "strong": Measurement("AutoAttack's APGD-CE, APGD-T and Square", (MNIST, CIFAR), strong.strong_plan),
+    "detection": Measurement("maps as detectors", (MNIST, CIFAR), detection.detection_plan, ("Normal", "Adv", "Int")),
     "clean": Measurement("no attack, all test images", (("restricted_imagenet", "wresnet"),), accuracy.clean_plan),
     "aai-printed": Measurement("AAI by eq. (7) as printed", (MNIST,), rank_correlation.printed_aai_plan),
     "isa-again": Measurement(

@@ -46,6 +46,7 @@ _RANGES = {
     "eps": (0, 1),
     "radius": (0, 1),
     "accuracy": (0, 1),
+    "auc": (0, 1),
     "at_cap": (0, 1),
     "gamma": (0, math.inf),
     "se": (0, math.inf),
@@ -55,9 +56,9 @@ _RANGES = {
     "nsl": (-math.inf, math.inf),
 }
 
-_MEANS = ("tau", "tau_all", "se", "nds", "nsl")  # may be None, where no image was left
+_MEANS = ("tau", "tau_all", "se", "nds", "nsl", "auc")  # may be None, where no image was left
 
-_WORDS = frozenset(("method", "schedule", "measure", "form", "activation", "attack"))
+_WORDS = frozenset(("method", "schedule", "measure", "form", "activation", "attack", "reference", "rule"))
 
 
 # The names that tell a row from the other rows of its record; all other names are measured values.
@@ -77,6 +78,7 @@ _LABELS = (
     "climbs",
     "library",
     "map",
+    "p",
 )
 
 
@@ -91,6 +93,7 @@ _NEEDED = {
     **dict.fromkeys(("pgd", "many", "fgsm", "seen", "clean"), _ACCURACY),
     **dict.fromkeys(("starts", "fine"), (*_ACCURACY, "starts")),
     "rounding": (*_ACCURACY, "draw"),
+    "detection": ("method", "attack", "reference", "interpreter", "rule", "p", "auc", "n"),
     "strong": ("method", "attack", "eps", "correct", "n"),
     "unforeseen": ("method", "attack", "form", "draw", "correct", "n"),
     "aai": ("method", "interpreter", "eps", "tau", "n"),
