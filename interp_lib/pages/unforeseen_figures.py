@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..study.compare import Cell
 from .map_figures import _bare_grid, show
-from .style import METHOD_COLORS, WIDTH
+from .style import CLASS_SET_COLORS, METHOD_COLORS, WIDTH
 
 
 def table5_points(cells: Iterable[Cell], *, title: str | None = None) -> Figure:
@@ -111,5 +111,27 @@ def attack_sequence(rows: Iterable[Mapping], *, title: str | None = None) -> Fig
     if title:
         axes.set_title(title)
     handles = [Line2D([], [], label=method, **METHOD_COLORS[method]) for method in methods]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2)
+    return figure
+
+
+def roc_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str | None = None) -> Figure:
+    """Draw ROC curves of detectors, with the diagonal of a detector that guesses.
+
+    Args:
+        curves: a key of `style.CLASS_SET_COLORS` -> false and true positive rates, as from `study.detection.roc`.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.6), layout="constrained")
+    plt.close(figure)
+    axes.axline((0, 0), slope=1, color="#787878", linewidth=1, linestyle=":")
+    for name, (wrong, found) in curves.items():
+        axes.plot(wrong, found, **CLASS_SET_COLORS[name] | {"marker": None})
+    axes.set(
+        xlabel="share of natural images reported", ylabel="share of attacked images found", xlim=(0, 1), ylim=(0, 1)
+    )
+    axes.set_aspect("equal")
+    if title:
+        axes.set_title(title)
+    handles = [Line2D([], [], label=name, **CLASS_SET_COLORS[name] | {"marker": None}) for name in curves]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2)
     return figure

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "accuracy": "pgd_accuracy proportion random_start_accuracy",
         "claims_table1": "cell claims printed_claims tally with_verdicts",
+        "detection": "detection_rows",
         "gamma_and_radius": "choose front_points rows_of_small",
         "nds_nsl": "difference image_scores",
         "rank_correlation": "aai_rows",

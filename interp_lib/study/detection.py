@@ -69,7 +69,7 @@ def scores(
     with evaluating(model), torch.no_grad():
         classes = classes_of(model(z), rule)
         maps = [PAPER_INTERPRETERS[interpreter](model, images, classes) for images in (z, reference)]
-    return discrepancy(*maps, p)
+    return discrepancy(maps[0], maps[1], p)
 
 
 def auc(positive: Tensor, negative: Tensor) -> tuple[float, float]:

@@ -227,6 +227,7 @@ def arguments():
         "time_and_accuracy": ((costs(), ("0.3", "0.4")), {}),
         "gamma_curve": ((gammas(),), {"eps": 0.3, "printed": gammas().head(6)}),
         "table5_points": ((unforeseen_cells(),), {}),
+        "roc_curves": (({"1-class": ([0, 0.5, 1], [0, 0.6, 1]), "2-class": ([0, 0.1, 1], [0, 0.9, 1])},), {}),
         "attack_sequence": ((attacked_rows(),), {}),
         "picture_table": ((PICTURES, {("Adv", "Snow"): "3 ✗", ("Int", "Snow"): "5 ✓"}), {}),
         "gamma_frame": ((gammas(), 0.01, image, maps, maps), {"names": ["map of 3"]}),
@@ -316,6 +317,7 @@ LEGENDS = {
     "time_and_accuracy",
     "table5_points",
     "attack_sequence",
+    "roc_curves",
     "gamma_curve",
 }
 
