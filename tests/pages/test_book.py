@@ -119,7 +119,14 @@ def test_every_page_is_quiet_self_contained_and_fits(html, width, mode):
 
 @requires_browser
 @pytest.mark.parametrize(
-    "chapter, sliders", [("04_attacks_on_maps", 2), ("05_defense", 1), ("07_robustness", 1), ("13_appendix_c", 1)]
+    "chapter, sliders",
+    [
+        ("04_attacks_on_maps", 2),
+        ("05_defense", 1),
+        ("07_robustness", 1),
+        ("08_unforeseen_attacks", 2),
+        ("13_appendix_c", 1),
+    ],
 )
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_slider_shows_another_attack(html, chapter, sliders, width):
