@@ -7,7 +7,9 @@ from html import escape
 import pandas as pd
 
 from ..paper import eps_of
+from ..study import intervals
 from ..study.compare import Cell
+from ..study.records import Record
 
 
 class Table:
@@ -146,3 +148,26 @@ def curve_rows(cells: Iterable[Cell], source: str = "released") -> pd.DataFrame:
             se = standard_error(value, cell.n)
             rows.append({**row, "accuracy": value, "se": se, "source": "released, re-measured"})
     return pd.DataFrame(rows, columns=["method", "eps", "accuracy", "se", "source"]).astype({"se": float})
+
+
+def attack_sequence(record: Record, eps: float, label: str) -> Table:
+    """Make the table of a record of 'strong' at one radius: for each method, the accuracy that each attack leaves.
+
+    Args:
+        record: a record of `study.strong`.
+        eps: the radius, in the unit of the pixels.
+        label: the radius in words, '0.3' or '8/255'.
+    """
+    at = {(row["method"], row["attack"]): row for row in record.rows if abs(row["eps"] - eps) < 1e-6}
+    attacks = list(dict.fromkeys(attack for _, attack in at))
+    rows = []
+    for method in dict.fromkeys(method for method, _ in at):
+        counts = at[method, "APGD-T"]
+        low, high = intervals.proportion(counts["correct"], counts["n"])
+        shown = [f"{at[method, attack]['accuracy']:.3f}" for attack in attacks]
+        rows.append([method, *shown, f"{low:.3f} to {high:.3f}"])
+    images = {attack: at[method, attack]["n"] for attack in attacks}
+    note = f"{record.settings['title']}, ε = {label}, n = {images['none']:,}; 95 %: of the accuracy after APGD-T."
+    if "Square" in images:
+        note += f" Square on the first {images['Square']:,} images."
+    return Table(["method", *(a if a != "none" else "no attack" for a in attacks), "95 %"], rows, note)

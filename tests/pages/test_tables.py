@@ -229,3 +229,16 @@ def test_the_standard_error_is_that_of_the_outcomes(right, n):
     mean = sum(outcomes) / n
     deviation = math.sqrt(sum((outcome - mean) ** 2 for outcome in outcomes) / n)
     assert tables.standard_error(mean, n) == pytest.approx(deviation / math.sqrt(n), abs=1e-12)
+
+
+def test_a_sequence_of_attacks_in_a_table():
+    at = {"none": (9, 10), "APGD-CE": (8, 10), "APGD-T": (7, 10), "Square": (3, 5)}
+    rows = [
+        {"method": "Int", "attack": name, "eps": eps, "correct": right, "n": n, "accuracy": right / n}
+        for name, (right, n) in at.items()
+        for eps in (0.3, 0.4)
+    ]
+    made = tables.attack_sequence(record(rows, measurement="strong"), 0.3, "0.3")
+    assert made.columns == ["method", "no attack", "APGD-CE", "APGD-T", "Square", "95 %"]
+    assert [cell[0][0] for cell in made.rows[0]] == ["Int", "0.900", "0.800", "0.700", "0.600", "0.348 to 0.933"]
+    assert made.note.startswith("MNIST, ε = 0.3, n = 10;") and made.note.endswith("the first 5 images.")
