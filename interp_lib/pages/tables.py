@@ -20,10 +20,11 @@ class Table:
         rows: rows with one cell per column. A cell is text, or a sequence of lines, each of them text or a pair (text,
             CSS class).
         note: one line under the table: n, standard error, units.
+        of_text: set cells as text that wraps, and not as numbers.
     """
 
-    def __init__(self, columns: Sequence[str], rows: Iterable[Sequence], note: str = ""):
-        self.columns, self.note = list(columns), note
+    def __init__(self, columns: Sequence[str], rows: Iterable[Sequence], note: str = "", *, of_text: bool = False):
+        self.columns, self.note, self.of_text = list(columns), note, of_text
         self.rows = [[self._lines(cell) for cell in row] for row in rows]
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"every row needs {len(self.columns)} cells, one per column: {', '.join(self.columns)}.")
@@ -54,7 +55,7 @@ class Table:
         )
         note = f'<p class="table-note">{escape(self.note)}</p>' if self.note else ""
         table = f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        return f'<div class="comparison">{table}</div>{note}'
+        return f'<div class="comparison{" of-text" * self.of_text}">{table}</div>{note}'
 
 
 def standard_error(p: float, n: int) -> float:

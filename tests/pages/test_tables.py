@@ -242,3 +242,8 @@ def test_a_sequence_of_attacks_in_a_table():
     assert made.columns == ["method", "no attack", "APGD-CE", "APGD-T", "Square", "95 %"]
     assert [cell[0][0] for cell in made.rows[0]] == ["Int", "0.900", "0.800", "0.700", "0.600", "0.348 to 0.933"]
     assert made.note.startswith("MNIST, ε = 0.3, n = 10;") and made.note.endswith("the first 5 images.")
+
+
+def test_a_table_of_sentences_wraps():
+    made = [Table(["a"], [["b"]], of_text=yes)._repr_html_().partition(">")[0] for yes in (False, True)]
+    assert made == ['<div class="comparison"', '<div class="comparison of-text"']
