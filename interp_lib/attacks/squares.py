@@ -9,6 +9,7 @@ from ..models.predict import evaluating
 from ..values import check_number
 from .ascent import ball, check_attack
 from .balls import per_example
+from .interpretability_sneaking import margin
 
 # Share of the queries, in ten thousandths, from which the squares' area is halved once more.
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -18,12 +19,6 @@ def area(query: int, queries: int, share: float) -> float:
     """Return the share of the image that the square of a query covers."""
     progress = int(query / queries * 10_000)
     return share / 2 ** sum(progress > at for at in HALVINGS)
-
-
-def lead(logits: Tensor, y: Tensor) -> Tensor:
-    """Return f_y - max_{j != y} f_j, (N,): positive where an image is classified right."""
-    true = logits.gather(1, y[:, None])
-    return (true - logits.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True))[:, 0]
 
 
 def square(
@@ -75,10 +70,10 @@ def square(
     with evaluating(model), torch.no_grad():
         logits = fold_for_attack(model).logits
         best = (x + size * sign(1, colours, 1, width)).clamp(low, high)
-        margin = lead(logits(best), y)
-        check_numbers(margin, "the logits")
+        lead = margin(logits(best), y)
+        check_numbers(lead, "the logits")
         for query in range(1, queries):
-            going = (margin > 0).nonzero()[:, 0]
+            going = (lead > 0).nonzero()[:, 0]
             if not len(going):
                 break
             side = min(max(round((area(query, queries, share) * height * width) ** 0.5), 1), height, width)
@@ -87,8 +82,8 @@ def square(
             tried = best[going]
             moved = best[window] + 2 * size[going] * sign(1, colours, 1, 1)
             tried[:, :, window[2], window[3]] = moved.clamp(low[window], high[window])
-            new = lead(logits(tried), y[going])
+            new = margin(logits(tried), y[going])
             check_numbers(new, "the logits")
-            lower = new < margin[going]
-            best[going[lower]], margin[going[lower]] = tried[lower], new[lower]
+            lower = new < lead[going]
+            best[going[lower]], lead[going[lower]] = tried[lower], new[lower]
     return best

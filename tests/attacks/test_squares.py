@@ -5,7 +5,8 @@ import torch
 from conftest import images
 from torch import nn
 
-from interp_lib.attacks.squares import area, lead, square
+from interp_lib.attacks.interpretability_sneaking import margin as lead
+from interp_lib.attacks.squares import area, square
 from interp_lib.models.architectures import build
 
 

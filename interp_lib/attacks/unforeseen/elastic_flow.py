@@ -45,8 +45,7 @@ def elastic_corruption(x: Tensor, eps: float | Tensor, alpha: float | Tensor, ge
     smoothing = gaussian(max(height, width), x)
 
     def move(z: Tensor, gradient: Tensor) -> Tensor:
-        z = z + step * gradient.sign()
-        return z.clamp_(-size, size) if isinstance(size, float) else z.minimum(size).maximum(-size)
+        return (z + step * gradient.sign()).clamp_(-size, size)
 
     start = size * (2 * uniform((n, 2, height, width), x, generator) - 1)
     return Corruption(start, lambda z: warped(x, z, smoothing), move)

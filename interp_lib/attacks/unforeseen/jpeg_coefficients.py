@@ -182,8 +182,7 @@ def jpeg_corruption(
         if norm == "l1":
             return frank_wolfe(z, gradient, size, next(taken))
         if norm == "linf":
-            z = z + step * gradient.sign()
-            return z.clamp_(-size, size) if isinstance(size, float) else z.minimum(size).maximum(-size)
+            return (z + step * gradient.sign()).clamp_(-size, size)
         length = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         z = z + step * gradient / torch.where(length > 0, length, 1)
         length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
