@@ -12,7 +12,7 @@ from .compare import compare
 from .comparisons import Measured, compared
 from .evaluation import IMAGES, TRAINING_EPS
 from .gamma_and_radius import choose, gamma_rows, rows_of_small
-from .records import Record
+from .records import Record, outcomes_of
 
 VERDICTS = ("holds", "holds in part", "does not hold", "not settled", "cannot be tested here")
 
@@ -164,8 +164,7 @@ def no_masking(evidence: Evidence) -> Line | None:
 
     def broken(method: str) -> tuple[int, int]:
         at = {r["attack"]: r for r in rows["strong"] if (r["method"], r["eps"]) == (method, TRAINING_EPS["mnist"])}
-        outcome = lambda name: [digit for digit in bin(int("1" + at[name]["right"], 16))[3:]]
-        before = outcome("APGD-T")[: at["Square"]["n"]].count("1")
+        before = sum(outcomes_of(at["APGD-T"]["right"], at["APGD-T"]["n"])[: at["Square"]["n"]])
         return before - at["Square"]["correct"], before
 
     gaps = {eps: left("pgd", eps) - left("starts", eps) for eps in (TRAINING_EPS["mnist"], 0.35)}
