@@ -44,11 +44,10 @@ def uses_networks(chapter):
 
 def measurements(wildcards):
     """The tables' measurements, finished, on each dataset and architecture of which the grid's folder has networks."""
-    from interp_lib.study.measure import MEASUREMENTS  # loads PyTorch, which the other rules do not need
+    from interp_lib.study.measure import MEASUREMENTS, OF_TRAINED  # loads PyTorch, which the other rules do not need
 
     trained = {tuple(path.name.split("-")[:2]) for path in Path(WANTED["folder"]).glob("*.safetensors")}
-    tables = ("table1", "table2", "table3", "A1", "A4", "A5", "starts", "many", "seen")
-    parts = ((table, *part) for table in tables for part in MEASUREMENTS[table].parts if part in trained)
+    parts = ((table, *part) for table in OF_TRAINED for part in MEASUREMENTS[table].parts if part in trained)
     return [f"_build/measured/{table}-{dataset}-{model}.done" for table, dataset, model in parts]
 
 

@@ -3,18 +3,24 @@
     INTERP_RELEASED=... INTERP_DATA=... python benchmarks/strong.py --images 200
 
 Both run AutoAttack's sequence at eps 0.3 on the same images of three released networks, each attack on the images that
-it has itself left right so far, with 100 steps and `--queries` queries.
+it has itself left right so far, with 100 steps and `--queries` queries. With --write the outcome of every image goes
+into a record of results/, which the chapter on today's attacks reads.
 """
 
 import argparse
+import importlib.metadata
+import os
 import time
 
 import torch
 import torchattacks
 from side_by_side import subject
 
+from interp_lib import data, storage
 from interp_lib.attacks import apgd, square
 from interp_lib.models.predict import classified_right
+from interp_lib.study import records
+from interp_lib.study.accuracy import proportion
 from interp_lib.study.strong import targets
 
 EPS, STEPS = 0.3, 100
@@ -62,7 +68,11 @@ def main():
     parser.add_argument("--queries", type=int, default=5000)
     parser.add_argument("--methods", default="Adv,TRADES,Int")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--write", action="store_true", help="write the record")
     args = parser.parse_args()
+    if args.write and not (os.environ.get("INTERP_RELEASED") and os.environ.get("INTERP_DATA")):
+        parser.error("--write needs the released networks and MNIST: set INTERP_RELEASED and INTERP_DATA")
+    rows, began = [], time.perf_counter()
     torch.set_num_threads(args.threads)
     for method in args.methods.split(","):
         model, subset, what = subject(method, args.images)
@@ -78,6 +88,18 @@ def main():
                 f"the same for {int((right[0] == right[1]).sum())} of {len(x)} images",
                 flush=True,
             )
+            for code, outcome, time_taken in zip(("here", "torchattacks"), right, seconds, strict=True):
+                row = {"method": method, "attack": name, "code": code, **proportion(outcome)}
+                rows.append({**row, "seconds": round(time_taken, 1)})
+    if args.write:
+        mnist = data.load("mnist", download=False)
+        settings = {"measurement": "peer", "dataset": "mnist", "title": mnist.title, "data": mnist.fingerprint}
+        settings |= {"subset": {"n": args.images, "seed": 99}, "model": "small", "networks": "released", "eps": EPS}
+        settings |= {"steps": STEPS, "queries": args.queries, "threads": args.threads}
+        settings |= {"torchattacks": importlib.metadata.version("torchattacks")}
+        seconds = time.perf_counter() - began
+        made = records.Record("peer-mnist-small-released", settings, rows, storage.provenance(seconds, "cpu"))
+        print(records.write(made))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import paper, places
 from .models.names import NetworkName
@@ -93,6 +94,21 @@ def steps_taken(names: Iterable[NetworkName], out: Path, dataset) -> int:
     return min(map(step, names))
 
 
+def measure_job(names: Sequence[NetworkName], out: Path, *, data_dir: Path | None, device: str) -> None:
+    """Measure the tables on the networks of a job; their records are in `out`/results, for `compare --results-dir`.
+
+    A record that already has a network's rows is not measured again.
+    """
+    from .study.measure import MEASUREMENTS, OF_TRAINED, measure
+
+    first = names[0]
+    for table in OF_TRAINED:
+        wanted_by = MEASUREMENTS[table]
+        if (first.dataset, first.model) in wanted_by.parts and first.method in (wanted_by.methods or [first.method]):
+            part: dict[str, Any] = {"dataset": first.dataset, "model": first.model, "data_dir": data_dir}
+            measure(table, "ours", networks_dir=out, folder=out / "results", device=device, **part)
+
+
 def words(seconds: float) -> str:
     """Write a duration as the largest unit that leaves one or more: 2.6 h, 12 min, 40 s."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
@@ -113,7 +129,8 @@ def work(
 
     A job is timed before it begins: its remaining steps, each with the full inner attack, without validation. When the
     time is up, or the process is interrupted, checkpoints stay in `out`; the same call goes on from them, on any
-    machine. A job that diverges is reported, and the next one begins.
+    machine. A job that diverges is reported, and the next one begins. The networks of a finished job are measured at
+    once, see `measure_job`: a measurement that has begun ends, even after the minutes are over.
 
     Args:
         minutes: how long to work, checkpoints included.
@@ -156,5 +173,7 @@ def work(
                 train(pairs, data_dir=data_dir, device=device, together=together, until=end)
             except Diverged as error:  # the next jobs are wanted all the same
                 print(f"{which}: {error}", flush=True)
+            if not missing(names, [out]):
+                measure_job(names, out, data_dir=data_dir, device=device)
     left = missing(wanted(), folders)
     print(f"{len(wanted()) - len(left)} of {len(wanted())} networks are there; networks and checkpoints are in {out}")

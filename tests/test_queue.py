@@ -8,6 +8,7 @@ import torch
 from interp_lib import paper, queue
 from interp_lib.models import trained
 from interp_lib.models.names import NetworkName
+from interp_lib.study import records
 from interp_lib.training import group, job, loop
 from interp_lib.training.run import Diverged
 
@@ -74,6 +75,11 @@ def test_work_in_pieces_gives_the_same_network(short, tmp_path, capsys, monkeypa
     for name in LESSONS:
         ours, whole = (trained.load(name.path(folder))[0].state_dict() for folder in (short, tmp_path))
         assert all(torch.equal(ours[key], whole[key]) for key in whole)
+    (record,) = records.read_all(short / "results")  # measured as soon as they are trained, and never twice
+    assert record.settings["measurement"] == "pgd" and {row["method"] for row in record.rows} == {"Normal", "Adv"}
+    written = (short / "results" / f"{record.name}.json").stat().st_mtime_ns
+    queue.measure_job(LESSONS, short, data_dir=None, device="cpu")
+    assert (short / "results" / f"{record.name}.json").stat().st_mtime_ns == written
 
 
 def test_a_job_that_diverges_does_not_keep_the_next_one_from_its_turn(short, capsys, monkeypatch):

@@ -19,6 +19,8 @@ _SOURCES: dict[str, dict] = {
     "paper": {"linestyle": ":", "markerfacecolor": "white", "linewidth": 1.2, "zorder": 3},
     "released, re-measured": {"linestyle": "-"},
     "trained here": {"linestyle": "--"},
+    "schedule quick": {"linestyle": "--", "markerfacecolor": "white"},
+    "schedule paper": {"linestyle": "-"},
     "from x": {"linestyle": "-"},
     "five random starts": {"linestyle": "--", "markerfacecolor": "white"},
 }

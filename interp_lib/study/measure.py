@@ -104,6 +104,9 @@ MEASUREMENTS = {
     "rounding": Measurement("what rounding moves", (POOL,), rounding.rounding_plan, sources=("released",)),
 }
 
+# What is measured on each network that we train.
+OF_TRAINED = ("table1", "table2", "table3", "A1", "A4", "A5", "starts", "many", "seen", "digits")
+
 
 def find(name: str) -> Measurement:
     """Return a measurement by its name, in upper or lower case.

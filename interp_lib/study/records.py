@@ -58,7 +58,7 @@ _RANGES = {
 
 _MEANS = ("tau", "tau_all", "se", "nds", "nsl", "auc")  # may be None, where no image was left
 
-_WORDS = frozenset(("method", "schedule", "measure", "form", "activation", "attack", "reference", "rule"))
+_WORDS = frozenset(("method", "schedule", "measure", "form", "activation", "attack", "reference", "rule", "code"))
 
 
 # The names that tell a row from the other rows of its record; all other names are measured values.
@@ -95,6 +95,7 @@ _NEEDED = {
     "rounding": (*_ACCURACY, "draw"),
     "detection": ("method", "attack", "reference", "interpreter", "rule", "p", "auc", "n"),
     "strong": ("method", "attack", "eps", "correct", "n"),
+    "peer": ("method", "attack", "code", "correct", "n"),
     "unforeseen": ("method", "attack", "form", "draw", "correct", "n"),
     "aai": ("method", "interpreter", "eps", "tau", "n"),
     "aai-printed": ("method", "form", "eps", "tau", "n"),
