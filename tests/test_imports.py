@@ -82,6 +82,7 @@ TESTED_IN = {
     "reading": "profiles",
     "schedule": "training",
     "storage": "records",
+    **{f"study/{name}": "verdicts" for name in ("evidence", "verdicts_on_accuracy", "verdicts_on_maps")},
     "study/comparisons": "claims_robustness",
     "study/evaluation": "measure",
     "study/exchanged_rows": "compare",
