@@ -65,7 +65,7 @@ def test_each_table_is_measured_on_the_networks_that_it_is_about_and_again_after
     output = dry_run(
         "--directory", tmp_path, "records", "--rerun-triggers", "mtime", "--config", "folder=nets", "--printshellcmds"
     )
-    small = {f"{table} mnist small" for table in ("table1", "table2", "table3", "starts", "many")}
+    small = {f"{table} mnist small" for table in ("isa-maps", "table2", "table3", "starts", "many")}
     measured = re.findall(r"measure (\S+) --networks ours --networks-dir nets --dataset (\S+) --model (\S+)", output)
     assert set(map(" ".join, measured)) == small | {"table2 cifar10 wresnet", "seen cifar10 wresnet"}
 

@@ -155,7 +155,7 @@ def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> l
 
     A value measured on several networks of one method (seeds) is the mean over the networks, weighted by the number of
     images that each was measured on, and n_ours counts the images of all of them. Networks that we trained enter with
-    one schedule for each dataset and architecture, see `_schedule`, and with the paper's gamma only.
+    one schedule for each dataset, architecture and kind of attack, see `_schedule`, and with the paper's gamma only.
 
     Args:
         all_records: records of any measurements; records that measure no table are skipped.
@@ -180,14 +180,15 @@ def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> l
         for row in record.rows:
             if row.get("gamma", GAMMA) != GAMMA or row.get("starts", STARTS) != STARTS:
                 continue
-            if "schedule" in row:
-                schedules.setdefault(unit, {}).setdefault(row["schedule"], set()).add(row["method"])
-            key = (*unit, row["method"], *run_of(s["measurement"], row))
+            run = run_of(s["measurement"], row)
+            if "schedule" in row:  # Table 1 has Normal only: its networks may have another schedule than the others'
+                schedules.setdefault((*unit, run[0]), {}).setdefault(row["schedule"], set()).add(row["method"])
+            key = (*unit, row["method"], *run)
             network = tuple(row.get(label) for label in records.NETWORK_LABELS)
             # A network that two records measure, with other lists of eps for instance, counts once.
             draws = measured.setdefault(key, {}).setdefault(network, {})
             draws.setdefault(row.get("draw", 0), row)
-    chosen = {unit: _schedule(methods) for unit, methods in schedules.items()}
+    chosen = {key: _schedule(methods) for key, methods in schedules.items()}
     cells = []
     for row in paper.paper_tables():
         cell, run = {**row, "outcomes": {}}, wanted_run(row) or ()
@@ -198,12 +199,13 @@ def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> l
         for column, method in wanted if run else ():
             unit = (DATASETS[row["dataset"]], printed.architecture.lower(), "ours" if column == "ours" else "released")
             of_networks = [averaged(list(draws.values())) for draws in measured.get((*unit, method, *run), {}).values()]
-            rows = [row for row in of_networks if row.get("schedule") == chosen.get(unit)]
+            schedule = chosen.get((*unit, run[0]))
+            rows = [row for row in of_networks if row.get("schedule") == schedule]
             results = [(value, r) for r in rows if (value := value_of(row, r)) is not None]
             if results:
                 values, rows = [value for value, _ in results], [r for _, r in results]
                 if column == "ours":
-                    cell |= {"schedule": chosen.get(unit), "spread": stdev(values) if len(values) > 1 else None}
+                    cell |= {"schedule": schedule, "spread": stdev(values) if len(values) > 1 else None}
                 n = sum(r["n"] for r in rows)
                 # fsum rounds once, so that the mean does not depend on the order of the records.
                 cell[column] = math.fsum(value * r["n"] for value, r in results) / n

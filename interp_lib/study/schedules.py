@@ -9,12 +9,14 @@ from statistics import fmean
 from .compare import Cell, compare
 from .records import RESULTS, Record, read_all
 
-PAPER_RESULTS = Path(RESULTS) / "paper"  # records of networks by `paper`, until as many methods have one as by `quick`
+# Subfolders with the records of the networks whose schedule is not the one that the tables of the book show: by `paper`
+# while other methods lack a network by it, by `quick` where all have one.
+OTHERS = ("paper", "quick")
 
 
 def read_schedules(folder: str | Path = RESULTS) -> list[Record]:
-    """Read the records of a folder, and those of networks by the paper's schedule in its subfolder `paper`."""
-    return [*read_all(folder), *read_all(Path(folder) / PAPER_RESULTS.name)]
+    """Read the records of a folder and of its subfolders `OTHERS`."""
+    return [record for place in (".", *OTHERS) for record in read_all(Path(folder) / place)]
 
 
 def only(all_records: Iterable[Record], schedule: str) -> list[Record]:

@@ -50,7 +50,9 @@ def test_curves_hold_each_printed_value_once(found):
     ]
 
 
-def test_the_committed_records_hold_the_schedules_apart():
-    folders = [schedules.RESULTS, schedules.PAPER_RESULTS]
-    named = [{r.get("schedule") for record in schedules.read_all(f) for r in record.rows} - {None} for f in folders]
-    assert "paper" not in named[0] and named[1] == {"paper"}
+def test_a_committed_record_has_networks_of_one_schedule():
+    several = [{row["schedule"] for row in r.rows if "schedule" in row} for r in schedules.read_schedules()]
+    assert {"quick"} in several and {"paper"} in several and max(map(len, several)) == 1
+    for name in schedules.OTHERS:
+        rows = [row for record in schedules.read_all(schedules.RESULTS / name) for row in record.rows]
+        assert rows and {row["schedule"] for row in rows} == {name}
