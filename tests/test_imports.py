@@ -71,6 +71,7 @@ TESTED_IN = {
     "pages/chapters": "book",
     "pages/curve_figures": "plots",
     "pages/gamma_figures": "plots",
+    "pages/head": "access",
     "pages/map_figures": "plots",
     "pages/reference": "book",
     "pages/style": "plots",

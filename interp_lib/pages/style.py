@@ -54,8 +54,9 @@ def use_style() -> None:
     """Set Matplotlib's defaults for the book: legible on a page 390 px wide, with a white background on every page.
 
     The background is opaque white also on the dark page, where the book shows a figure as a white card, so that the
-    colours of a heat map mean the same on both. Inside IPython, figures are PNGs with two pixels per CSS pixel. A
-    strict re-run of a notebook skips PNGs, whereas it would compare the text of an SVG.
+    colours of a heat map mean the same on both. Inside IPython, figures are PNGs with two pixels per CSS pixel, and
+    their descriptions stand in the metadata of the outputs. A strict re-run of a notebook skips both, whereas it would
+    compare the text of an SVG.
     """
     mpl.rcParams.update(
         {
@@ -92,6 +93,26 @@ def use_style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("retina")
+        png = ipython.get_ipython().display_formatter.formatters["image/png"]
+        draw = png.lookup_by_type(Figure)
+        png.for_type(Figure, lambda figure: _with_description(draw(figure), figure))
+
+
+def describe(figure: Figure) -> str:
+    """Say what a figure shows in one line, for readers who do not see it: its titles, axes and legends, in order."""
+    legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+    named = ", ".join(dict.fromkeys(text.get_text() for legend in legends for text in legend.get_texts()))
+    parts = [figure.get_suptitle()]
+    for axes in figure.axes:
+        x, y = axes.get_xlabel(), axes.get_ylabel()
+        parts += [axes.get_title(), f"{y} against {x}" if x and y else x or y]
+    text = ", ".join(dict.fromkeys(filter(None, parts))) + (f"; {named}" if named else "")
+    return " ".join(text.replace("$", "").split())
+
+
+def _with_description(drawn: tuple[object, dict], figure: Figure) -> tuple[object, dict]:
+    data, metadata = drawn
+    return data, metadata | {"alt": describe(figure)}
 
 
 def _no_axes(ax: Axes) -> None:

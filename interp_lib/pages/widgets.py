@@ -10,6 +10,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .style import describe
+
 
 def figure_slider(
     figures: Sequence[Figure],
@@ -22,7 +24,8 @@ def figure_slider(
     """Show one figure at a time, chosen with a slider, also on a static page without a kernel.
 
     The slider is linked to the frames in the browser (``jslink``), so the widget's stored state is all that
-    a page needs. The figures are closed in pyplot, so that the cell shows the slider and not every figure below it.
+    a page needs. The figures are closed in pyplot, so that the cell shows the slider and not every figure below it. `book/static/access.js` gives the page's controls
+    their names and tells a screen reader the label, and not the index, of the frame.
 
     Args:
         figures: the frames, preferably all of one size, so that the page does not jump.
@@ -54,6 +57,7 @@ def figure_slider(
         options=labels,
         index=value_index,
         description=description,
+        tooltip=f"{description}: drag, or use the arrow keys",  # without one the browser shows "null"
         style={"description_width": "initial"},
         layout={"width": "22rem", "max_width": "100%"},
     )
@@ -84,8 +88,7 @@ def _frame(figure: Figure, state: str) -> ipywidgets.HTML:
     """
     plt.close(figure)
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
-    titles = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
-    text = escape(", ".join([*filter(None, titles), state]))
+    text = escape(", ".join(filter(None, (describe(figure), state))))
     data = b64encode(figure_png(figure)).decode()
     return ipywidgets.HTML(
         f'<img alt="{text}" width="{width}" height="{height}" style="max-width: 100%; height: auto" '

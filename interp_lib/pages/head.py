@@ -1,0 +1,89 @@
+"""A Sphinx extension: what a page tells those who do not look at it, as search engines, link previews, screen readers.
+
+Every page gets a description and the tags of Open Graph (https://ogp.me), every picture a text, and pictures are
+loaded when the reader comes near them.
+"""
+
+import json
+from binascii import a2b_base64
+from hashlib import sha256
+from html import escape
+from pathlib import Path, PurePosixPath
+
+from docutils import nodes
+from sphinx.addnodes import document
+from sphinx.application import Sphinx
+
+PICTURE = "_static/agreement.png"
+PICTURE_SHOWS = "Values measured here against the values that the paper prints: most lie on the line of equal values"
+NAMED_BY = {nodes.figure: nodes.caption, nodes.section: nodes.title}
+LENGTH = 200  # characters of a description; search engines show about 160
+
+
+def notebook_descriptions(path: Path) -> dict[str, str]:
+    """Return the descriptions that `style.use_style` stored with a notebook's figures, by the SHA-256 of the PNG.
+
+    MyST-NB names the file of a figure by that digest, and reads no description from an output.
+    """
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.suffix == ".ipynb" else []
+    shown = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    return {
+        sha256(a2b_base64("".join(output["data"]["image/png"]))).hexdigest(): text
+        for output in shown
+        if (text := output.get("metadata", {}).get("image/png", {}).get("alt"))
+    }
+
+
+def prepare_pictures(app: Sphinx, doctree: document, docname: str) -> None:
+    """Give every picture that has none a text: its description, else its caption, else the heading above it."""
+    described = notebook_descriptions(Path(app.env.doc2path(docname)))
+    for image in doctree.findall(nodes.image):
+        image["loading"] = "lazy"
+        if not image.get("alt"):
+            names = [node.next_node(NAMED_BY[type(node)]) for node in _ancestors(image) if type(node) in NAMED_BY]
+            texts = [described.get(PurePosixPath(image["uri"]).stem, ""), *(name.astext() for name in names if name)]
+            image["alt"] = next(filter(None, texts), docname)
+
+
+def describe_page(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: document | None) -> None:
+    """Add a description and the tags of Open Graph to a page's head.
+
+    The picture's address is complete where `html_baseurl` says where the book is published, as Open Graph wants it.
+    """
+    if doctree is None:  # the search page, the index
+        return
+    base = app.config.html_baseurl
+    tags = {
+        "description": description(doctree) or context["title"],
+        "og:type": "article",
+        "og:site_name": app.config.html_title or app.config.project,
+        "og:title": next(iter(doctree.findall(nodes.title)), nodes.title("", pagename)).astext(),
+        "og:image": f"{base.rstrip('/')}/{PICTURE}" if base else context["pathto"](PICTURE, 1),
+        "og:image:alt": PICTURE_SHOWS,
+    }
+    tags["og:description"] = tags["description"]
+    context["metatags"] = context.get("metatags", "") + "".join(
+        f'<meta {"property" if ":" in name else "name"}="{name}" content="{escape(text)}">\n'
+        for name, text in tags.items()
+    )
+
+
+def description(doctree: document) -> str:
+    """Return the first paragraph without formulas, less its bold lead, cut at a word where it is longer than LENGTH."""
+    for paragraph in doctree.findall(nodes.paragraph):
+        if isinstance(paragraph.parent, nodes.section) and not paragraph.next_node(nodes.math):
+            parts = paragraph.children[isinstance(paragraph.children[0], nodes.strong) :]
+            text = " ".join("".join(part.astext() for part in parts).split())
+            return text if len(text) <= LENGTH else text[:LENGTH].rpartition(" ")[0].rstrip(",;:") + " …"
+    return ""
+
+
+def _ancestors(node: nodes.Node):
+    while node := node.parent:
+        yield node
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("doctree-resolved", prepare_pictures)
+    app.connect("html-page-context", describe_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
