@@ -3,11 +3,14 @@
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import configuration, settings
 
 from interp_lib import data, models
@@ -142,3 +145,29 @@ def bands() -> data.Dataset:
 @pytest.fixture(scope="session")
 def tiny_dataset() -> data.Dataset:
     return bands()
+
+
+@pytest.fixture(scope="session")
+def built_book(tmp_path_factory) -> Path:
+    """The folder of the chapters' pages, built from the committed chapters as they are, a warning being an error."""
+    base = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist have a folder each, in one that they share.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "built_book"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _build(folder)
+    return folder / "_build/html/book"
+
+
+def _build(folder: Path) -> None:
+    source = folder / "src"
+    source.mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns(".*"))
+    script = Path(sys.executable).with_name("jupyter-book")
+    command = [script, "build", "-W", "--keep-going", "-q", "--path-output", folder, source]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        shutil.rmtree(folder)  # the other worker fails with the same words, and tests no half of a book
+    assert done.returncode == 0, done.stderr[-4000:]

@@ -24,8 +24,9 @@ def figure_slider(
     """Show one figure at a time, chosen with a slider, also on a static page without a kernel.
 
     The slider is linked to the frames in the browser (``jslink``), so the widget's stored state is all that
-    a page needs. The figures are closed in pyplot, so that the cell shows the slider and not every figure below it. `book/static/access.js` gives the page's controls
-    their names and tells a screen reader the label, and not the index, of the frame.
+    a page needs. The figures are closed in pyplot, so that the cell shows the slider and not every figure below it.
+    On a page of the book, `book/static/access.js` names the controls for screen readers and lets the slider say the
+    label of the frame where it would say its index.
 
     Args:
         figures: the frames, preferably all of one size, so that the page does not jump.
