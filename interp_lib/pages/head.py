@@ -1,10 +1,11 @@
 """A Sphinx extension: what a page tells those who do not look at it, as search engines, link previews, screen readers.
 
 Every page gets a description and the tags of Open Graph (https://ogp.me), every picture a text, and pictures are
-loaded when the reader comes near them.
+loaded when the reader comes near them. What only a script can mend is in book/static/access.js.
 """
 
 import json
+import re
 from binascii import a2b_base64
 from hashlib import sha256
 from html import escape
@@ -45,13 +46,33 @@ def prepare_pictures(app: Sphinx, doctree: document, docname: str) -> None:
             image["alt"] = next(filter(None, texts), docname)
 
 
+def mend(body: str) -> str:
+    """Mend what Sphinx and pandas write and no screen reader understands.
+
+    docutils gives works of a list a role that no longer exists, pandas calls an empty corner a heading, Sphinx sets the
+    parameters of a signature as descriptions of nothing, and a theorem may have the id of its section.
+    """
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"').replace("<th></th>", "<td></td>")
+    body = re.sub(r"<dl>\n((?:<dd>.*</dd>\n)+)</dl>", r'<div class="parameters">\n\1</div>', body)
+    body = re.sub(r"<dd>(<em class=\"sig-param\".*)</dd>", r'<div style="margin-left: 2em">\1</div>', body)
+    seen: set[str] = set()
+
+    def once(found: re.Match) -> str:
+        repeated = found[1] in seen
+        seen.add(found[1])
+        return "" if repeated else found[0]
+
+    return re.sub(r' id="([^"]+)"', once, body)
+
+
 def describe_page(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: document | None) -> None:
-    """Add a description and the tags of Open Graph to a page's head.
+    """Add a description and the tags of Open Graph to a page's head, and mend its body.
 
     The picture's address is complete where `html_baseurl` says where the book is published, as Open Graph wants it.
     """
     if doctree is None:  # the search page, the index
         return
+    context["body"] = mend(context["body"])
     base = app.config.html_baseurl
     tags = {
         "description": description(doctree) or context["title"],

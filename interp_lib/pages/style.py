@@ -105,7 +105,7 @@ def describe(figure: Figure) -> str:
     parts = [figure.get_suptitle()]
     for axes in figure.axes:
         x, y = axes.get_xlabel(), axes.get_ylabel()
-        parts += [axes.get_title(), f"{y} against {x}" if x and y else x or y]
+        parts.append(": ".join(filter(None, (axes.get_title(), f"{y} against {x}" if x and y else x or y))))
     text = ", ".join(dict.fromkeys(filter(None, parts))) + (f"; {named}" if named else "")
     return " ".join(text.replace("$", "").split())
 

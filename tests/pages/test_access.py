@@ -3,19 +3,23 @@
 import json
 import os
 import re
+from base64 import b64encode
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import nbformat
 import pytest
 import yaml
 from browser import Keys, open_page, requires_browser
 from conftest import ROOT
 
+from interp_lib.pages import head
 from interp_lib.pages.style import describe
 from interp_lib.pages.widgets import figure_slider
 
@@ -89,9 +93,9 @@ def test_a_page_is_small_named_and_described(pages, built_book):
     assert max(described.values()) == 1
 
 
-def test_every_picture_has_a_text_and_waits_until_it_is_looked_at(pages):
+def test_every_picture_has_a_text_and_waits_until_it_is_looked_at(pages, built_book):
     for path, page in pages.items():
-        for image in page.named("img"):
+        for image in page.named("img") if built_book in path.parents else ():
             assert image.get("alt") and not re.search(r"\.\w+$|[0-9a-f]{20}", image["alt"]), (path.name, image["alt"])
             assert image.get("loading") == "lazy"
 
@@ -120,7 +124,30 @@ def test_how_to_cite_is_what_the_file_for_it_says(built_book):
     assert all(f"{{{part}}}" in ours for part in (cff["title"], cff["version"], f"{{{cff['authors'][0]['name']}}}"))
 
 
+def test_what_is_written_wrongly_is_mended():
+    signature = '<dl>\n<dd><em class="sig-param">x</em>,</dd>\n<dd><em class="sig-param">y</em>,</dd>\n</dl>'
+    tags = Html(head.mend(signature)).tags
+    assert [tag for tag, _ in tags] == ["div", "div", "em", "div", "em"]
+    named = "<dl>\n<dt>x</dt>\n<dd>an image</dd>\n</dl>"
+    assert head.mend(named) == named
+    assert head.mend('<p id="a"></p><p id="b"></p><i id="a"></i>') == '<p id="a"></p><p id="b"></p><i></i>'
+    assert head.mend("<tr><th></th><th>ε</th></tr>") == "<tr><td></td><th>ε</th></tr>"
+    assert head.mend('<div id="x" role="doc-biblioentry">') == '<div id="x" role="listitem">'
+
+
 # Descriptions of figures
+
+
+def test_the_text_of_a_picture_is_what_its_notebook_stores_with_it(tmp_path):
+    png = b64encode(b"a picture").decode()
+    outputs = [
+        nbformat.v4.new_output("display_data", {"image/png": png}, metadata={"image/png": {"alt": "a line"}}),
+        nbformat.v4.new_output("display_data", {"image/png": b64encode(b"another").decode()}),
+    ]
+    cell = nbformat.v4.new_code_cell(outputs=outputs)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "page.ipynb")
+    assert head.notebook_descriptions(tmp_path / "page.ipynb") == {sha256(b"a picture").hexdigest(): "a line"}
+    assert head.notebook_descriptions(tmp_path / "page.md") == {}
 
 
 def test_a_figure_is_described_by_its_titles_axes_and_legends():
@@ -132,7 +159,7 @@ def test_a_figure_is_described_by_its_titles_axes_and_legends():
     left.legend()
     right.set(title="two\nlines", xlabel="$n$")
     plt.close(figure)
-    assert describe(figure) == "Two panels, MNIST, accuracy against ε, two lines, n; Int, Adv"
+    assert describe(figure) == "Two panels, MNIST: accuracy against ε, two lines: n; Int, Adv"
     assert describe(plt.figure()) == ""
     plt.close("all")
 
