@@ -200,6 +200,7 @@ rule pages:
         "_toc.yml",
         "book/references.bib",
         "book/references.md",
+        "book/laboratory.md",
         STATIC,
         REFERENCE,
     output:

@@ -1,0 +1,312 @@
+// The page: controls to settings, settings to an experiment, its result to pictures.
+(function () {
+  "use strict";
+  const root = document.getElementById("lab");
+  if (!root) return;
+  const laboratory = {}, base = document.currentScript.src.replace(/[^/]*$/, "");
+  for (const part of globalThis.laboratoryParts) part(laboratory);
+  const { format } = laboratory, { images, networks } = globalThis.laboratoryData;
+  const bytes = laboratory.decodeBytes(images.bytes), SIDE = 28, PIXELS = SIDE * SIDE;
+  const pixelsOf = (i) => bytes.subarray(i * PIXELS, (i + 1) * PIXELS);
+  const byId = (id) => document.getElementById(`lab-${id}`);
+  const SLIDERS = { e: ["eps", "ε", 2], k: ["steps", "", 0], s: ["alpha", "α", 3] };
+  const SELECTS = { n: "network", a: "attack", t: "target", from: "start" };
+  const NAMES = { pgd: "PGD", isa: "ISA", aai: "AAI", top: "AAI" };
+  let state, job = 0, asked = null, writing = 0, frame = 0;
+
+  // Networks: each is a script of its own, loaded when it is chosen, since a page opened as a file may fetch nothing.
+  const loading = {};
+  function load(key) {
+    loading[key] ??= new Promise((done, failed) => {
+      const script = document.createElement("script");
+      script.src = `${base}data/network-${key}.js`;
+      script.onerror = () => failed(new Error(`The network ${key} could not be loaded.`));
+      script.onload = () => {
+        const about = globalThis.laboratoryNetworks[key], weights = laboratory.decodeFloats(about.weights);
+        send({ network: key, weights });
+        done({ ...about, net: laboratory.loadNetwork(weights) });
+      };
+      document.head.append(script);
+    });
+    return loading[key];
+  }
+
+  const send = laboratory.startRunner(globalThis.laboratoryParts.filter((part) => /network|attacks|runner/.test(part.name)), (message) => {
+    if (message.id !== job) return;
+    if (message.result) {
+      show(message.result, message.ms);
+      return;
+    }
+    byId("progress").value = message.taken / asked.total;
+    root.classList.toggle("busy", performance.now() - asked.began > 250);
+  });
+
+  /** The image x as numbers in [0, 1]. */
+  function image() {
+    if (state.i === "drawn") return Float64Array.from(state.drawing, (v) => v / laboratory.LEVELS);
+    return Float64Array.from(pixelsOf(Number(state.i)), (v) => v / 255);
+  }
+
+  async function run() {
+    const id = ++job;
+    let about;
+    try {
+      about = await load(state.n);
+    } catch (error) {
+      byId("status").textContent = error.message;
+      return;
+    }
+    if (id !== job) return;
+    const x = image(), f = laboratory.logits(about.net, x), drawn = state.i === "drawn";
+    const y = drawn ? laboratory.argmax(f) : images.labels[state.i], free = state.a === "aai" || state.a === "top";
+    settleTarget(y, drawn ? laboratory.argmax(f, y) : images.targets[state.i]);
+    const target = free || state.t === "any" ? null : Number(state.t);
+    const steps = Number(state.k), eps = Number(state.e), alpha = Number(state.s);
+    asked = { about, drawn, target, eps, began: performance.now(), total: laboratory.totalSteps(state.a, steps) + steps + 1 };
+    const seed = state.from === "random" ? Number(state.seed) : null;
+    send({ id, network: state.n, x, y, target, attack: state.a, eps, alpha, steps, seed });
+  }
+
+  /** A target is another class than y; ISA needs one, AAI has none. */
+  function settleTarget(y, usual) {
+    const select = byId("target");
+    for (const option of select.options) option.disabled = option.value === String(y) || (option.value === "any" && state.a === "isa");
+    if (state.t === String(y) || (state.t === "any" && state.a === "isa")) state.t = String(usual);
+    select.value = state.t;
+  }
+
+  // From controls to settings.
+  function changed() {
+    const before = state.i;
+    for (const [key, id] of Object.entries(SELECTS)) state[key] = byId(id).value;
+    for (const [key, [id]] of Object.entries(SLIDERS)) state[key] = byId(id).value;
+    state.i = root.querySelector("input[name=image]:checked").value;
+    if (state.i !== before && state.t !== "any") state.t = state.i === "drawn" ? state.t : String(images.targets[state.i]);
+    settle();
+  }
+
+  /** Make controls and settings agree, ask for an experiment, and write the link once the hand rests. */
+  function settle() {
+    state.drawing ??= new Uint8Array(PIXELS);
+    if (state.a === "aai") state.from = "random"; // at x the gradient of the norm is 0
+    for (const [key, id] of Object.entries(SELECTS)) byId(id).value = state[key];
+    for (const [key, [id, symbol, digits]] of Object.entries(SLIDERS)) {
+      const slider = byId(id), text = `${symbol && `${symbol} = `}${format(Number(state[key]), digits)}`;
+      slider.value = state[key];
+      slider.setAttribute("aria-valuetext", symbol ? text : `${text} steps`);
+      byId(`${id}-value`).value = text;
+    }
+    root.querySelector(`input[name=image][value="${state.i}"]`).checked = true;
+    byId("start").options[0].disabled = state.a === "aai";
+    byId("target").disabled = state.a === "aai" || state.a === "top";
+    byId("again").disabled = state.from !== "random";
+    byId("link").hidden = true;
+    byId("hint").hidden = state.drawing.some((v) => v);
+    paintPad();
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(run);
+    clearTimeout(writing);
+    writing = setTimeout(() => history.replaceState(null, "", laboratory.writeLink(state)), 400);
+  }
+
+  function fromLink() {
+    const drawing = state?.drawing;
+    state = laboratory.readLink(location.hash, networks.map((network) => network.key), images.labels.length);
+    state.drawing ??= drawing;
+    settle();
+  }
+
+  // The drawing field.
+  const pad = byId("pad"), cursor = { x: 14, y: 14, shown: false };
+  function paintPad() {
+    const values = Array.from(state.drawing, (v) => laboratory.gray(v / laboratory.LEVELS));
+    if (cursor.shown) values[cursor.y * SIDE + cursor.x] = [255, 140, 0];
+    laboratory.paint(pad, values, (rgb) => rgb);
+  }
+
+  function drawn() {
+    state.i = "drawn";
+    settle();
+  }
+
+  function drawTo(from, to) {
+    const length = Math.max(1, Math.ceil(2 * Math.hypot(to.x - from.x, to.y - from.y)));
+    for (let k = 0; k <= length; k++) {
+      laboratory.ink(state.drawing, from.x + (k / length) * (to.x - from.x), from.y + (k / length) * (to.y - from.y));
+    }
+    drawn();
+  }
+
+  function watchPad() {
+    let last = null;
+    const place = (event) => {
+      const box = pad.getBoundingClientRect();
+      return { x: ((event.clientX - box.left) / box.width) * SIDE, y: ((event.clientY - box.top) / box.height) * SIDE };
+    };
+    pad.addEventListener("pointerdown", (event) => {
+      pad.setPointerCapture(event.pointerId);
+      last = place(event);
+      cursor.shown = false;
+      drawTo(last, last);
+    });
+    pad.addEventListener("pointermove", (event) => {
+      if (!last) return;
+      const next = place(event);
+      drawTo(last, next);
+      last = next;
+    });
+    for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => (last = null));
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    pad.addEventListener("keydown", (event) => {
+      const here = { x: cursor.x + 0.5, y: cursor.y + 0.5 };
+      if (moves[event.key]) {
+        const inside = (v) => Math.min(Math.max(v, 0), SIDE - 1);
+        cursor.x = inside(cursor.x + moves[event.key][0]);
+        cursor.y = inside(cursor.y + moves[event.key][1]);
+      } else if (event.key === " ") drawTo(here, here);
+      else if (event.key === "Backspace") {
+        state.drawing = state.drawing.map((v, i) => (Math.hypot((i % SIDE) - cursor.x, Math.floor(i / SIDE) - cursor.y) < 2 ? 0 : v));
+        drawn();
+      } else return;
+      event.preventDefault();
+      cursor.shown = true;
+      paintPad();
+    });
+    for (const [event, shown] of [["focus", true], ["blur", false]]) {
+      pad.addEventListener(event, () => {
+        cursor.shown = shown && pad.matches(":focus-visible");
+        paintPad();
+      });
+    }
+    byId("clear").addEventListener("click", () => {
+      state.drawing = new Uint8Array(PIXELS);
+      drawn();
+    });
+    byId("centre").addEventListener("click", () => {
+      state.drawing = laboratory.centred(state.drawing);
+      drawn();
+    });
+  }
+
+  // From a result to the page.
+  const pictures = ["x", "x′", "change"].map(() => laboratory.pictureIn(byId("pictures"), SIDE));
+  const maps = ["t", "t′"].map(() => {
+    const group = document.createElement("div"), title = document.createElement("p"), pair = document.createElement("div");
+    group.className = "lab-map";
+    pair.className = "lab-pair";
+    group.append(title, pair);
+    byId("maps").append(group);
+    return { title, pair: [laboratory.pictureIn(pair, SIDE), laboratory.pictureIn(pair, SIDE)] };
+  });
+
+  function sentence({ y, trace, logits, logitsAdv, tau, bound, ...result }, first, last) {
+    const { about, drawn: own, target } = asked, seen = drawnWord(own, y), p = format(laboratory.softmax(logitsAdv)[last], 2);
+    const said = [];
+    if (first !== y) said.push(`${about.title} takes x itself, ${seen}, for a ${first}.`);
+    if (state.a === "aai" || state.a === "top") {
+      const kept = last === y ? `keeps the prediction ${y}` : `changes the prediction to ${last}`;
+      said.push(`${NAMES[state.a]} ${kept} (probability ${p}) and leaves the map of ${y} a rank correlation of τ = ${format(tau[0])}.`);
+    } else if (target === null ? last !== y : last === target) {
+      said.push(`${NAMES[state.a]} succeeds: ${about.method} takes ${seen} for a ${last} (probability ${p}).`);
+    } else said.push(`${NAMES[state.a]} fails: ${about.method} sees a ${last} (probability ${p}).`);
+    const end = trace[trace.length - 1];
+    said.push(`The maps' discrepancy is ${format(end.discrepancy)}; ` + (end.fooled ? `the bound of Proposition 1 is ${format(bound)}.` : `Proposition 1 asks for ${format(bound)} of an attack that succeeds.`));
+    return said.join(" ");
+  }
+
+  const drawnWord = (own, y) => (own ? `the drawing, a ${y} before,` : `the ${y}`);
+
+  function show(result, ms) {
+    const { about, eps } = asked, { x, xAdv, y, tPrime } = result;
+    const [first, last] = [result.logits, result.logitsAdv].map((f) => laboratory.argmax(f));
+    const change = xAdv.map((v, i) => v - x[i]), limit = Math.max(eps, 1e-6);
+    const sure = (f, c) => format(laboratory.softmax(f)[c]);
+    const titles = [`x: seen as ${first}`, `x′: seen as ${last}`, `x′ − x, ±${format(eps)}`];
+    [x, xAdv, change].forEach((values, i) => {
+      laboratory.paint(pictures[i].canvas, values, i < 2 ? laboratory.gray : (v) => laboratory.diverging(v, limit), titles[i]);
+      pictures[i].caption.textContent = titles[i];
+    });
+    pictures[1].caption.classList.toggle("wrong", last !== y);
+    byId("logits").innerHTML = laboratory.logitBars(result.logits, result.logitsAdv, y, tPrime);
+    byId("trace").innerHTML = laboratory.traceLines(result.trace, result.bound);
+    const most = Math.max(...[...result.maps, ...result.mapsAdv].flatMap((map) => [...map].map(Math.abs)));
+    maps.forEach(({ title, pair }, j) => {
+      const c = j ? tPrime : y, name = `${j ? "t′" : "t"} = ${c}`;
+      title.innerHTML = `Map of ${name}: <b>τ = ${format(result.tau[j])}</b>`;
+      pair.forEach(({ canvas, caption }, k) => {
+        const map = (k ? result.mapsAdv : result.maps)[j], logit = map.reduce((a, b) => a + b);
+        caption.textContent = `at ${k ? "x′" : "x"}, sum ${format(logit, 1)}`;
+        laboratory.paintMap(canvas, map, most, k ? xAdv : x, `Map of ${name} at ${k ? "x′" : "x"}, which sums to the logit ${format(logit, 1)}`);
+      });
+    });
+    laboratory.paint(byId("scale"), Array.from({ length: 101 }, (_, i) => i - 50), (v) => laboratory.diverging(v, 50), `Colours of the maps, from −${format(most)} to ${format(most)}`);
+    byId("low").textContent = `−${format(most)}`;
+    byId("high").textContent = `${format(most)} of the logit a pixel`;
+    const end = result.trace[result.trace.length - 1];
+    const rows = [
+      ["Probability of t", `${sure(result.logits, y)} → ${sure(result.logitsAdv, y)}`],
+      ["Probability of t′", `${sure(result.logits, tPrime)} → ${sure(result.logitsAdv, tPrime)}`],
+      ["Discrepancy of the two maps, eq. (4)", format(result.discrepancy)],
+      ["Bound of Proposition 1, eq. (5)", end.fooled ? format(result.bound) : `(${format(result.bound)})`],
+      ["Change of the map of t alone, ℓ1", format(end.own)],
+      ["Kendall’s τ, map of t", format(result.tau[0])],
+      ["Kendall’s τ, map of t′", format(result.tau[1])],
+      ["Largest change of a pixel", format(result.size)],
+    ];
+    if (end.fooled && result.bound > 0) rows.splice(4, 0, ["Discrepancy over bound", format(result.discrepancy / result.bound)]);
+    if (result.gamma !== null) rows.push(["γ = 1/λ that ISA found", format(result.gamma)]);
+    byId("numbers").innerHTML = rows.map(([name, value]) => `<tr><th scope="row">${name}</th><td>${value}</td></tr>`).join("");
+    byId("detector-title").textContent = `A detector that has no x: scores on ${about.title}`;
+    byId("detector").innerHTML = laboratory.detectorBars(result.detector, about.threshold);
+    const [natural, attacked] = result.detector.map((score) => score > about.threshold);
+    byId("verdict").textContent = `It ${natural ? "reports" : "lets pass"} x and ${attacked ? "reports" : "lets pass"} x′. One in twenty of ${about.natural} natural images lies above its threshold.`;
+    byId("status").textContent = sentence(result, first, last);
+    byId("progress").value = 1;
+    byId("time").textContent = `computed in ${ms < 1000 ? `${Math.max(1, Math.round(ms))} ms` : `${format(ms / 1000, 1)} s`}`;
+    root.classList.remove("busy");
+    root.dataset.done = job;
+  }
+
+  function fill() {
+    byId("network").innerHTML = networks.map(({ key, title }) => `<option value="${key}">${title}</option>`).join("");
+    const classes = Array.from({ length: 10 }, (_, c) => `<option value="${c}">class ${c}</option>`);
+    byId("target").innerHTML = `<option value="any">any other class</option>${classes.join("")}`;
+    images.labels.forEach((y, i) => {
+      const label = document.createElement("label"), radio = document.createElement("input"), canvas = document.createElement("canvas");
+      Object.assign(radio, { type: "radio", name: "image", value: String(i) });
+      radio.setAttribute("aria-label", `a ${y}, test image ${images.numbers[i]}`);
+      canvas.width = canvas.height = SIDE;
+      laboratory.paint(canvas, pixelsOf(i), (v) => [v, v, v]);
+      label.append(radio, canvas);
+      label.style.order = i % 2 ? 1 : 0; // one row for the first of each class, one for the second
+      byId("thumbnails").append(label);
+    });
+  }
+
+  async function copyLink() {
+    const link = byId("link"), button = byId("copy");
+    history.replaceState(null, "", laboratory.writeLink(state));
+    link.value = location.href;
+    try {
+      await navigator.clipboard.writeText(link.value);
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = "Copy link"), 1500);
+    } catch {
+      link.hidden = false;
+      link.select();
+    }
+  }
+
+  fill();
+  watchPad();
+  root.querySelector("form").addEventListener("input", (event) => event.target !== byId("link") && changed());
+  root.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
+  byId("copy").addEventListener("click", copyLink);
+  byId("again").addEventListener("click", () => {
+    state.seed = String((Number(state.seed) % 999999999) + 1);
+    settle();
+  });
+  window.addEventListener("hashchange", fromLink);
+  root.hidden = false;
+  fromLink();
+})();
