@@ -1,4 +1,4 @@
-"""The command line, one command per unit of work: data, train, measure, compare, chapter, pages, book.
+"""The command line, one command per unit of work: data, train, measure, compare, chapter, book, ...
 
 python -m interp_lib COMMAND --help
 """
@@ -208,6 +208,7 @@ COMMANDS = (
     ("compare", "Print the paper's values beside the measured ones, and count agreements.", add_compare),
     ("chapter", "Execute a chapter with papermill into _build/src/book.", add_chapter),
     ("pages", "Build the HTML from the chapters executed so far; a warning is an error.", lambda p: None),
+    ("laboratory", "Write the networks and images of the laboratory, a page of the book.", add_data_dir),
     ("book", "Train, execute and build what is out of date; print the page to open.", add_book),
 )
 

@@ -146,6 +146,13 @@ def run_pages(args) -> None:
     print(chapters.build_pages())
 
 
+def run_laboratory(args) -> None:
+    from .pages import laboratory
+
+    for path in laboratory.write(data_dir=args.data_dir):
+        print(f"{places.shown(path)}: {path.stat().st_size:,} bytes")
+
+
 def run_book(args) -> None:
     from .pages import chapters
 

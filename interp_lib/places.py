@@ -5,7 +5,7 @@ from pathlib import Path
 
 VARIABLES = ("INTERP_DATA", "INTERP_RELEASED")
 # The commands that need files which only a clone of the project has: chapters, profiles, the Snakefile.
-NEED_A_CLONE = "chapter, pages, book and train --profile"
+NEED_A_CLONE = "chapter, pages, book, laboratory and train --profile"
 
 
 def project_root(start: str | os.PathLike = ".") -> Path:

@@ -20,7 +20,7 @@ from interp_lib.study import records
 from interp_lib.training import job
 from interp_lib.training.methods import METHODS
 
-COMMANDS = ("data", "train", "queue", "measure", "compare", "chapter", "pages", "book")
+COMMANDS = ("data", "train", "queue", "measure", "compare", "chapter", "pages", "laboratory", "book")
 
 
 @pytest.fixture(autouse=True)

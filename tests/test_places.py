@@ -105,7 +105,7 @@ def test_a_clone_is_found_from_every_folder_in_it_and_variables_become_absolute(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(places, "__file__", str(tmp_path / "site-packages/interp_lib/places.py"))
     assert places.home() == tmp_path
-    with pytest.raises(FileNotFoundError, match="not in a clone of this project, which chapter, pages, book and train"):
+    with pytest.raises(FileNotFoundError, match="not in a clone of this project, which chapter, pages, book"):
         places.project_root()
 
 
@@ -258,7 +258,7 @@ def test_a_wheel_does_all_that_needs_no_clone(wheel, tmp_path):
     for line in ("chapter all", "train --profile digits"):
         done = run(line)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
-        assert "not in a clone of this project, which chapter, pages, book and train --profile need" in done.stderr
+        assert f"not in a clone of this project, which {places.NEED_A_CLONE} need" in done.stderr
 
 
 def test_a_wheel_says_what_it_is_and_what_its_extras_need(wheel):

@@ -11,7 +11,6 @@
   const byId = (id) => document.getElementById(`lab-${id}`);
   const SLIDERS = { e: ["eps", "ε", 2], k: ["steps", "", 0], s: ["alpha", "α", 3] };
   const SELECTS = { n: "network", a: "attack", t: "target", from: "start" };
-  const NAMES = { pgd: "PGD", isa: "ISA", aai: "AAI", top: "AAI" };
   let state, job = 0, asked = null, writing = 0, frame = 0;
 
   // Networks: each is a script of its own, loaded when it is chosen, since a page opened as a file may fetch nothing.
@@ -48,7 +47,7 @@
   }
 
   async function run() {
-    const id = ++job;
+    const id = job;
     let about;
     try {
       about = await load(state.n);
@@ -103,6 +102,7 @@
     byId("link").hidden = true;
     byId("hint").hidden = state.drawing.some((v) => v);
     paintPad();
+    root.dataset.asked = ++job;
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(run);
     clearTimeout(writing);
@@ -199,22 +199,23 @@
     return { title, pair: [laboratory.pictureIn(pair, SIDE), laboratory.pictureIn(pair, SIDE)] };
   });
 
-  function sentence({ y, trace, logits, logitsAdv, tau, bound, ...result }, first, last) {
-    const { about, drawn: own, target } = asked, seen = drawnWord(own, y), p = format(laboratory.softmax(logitsAdv)[last], 2);
-    const said = [];
-    if (first !== y) said.push(`${about.title} takes x itself, ${seen}, for a ${first}.`);
+  const a = (c) => (c === 8 ? "an 8" : `a ${c}`);
+
+  /** Say what the attack did, in one or two sentences. */
+  function sentence({ y, trace, logitsAdv, tau, bound }, first, last) {
+    const { about, drawn, target } = asked, seen = drawn ? `the drawing, ${a(y)} before,` : `the ${y}`;
+    const p = `(probability ${format(laboratory.softmax(logitsAdv)[last])})`, end = trace[trace.length - 1];
+    const said = first === y ? [] : [`${about.method} takes x itself, ${seen}, for ${a(first)}.`];
     if (state.a === "aai" || state.a === "top") {
       const kept = last === y ? `keeps the prediction ${y}` : `changes the prediction to ${last}`;
-      said.push(`${NAMES[state.a]} ${kept} (probability ${p}) and leaves the map of ${y} a rank correlation of τ = ${format(tau[0])}.`);
-    } else if (target === null ? last !== y : last === target) {
-      said.push(`${NAMES[state.a]} succeeds: ${about.method} takes ${seen} for a ${last} (probability ${p}).`);
-    } else said.push(`${NAMES[state.a]} fails: ${about.method} sees a ${last} (probability ${p}).`);
-    const end = trace[trace.length - 1];
-    said.push(`The maps' discrepancy is ${format(end.discrepancy)}; ` + (end.fooled ? `the bound of Proposition 1 is ${format(bound)}.` : `Proposition 1 asks for ${format(bound)} of an attack that succeeds.`));
-    return said.join(" ");
+      said.push(`AAI ${kept} ${p}. It moves the map of ${y} by ${format(end.own)}, and its rank correlation is τ = ${format(tau[0])}.`);
+      return said.join(" ");
+    }
+    const name = state.a.toUpperCase(), reached = target === null ? last !== y : last === target;
+    said.push(reached ? `${name} succeeds: ${about.method} takes ${seen} for ${a(last)} ${p}.` : `${name} fails: ${about.method} sees ${a(last)} ${p}.`);
+    const rest = end.fooled ? `the bound of Proposition 1 is ${format(bound)}` : `an attack that succeeds needs ${format(bound)}, by Proposition 1`;
+    return `${said.join(" ")} The discrepancy of the maps is ${format(end.discrepancy)}; ${rest}.`;
   }
-
-  const drawnWord = (own, y) => (own ? `the drawing, a ${y} before,` : `the ${y}`);
 
   function show(result, ms) {
     const { about, eps } = asked, { x, xAdv, y, tPrime } = result;
@@ -247,10 +248,10 @@
       ["Probability of t", `${sure(result.logits, y)} → ${sure(result.logitsAdv, y)}`],
       ["Probability of t′", `${sure(result.logits, tPrime)} → ${sure(result.logitsAdv, tPrime)}`],
       ["Discrepancy of the two maps, eq. (4)", format(result.discrepancy)],
-      ["Bound of Proposition 1, eq. (5)", end.fooled ? format(result.bound) : `(${format(result.bound)})`],
+      ["Bound of Proposition 1, eq. (5)", `${format(result.bound)}${end.fooled ? "" : " once t′ leads"}`],
       ["Change of the map of t alone, ℓ1", format(end.own)],
-      ["Kendall’s τ, map of t", format(result.tau[0])],
-      ["Kendall’s τ, map of t′", format(result.tau[1])],
+      ["Kendall's τ, map of t", format(result.tau[0])],
+      ["Kendall's τ, map of t′", format(result.tau[1])],
       ["Largest change of a pixel", format(result.size)],
     ];
     if (end.fooled && result.bound > 0) rows.splice(4, 0, ["Discrepancy over bound", format(result.discrepancy / result.bound)]);
@@ -274,7 +275,7 @@
     images.labels.forEach((y, i) => {
       const label = document.createElement("label"), radio = document.createElement("input"), canvas = document.createElement("canvas");
       Object.assign(radio, { type: "radio", name: "image", value: String(i) });
-      radio.setAttribute("aria-label", `a ${y}, test image ${images.numbers[i]}`);
+      radio.setAttribute("aria-label", `${a(y)}, test image ${images.numbers[i]}`);
       canvas.width = canvas.height = SIDE;
       laboratory.paint(canvas, pixelsOf(i), (v) => [v, v, v]);
       label.append(radio, canvas);

@@ -2,7 +2,7 @@
 (globalThis.laboratoryParts ??= []).push(function settings(laboratory) {
   "use strict";
   const SIDE = 28, LEVELS = 15;
-  const DEFAULTS = { n: "normal", i: "6", a: "pgd", t: "any", e: "0.15", k: "40", s: "0.01", from: "x", seed: "1" };
+  const DEFAULTS = { n: "normal", i: "14", a: "pgd", t: "9", e: "0.2", k: "40", s: "0.01", from: "x", seed: "1" };
   const KNOWN = {
     i: /^(drawn|\d{1,2})$/, a: /^(pgd|isa|aai|top)$/, t: /^(any|\d)$/, from: /^(x|random)$/, seed: /^\d{1,9}$/,
   };
