@@ -112,11 +112,11 @@
 
   /**
    * Run one attack and measure it. Settings: x, y, target (null: none), attack, eps, alpha, steps, start (an array) or
-   * seed (a whole number; null: from x). Yields the steps taken so far.
+   * seed (a whole number; null: from x), and for ISA its search. Yields the steps taken so far.
    */
-  function* experiment(net, { x, y, target = null, attack, eps, alpha, steps, start = null, seed = null }) {
-    const f = logits(net, x), first = start ?? (seed === null ? null : uniformStart(x, eps, seed));
-    const run = ATTACKS[attack](net, x, { y, target, eps, alpha, steps, start: first });
+  function* experiment(net, { x, y, target = null, attack, start = null, seed = null, ...settings }) {
+    const f = logits(net, x), first = start ?? (seed === null ? null : uniformStart(x, settings.eps, seed));
+    const run = ATTACKS[attack](net, x, { ...settings, y, target, start: first });
     let taken = 0, step = run.next();
     while (!step.done) {
       yield ++taken;

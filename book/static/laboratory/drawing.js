@@ -66,9 +66,10 @@
     const at = ticks(low, high), [bottom, top] = [at[0], at[at.length - 1]];
     const y = (v) => H - BOTTOM - ((v - bottom) / (top - bottom || 1)) * (H - TOP - BOTTOM);
     const digits = Math.max(0, ...at.map((v) => (String(+v.toPrecision(4)).split(".")[1] ?? "").length));
+    const kind = (v) => (Math.abs(v) < 1e-9 ? "axis" : "grid");
     const lines = at.map(
       (v) =>
-        `<line class="${Math.abs(v) < 1e-9 ? "axis" : "grid"}" x1="${LEFT}" x2="${W - RIGHT}" y1="${y(v)}" y2="${y(v)}"/>` +
+        `<line class="${kind(v)}" x1="${LEFT}" x2="${W - RIGHT}" y1="${y(v)}" y2="${y(v)}"/>` +
         `<text x="${LEFT - 5}" y="${y(v) + 4}" text-anchor="end">${format(v, digits)}</text>`,
     );
     const title = `<text x="${(W + LEFT) / 2}" y="${H - 3}" text-anchor="middle">${name}</text>`;
@@ -79,17 +80,20 @@
   function logitBars(f, fAdv, t, tPrime) {
     const { y, body } = frame(Math.min(0, ...f, ...fAdv), Math.max(0, ...f, ...fAdv), "class");
     const wide = (W - LEFT - RIGHT) / f.length;
-    const bar = (v, x, kind) =>
-      `<rect class="${kind}" x="${x}" width="${wide * 0.36}" y="${Math.min(y(v), y(0))}" height="${Math.abs(y(v) - y(0))}"/>`;
+    const bar = (v, x, kind) => {
+      const [top, bottom] = [Math.min(y(v), y(0)), Math.max(y(v), y(0))];
+      return `<rect class="${kind}" x="${x}" width="${wide * 0.36}" y="${top}" height="${bottom - top}"/>`;
+    };
     const bars = [...f].map((v, c) => {
       const x = LEFT + wide * c, mark = c === t ? "t" : c === tPrime ? "t′" : "";
       return (
         bar(v, x + wide * 0.12, "before") + bar(fAdv[c], x + wide * 0.52, "after") +
-        `<text class="${mark && "named"}" x="${x + wide / 2}" y="${H - BOTTOM + 15}" text-anchor="middle">${c}${mark && ` ${mark}`}</text>`
+        `<text class="${mark && "named"}" x="${x + wide / 2}" y="${H - BOTTOM + 15}" text-anchor="middle">` +
+        `${c}${mark && ` ${mark}`}</text>`
       );
     });
-    const label = `Logits before and after: ${[...f].map((v, c) => `class ${c} ${format(v, 1)} and ${format(fAdv[c], 1)}`).join(", ")}`;
-    return svg(W, H, label, body + bars.join(""));
+    const said = [...f].map((v, c) => `class ${c} ${format(v, 1)} and ${format(fAdv[c], 1)}`);
+    return svg(W, H, `Logits before and after: ${said.join(", ")}`, body + bars.join(""));
   }
 
   /** Draw the discrepancy and its bounds over the steps of the attack, and where t' overtakes t. */
@@ -97,32 +101,45 @@
     const all = trace.flatMap((point) => [point.discrepancy, point.lost]), last = Math.max(trace.length - 1, 1);
     const { y, body } = frame(Math.min(0, bound, ...all), Math.max(0.01, bound, ...all), "step");
     const x = (k) => LEFT + (k / last) * (W - LEFT - RIGHT - 8);
-    const line = (key) => `<polyline class="${key}" points="${trace.map((p, k) => `${x(k).toFixed(1)},${y(p[key]).toFixed(1)}`).join(" ")}"/>`;
+    const line = (key) => {
+      const points = trace.map((point, k) => `${x(k).toFixed(1)},${y(point[key]).toFixed(1)}`);
+      return `<polyline class="${key}" points="${points.join(" ")}"/>`;
+    };
     const steps = ticks(0, last).filter((k) => k <= last && Number.isInteger(k));
-    const marks = steps.map((k) => `<text x="${x(k)}" y="${H - BOTTOM + 15}" text-anchor="middle">${k}</text>`).join("");
+    const mark = (k) => `<text x="${x(k)}" y="${H - BOTTOM + 15}" text-anchor="middle">${k}</text>`;
     const fooled = trace.findIndex((point) => point.fooled), right = fooled > 0.6 * last;
-    const flip = fooled < 0 ? "" : `<line class="fooled" x1="${x(fooled)}" x2="${x(fooled)}" y1="${TOP}" y2="${H - BOTTOM}"/>` +
-      `<text x="${x(fooled) + (right ? -4 : 4)}" y="${TOP + 10}" text-anchor="${right ? "end" : "start"}">t′ overtakes t</text>`;
+    const upright = `<line class="fooled" x1="${x(fooled)}" x2="${x(fooled)}" y1="${TOP}" y2="${H - BOTTOM}"/>`;
+    const [place, anchor] = right ? [x(fooled) - 4, "end"] : [x(fooled) + 4, "start"];
+    const words = `<text x="${place}" y="${TOP + 10}" text-anchor="${anchor}">t′ overtakes t</text>`;
     const end = trace[trace.length - 1];
-    const label = `After the last step the discrepancy is ${format(end.discrepancy)}, the least that the logits allow ` +
+    const label =
+      `After the last step the discrepancy is ${format(end.discrepancy)}, the least that the logits allow ` +
       `${format(end.lost)}; the bound of Proposition 1 is ${format(bound)}; ` +
       (fooled < 0 ? "t′ does not overtake t" : `t′ overtakes t at step ${fooled}`);
     const level = `<line class="bound" x1="${LEFT}" x2="${W - RIGHT}" y1="${y(bound)}" y2="${y(bound)}"/>`;
-    return svg(W, H, label, body + marks + level + line("lost") + line("discrepancy") + flip);
+    const lines = level + line("lost") + line("discrepancy") + (fooled < 0 ? "" : upright + words);
+    return svg(W, H, label, body + steps.map(mark).join("") + lines);
   }
 
   /** Draw the detector's scores of x and x' as bars, and its threshold. */
   function detectorBars([before, after], threshold) {
     const most = 1.1 * Math.max(before, after, threshold), x = (v) => LEFT + (v / most) * (W - LEFT - RIGHT);
-    const row = (name, v, y, kind) =>
-      `<text x="${LEFT - 8}" y="${y + 15}" text-anchor="end">${name}</text>` +
-      `<rect class="${kind}" x="${LEFT}" y="${y}" width="${x(v) - LEFT}" height="20"/>` +
-      `<text class="value" x="${v > most / 2 ? x(v) - 5 : x(v) + 5}" y="${y + 15}" text-anchor="${v > most / 2 ? "end" : "start"}" data-inside="${v > most / 2}">${format(v)}</text>`;
+    const row = (name, v, y, kind) => {
+      const inside = v > most / 2, [place, anchor] = inside ? [x(v) - 5, "end"] : [x(v) + 5, "start"];
+      return (
+        `<text x="${LEFT - 8}" y="${y + 15}" text-anchor="end">${name}</text>` +
+        `<rect class="${kind}" x="${LEFT}" y="${y}" width="${x(v) - LEFT}" height="20"/>` +
+        `<text x="${place}" y="${y + 15}" text-anchor="${anchor}" data-inside="${inside}">${format(v)}</text>`
+      );
+    };
     const level = `<line class="bound" x1="${x(threshold)}" x2="${x(threshold)}" y1="2" y2="66"/>` +
-      `<text x="${x(threshold)}" y="80" text-anchor="${threshold > 0.6 * most ? "end" : "middle"}">threshold ${format(threshold)}</text>`;
-    const label = `The detector's score is ${format(before)} for x and ${format(after)} for x′; its threshold is ${format(threshold)}`;
-    return svg(W, 86, label, row("x", before, 8, "before") + row("x′", after, 38, "after") + level);
+      `<text x="${x(threshold)}" y="80" text-anchor="${threshold > 0.6 * most ? "end" : "middle"}">` +
+      `threshold ${format(threshold)}</text>`;
+    const label = `The detector's score is ${format(before)} for x and ${format(after)} for x′; its threshold is `;
+    const bars = row("x", before, 8, "before") + row("x′", after, 38, "after");
+    return svg(W, 86, label + format(threshold), bars + level);
   }
 
-  Object.assign(laboratory, { gray, diverging, paint, paintMap, pictureIn, format, logitBars, traceLines, detectorBars });
+  Object.assign(laboratory, { gray, diverging, paint, paintMap, pictureIn, format });
+  Object.assign(laboratory, { logitBars, traceLines, detectorBars });
 });

@@ -92,7 +92,7 @@
     z2[at + 7] = h;
   }
 
-  /** Return sum_i a[i + from] b[i + k] over n numbers, n a multiple of 4, in four sums that do not wait for each other. */
+  /** Return sum_i a[i + from] b[i + k] over n numbers, n a multiple of 4, in four sums side by side. */
   function dot(a, from, b, k, n) {
     let s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     for (let i = 0; i < n; i += 4) {
@@ -183,7 +183,7 @@
     return { logits: logitsOf(net, z), maps: camsOf(net, z, classes) };
   }
 
-  /** Return the derivative with respect to x of a function of logits and maps, from its derivatives; after `explain`. */
+  /** Return the derivative with respect to x of a function of logits and maps, from those by them; after `explain`. */
   function inputGradient(net, dLogits, dMaps = [], classes = []) {
     const dz = new Float64Array(Z);
     dLogits.forEach((d, c) => {
@@ -238,7 +238,9 @@
     return Float64Array.from(z, (_, at) => {
       const y = Math.floor(at / SIDE), x = at % SIDE;
       let sum = 0;
-      for (let dy = -1; dy <= 1; dy++) for (let dx = -1; dx <= 1; dx++) sum += z[inside(y + dy) * SIDE + inside(x + dx)];
+      for (const row of [y - 1, y, y + 1]) {
+        for (const column of [x - 1, x, x + 1]) sum += z[inside(row) * SIDE + inside(column)];
+      }
       return sum / 9;
     });
   }

@@ -30,15 +30,20 @@
     return loading[key];
   }
 
-  const send = laboratory.startRunner(globalThis.laboratoryParts.filter((part) => /network|attacks|runner/.test(part.name)), (message) => {
+  function answer(message) {
     if (message.id !== job) return;
     if (message.result) {
-      show(message.result, message.ms);
+      results.show(message.result, { ...asked, attack: state.a, ms: message.ms });
+      root.classList.remove("busy");
+      root.dataset.done = job;
       return;
     }
     byId("progress").value = message.taken / asked.total;
     root.classList.toggle("busy", performance.now() - asked.began > 250);
-  });
+  }
+
+  const computing = globalThis.laboratoryParts.filter((part) => ["network", "attacks", "runner"].includes(part.name));
+  const send = laboratory.startRunner(computing, answer), results = laboratory.resultsIn(root);
 
   /** The image x as numbers in [0, 1]. */
   function image() {
@@ -61,7 +66,8 @@
     settleTarget(y, drawn ? laboratory.argmax(f, y) : images.targets[state.i]);
     const target = free || state.t === "any" ? null : Number(state.t);
     const steps = Number(state.k), eps = Number(state.e), alpha = Number(state.s);
-    asked = { about, drawn, target, eps, began: performance.now(), total: laboratory.totalSteps(state.a, steps) + steps + 1 };
+    const total = laboratory.totalSteps(state.a, steps) + steps + 1;
+    asked = { about, drawn, target, eps, total, began: performance.now() };
     const seed = state.from === "random" ? Number(state.seed) : null;
     send({ id, network: state.n, x, y, target, attack: state.a, eps, alpha, steps, seed });
   }
@@ -69,8 +75,9 @@
   /** A target is another class than y; ISA needs one, AAI has none. */
   function settleTarget(y, usual) {
     const select = byId("target");
-    for (const option of select.options) option.disabled = option.value === String(y) || (option.value === "any" && state.a === "isa");
-    if (state.t === String(y) || (state.t === "any" && state.a === "isa")) state.t = String(usual);
+    const refused = (value) => value === String(y) || (value === "any" && state.a === "isa");
+    for (const option of select.options) option.disabled = refused(option.value);
+    if (refused(state.t)) state.t = String(usual);
     select.value = state.t;
   }
 
@@ -80,7 +87,7 @@
     for (const [key, id] of Object.entries(SELECTS)) state[key] = byId(id).value;
     for (const [key, [id]] of Object.entries(SLIDERS)) state[key] = byId(id).value;
     state.i = root.querySelector("input[name=image]:checked").value;
-    if (state.i !== before && state.t !== "any") state.t = state.i === "drawn" ? state.t : String(images.targets[state.i]);
+    if (state.i !== before && state.i !== "drawn" && state.t !== "any") state.t = String(images.targets[state.i]);
     settle();
   }
 
@@ -111,7 +118,8 @@
 
   function fromLink() {
     const drawing = state?.drawing;
-    state = laboratory.readLink(location.hash, networks.map((network) => network.key), images.labels.length);
+    const keys = networks.map((network) => network.key);
+    state = laboratory.readLink(location.hash, keys, images.labels.length);
     state.drawing ??= drawing;
     settle();
   }
@@ -132,7 +140,8 @@
   function drawTo(from, to) {
     const length = Math.max(1, Math.ceil(2 * Math.hypot(to.x - from.x, to.y - from.y)));
     for (let k = 0; k <= length; k++) {
-      laboratory.ink(state.drawing, from.x + (k / length) * (to.x - from.x), from.y + (k / length) * (to.y - from.y));
+      const part = k / length;
+      laboratory.ink(state.drawing, from.x + part * (to.x - from.x), from.y + part * (to.y - from.y));
     }
     drawn();
   }
@@ -165,7 +174,8 @@
         cursor.y = inside(cursor.y + moves[event.key][1]);
       } else if (event.key === " ") drawTo(here, here);
       else if (event.key === "Backspace") {
-        state.drawing = state.drawing.map((v, i) => (Math.hypot((i % SIDE) - cursor.x, Math.floor(i / SIDE) - cursor.y) < 2 ? 0 : v));
+        const far = (i) => Math.hypot((i % SIDE) - cursor.x, Math.floor(i / SIDE) - cursor.y) >= 2;
+        state.drawing = state.drawing.map((v, i) => (far(i) ? v : 0));
         drawn();
       } else return;
       event.preventDefault();
@@ -188,94 +198,14 @@
     });
   }
 
-  // From a result to the page.
-  const pictures = ["x", "x′", "change"].map(() => laboratory.pictureIn(byId("pictures"), SIDE));
-  const maps = ["t", "t′"].map(() => {
-    const group = document.createElement("div"), title = document.createElement("p"), pair = document.createElement("div");
-    group.className = "lab-map";
-    pair.className = "lab-pair";
-    group.append(title, pair);
-    byId("maps").append(group);
-    return { title, pair: [laboratory.pictureIn(pair, SIDE), laboratory.pictureIn(pair, SIDE)] };
-  });
-
-  const a = (c) => (c === 8 ? "an 8" : `a ${c}`);
-
-  /** Say what the attack did, in one or two sentences. */
-  function sentence({ y, trace, logitsAdv, tau, bound }, first, last) {
-    const { about, drawn, target } = asked, seen = drawn ? `the drawing, ${a(y)} before,` : `the ${y}`;
-    const p = `(probability ${format(laboratory.softmax(logitsAdv)[last])})`, end = trace[trace.length - 1];
-    const said = first === y ? [] : [`${about.method} takes x itself, ${seen}, for ${a(first)}.`];
-    if (state.a === "aai" || state.a === "top") {
-      const kept = last === y ? `keeps the prediction ${y}` : `changes the prediction to ${last}`;
-      said.push(`AAI ${kept} ${p}. It moves the map of ${y} by ${format(end.own)}, and its rank correlation is τ = ${format(tau[0])}.`);
-      return said.join(" ");
-    }
-    const name = state.a.toUpperCase(), reached = target === null ? last !== y : last === target;
-    said.push(reached ? `${name} succeeds: ${about.method} takes ${seen} for ${a(last)} ${p}.` : `${name} fails: ${about.method} sees ${a(last)} ${p}.`);
-    const rest = end.fooled ? `the bound of Proposition 1 is ${format(bound)}` : `an attack that succeeds needs ${format(bound)}, by Proposition 1`;
-    return `${said.join(" ")} The discrepancy of the maps is ${format(end.discrepancy)}; ${rest}.`;
-  }
-
-  function show(result, ms) {
-    const { about, eps } = asked, { x, xAdv, y, tPrime } = result;
-    const [first, last] = [result.logits, result.logitsAdv].map((f) => laboratory.argmax(f));
-    const change = xAdv.map((v, i) => v - x[i]), limit = Math.max(eps, 1e-6);
-    const sure = (f, c) => format(laboratory.softmax(f)[c]);
-    const titles = [`x: seen as ${first}`, `x′: seen as ${last}`, `x′ − x, ±${format(eps)}`];
-    [x, xAdv, change].forEach((values, i) => {
-      laboratory.paint(pictures[i].canvas, values, i < 2 ? laboratory.gray : (v) => laboratory.diverging(v, limit), titles[i]);
-      pictures[i].caption.textContent = titles[i];
-    });
-    pictures[1].caption.classList.toggle("wrong", last !== y);
-    byId("logits").innerHTML = laboratory.logitBars(result.logits, result.logitsAdv, y, tPrime);
-    byId("trace").innerHTML = laboratory.traceLines(result.trace, result.bound);
-    const most = Math.max(...[...result.maps, ...result.mapsAdv].flatMap((map) => [...map].map(Math.abs)));
-    maps.forEach(({ title, pair }, j) => {
-      const c = j ? tPrime : y, name = `${j ? "t′" : "t"} = ${c}`;
-      title.innerHTML = `Map of ${name}: <b>τ = ${format(result.tau[j])}</b>`;
-      pair.forEach(({ canvas, caption }, k) => {
-        const map = (k ? result.mapsAdv : result.maps)[j], logit = map.reduce((a, b) => a + b);
-        caption.textContent = `at ${k ? "x′" : "x"}, sum ${format(logit, 1)}`;
-        laboratory.paintMap(canvas, map, most, k ? xAdv : x, `Map of ${name} at ${k ? "x′" : "x"}, which sums to the logit ${format(logit, 1)}`);
-      });
-    });
-    laboratory.paint(byId("scale"), Array.from({ length: 101 }, (_, i) => i - 50), (v) => laboratory.diverging(v, 50), `Colours of the maps, from −${format(most)} to ${format(most)}`);
-    byId("low").textContent = `−${format(most)}`;
-    byId("high").textContent = `${format(most)} of the logit a pixel`;
-    const end = result.trace[result.trace.length - 1];
-    const rows = [
-      ["Probability of t", `${sure(result.logits, y)} → ${sure(result.logitsAdv, y)}`],
-      ["Probability of t′", `${sure(result.logits, tPrime)} → ${sure(result.logitsAdv, tPrime)}`],
-      ["Discrepancy of the two maps, eq. (4)", format(result.discrepancy)],
-      ["Bound of Proposition 1, eq. (5)", `${format(result.bound)}${end.fooled ? "" : " once t′ leads"}`],
-      ["Change of the map of t alone, ℓ1", format(end.own)],
-      ["Kendall's τ, map of t", format(result.tau[0])],
-      ["Kendall's τ, map of t′", format(result.tau[1])],
-      ["Largest change of a pixel", format(result.size)],
-    ];
-    if (end.fooled && result.bound > 0) rows.splice(4, 0, ["Discrepancy over bound", format(result.discrepancy / result.bound)]);
-    if (result.gamma !== null) rows.push(["γ = 1/λ that ISA found", format(result.gamma)]);
-    byId("numbers").innerHTML = rows.map(([name, value]) => `<tr><th scope="row">${name}</th><td>${value}</td></tr>`).join("");
-    byId("detector-title").textContent = `A detector that has no x: scores on ${about.title}`;
-    byId("detector").innerHTML = laboratory.detectorBars(result.detector, about.threshold);
-    const [natural, attacked] = result.detector.map((score) => score > about.threshold);
-    byId("verdict").textContent = `It ${natural ? "reports" : "lets pass"} x and ${attacked ? "reports" : "lets pass"} x′. One in twenty of ${about.natural} natural images lies above its threshold.`;
-    byId("status").textContent = sentence(result, first, last);
-    byId("progress").value = 1;
-    byId("time").textContent = `computed in ${ms < 1000 ? `${Math.max(1, Math.round(ms))} ms` : `${format(ms / 1000, 1)} s`}`;
-    root.classList.remove("busy");
-    root.dataset.done = job;
-  }
-
   function fill() {
     byId("network").innerHTML = networks.map(({ key, title }) => `<option value="${key}">${title}</option>`).join("");
     const classes = Array.from({ length: 10 }, (_, c) => `<option value="${c}">class ${c}</option>`);
     byId("target").innerHTML = `<option value="any">any other class</option>${classes.join("")}`;
     images.labels.forEach((y, i) => {
-      const label = document.createElement("label"), radio = document.createElement("input"), canvas = document.createElement("canvas");
+      const [label, radio, canvas] = ["label", "input", "canvas"].map((tag) => document.createElement(tag));
       Object.assign(radio, { type: "radio", name: "image", value: String(i) });
-      radio.setAttribute("aria-label", `${a(y)}, test image ${images.numbers[i]}`);
+      radio.setAttribute("aria-label", `${laboratory.a(y)}, test image ${images.numbers[i]}`);
       canvas.width = canvas.height = SIDE;
       laboratory.paint(canvas, pixelsOf(i), (v) => [v, v, v]);
       label.append(radio, canvas);

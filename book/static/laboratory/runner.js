@@ -4,7 +4,7 @@
 
   /**
    * Return a function that takes messages: {network, weights} keeps a network, {id, network, ...} is an experiment,
-   * which replaces the one that is running. Answers go to `post`: {id, taken} now and then, {id, result, ms} at the end.
+   * which replaces the one that is running. Answers go to `post`: {id, taken} on the way, {id, result, ms} at the end.
    */
   function serve(post, sliceMs) {
     const networks = {};
@@ -31,7 +31,7 @@
     };
   }
 
-  /** Start a worker made from the source text of all parts (a page opened as a file may load no other), or do without. */
+  /** Start a worker from the source text of the parts, since a page opened as a file may load no other; or do without. */
   function startRunner(parts, answer) {
     const inPage = () => {
       const receive = serve(answer, 12);

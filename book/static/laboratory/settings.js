@@ -53,7 +53,8 @@
   function ink(levels, x, y) {
     for (let py = 0; py < SIDE; py++) {
       for (let px = 0; px < SIDE; px++) {
-        const distance = Math.hypot(px + 0.5 - x, py + 0.5 - y), level = Math.round(LEVELS * Math.min(Math.max(2 - distance, 0), 1));
+        const distance = Math.hypot(px + 0.5 - x, py + 0.5 - y);
+        const level = Math.round(LEVELS * Math.min(Math.max(2 - distance, 0), 1));
         if (level > levels[py * SIDE + px]) levels[py * SIDE + px] = level;
       }
     }
