@@ -262,6 +262,19 @@ def test_in_single_precision_few_pixels_differ(ours, attack):
 
 
 @requires_node
+def test_where_a_network_is_sure_single_precision_takes_other_steps():
+    """On the undefended network 1 - p_t is far below 2^-24, so that a term of the gradient is lost."""
+    sure = exactly(floats(committed("normal")["weights"]))
+    with torch.no_grad():
+        assert (1 - sure(X).softmax(1).gather(1, Y[:, None])).min() < 2.0**-26
+    single = attacks.pgd(sure.float(), X.float(), Y, eps=EPS, alpha=ALPHA, steps=10).double()
+    x_adv = gathered(experiments(sure.double(), attack="pgd", steps=10), "xAdv").view_as(X)
+    assert 0 < ((x_adv - single).abs() > 1e-5).double().mean() < 0.25
+    with torch.no_grad():
+        assert (sure(x_adv).argmax(1) == sure(single).argmax(1)).sum() >= len(X) - 1
+
+
+@requires_node
 def test_isa_from_a_random_point_is_the_search_of_equation_6(ours):
     """The library's ISA starts at x; the same search from another point, by its objective and its bisection."""
     how, search = {"eps": EPS, "alpha": ALPHA, "steps": 5, "start": START}, attacks.Search()
