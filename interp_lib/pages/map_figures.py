@@ -6,10 +6,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
+from ..study.one_image import AttackedImage
 from ..study.stored_maps import Explained
-from .style import CLASS_SET_COLORS, WIDTH
+from .style import CLASS_SET_COLORS, WIDTH, _no_axes
+
+BEFORE, AFTER = "#787878", "#B43C1E"  # the logits of x and of x'
+MOST_CLASSES = 10  # rows of logits that fit
 
 
 def image_grid(images: Tensor, titles: Sequence[str] = (), *, columns: int = 8, scale: float = 0.7) -> Figure:
@@ -178,6 +183,81 @@ def moved_grid(rows: Mapping[str, Mapping[str, Explained]], classes: Sequence[st
     for ax, label in zip(axes[0], ("x", "x′", "L(x, t)", "L(x′, t)"), strict=True):
         ax.set_title(label, fontsize=12, pad=4)
     return figure
+
+
+def attack_panel(attacked: AttackedImage, classes: Sequence[str], *, eps: float) -> Figure:
+    """Draw what an attack does to one image: x, x', the change, four maps, the logits, and Proposition 1.
+
+    The four maps, of x and x' for t and for t', are scaled by their largest absolute value. Logits are of all classes,
+    or where there are many of t, t' and the likeliest.
+
+    Args:
+        attacked: from `study.attack_image`.
+        classes: names of all classes.
+        eps: the radius; the colour scale of x' - x goes from -eps to eps.
+    """
+    # Fixed places: a layout that measures its texts would take as long as the attack and the drawing together.
+    figure = plt.figure(figsize=(WIDTH, 6.4))
+    figure.set_layout_engine("none")
+    plt.close(figure)
+    place = lambda left, bottom, width=0.21, height=0.184: figure.add_axes((left, bottom, width, height))
+    columns = (0.02, 0.265, 0.525, 0.77)
+    names = [str(classes[c])[:12] for c in attacked.pair]
+    predicted = [str(classes[c])[:12] for c in attacked.logits.argmax(1).tolist()]
+    *top, corner = (place(left, 0.776) for left in columns)
+    show(top[0], attacked.x)
+    show(top[1], attacked.x_adv)
+    show_map(top[2], (attacked.x_adv - attacked.x).mean(0), max(eps, 1e-6))
+    maps = [place(left, 0.517) for left in columns]
+    largest = attacked.maps.abs().max().item()
+    for ax, one in zip(maps, attacked.maps.transpose(0, 1).flatten(0, 1), strict=True):
+        show_map(ax, one, largest)
+    titles = ("x", "x′", "x′ − x", "L(x, t)", "L(x′, t)", "L(x, t′)", "L(x′, t′)")
+    for ax, title in zip((*top, *maps), titles, strict=True):
+        ax.set_title(title, fontsize=12, pad=3)
+        _no_axes(ax)
+    for ax, name in zip(top, predicted, strict=False):
+        changed = name != predicted[0]
+        ax.set_xlabel(f"{name} {'✗' if changed else ''}".strip(), fontsize=11.5, color=AFTER if changed else "black")
+    for ax, tau in zip(maps[::2], attacked.tau, strict=True):
+        ax.set_xlabel(f"τ = {tau:.2f}", fontsize=11.5, x=1.06, labelpad=3)
+    corner.set_axis_off()
+    corner.text(0, 0.95, f"t = {names[0]}\nt′ = {names[1]}", fontsize=12, va="top", transform=corner.transAxes)
+    margin = 0.03 + 0.019 * max(len(str(name)[:12]) for name in classes)
+    _logit_bars(place(margin, 0.155, 0.475 - margin, 0.3), attacked, classes)
+    _bound_bars(place(0.625, 0.155, 0.355, 0.3), attacked)
+    signs = [Patch(color=BEFORE, label="f(x)"), Patch(color=AFTER, label="f(x′)")]
+    figure.legend(handles=signs, loc="lower center", ncols=2)
+    return figure
+
+
+def _logit_bars(ax: Axes, attacked: AttackedImage, classes: Sequence[str]) -> None:
+    """Draw the logits of x and x' for every class, or for the classes of the pair and the likeliest others."""
+    likely = attacked.logits.amax(0).argsort(descending=True).tolist()
+    rows = sorted(list(dict.fromkeys((*attacked.pair, *likely)))[:MOST_CLASSES], reverse=True)
+    for j, color in enumerate((BEFORE, AFTER)):
+        ax.barh([k + 0.2 - 0.4 * j for k in range(len(rows))], attacked.logits[j, rows].tolist(), 0.4, color=color)
+    ax.set_yticks(range(len(rows)), [str(classes[c])[:12] for c in rows])
+    ax.set(xlabel="logit")
+    ax.grid(visible=False, axis="y")
+
+
+def _bound_bars(ax: Axes, attacked: AttackedImage) -> None:
+    """Draw the discrepancy above its lower bound, and say whether Proposition 1 applies."""
+    ax.barh([1, 0], [attacked.discrepancy, max(attacked.bound, 0)], 0.5, color=["#444444", "#A6A6A6"])
+    ax.set_yticks([1, 0], ["D", "bound"])
+    ax.set(xlabel="2-class discrepancy, ℓ1", ylim=(-0.6, 2.1))
+    said = f"D = {attacked.discrepancy:.2f}, bound {attacked.bound:.2f}"
+    why = "no bound: x′ is still t" if attacked.complete else "no bound: map incomplete"
+    ax.text(
+        0.02,
+        0.98,
+        f"{said}\n{'the bound applies' if attacked.bounded else why}",
+        transform=ax.transAxes,
+        va="top",
+        fontsize=11,
+    )
+    ax.grid(visible=False, axis="y")
 
 
 def _bare_grid(rows: int, columns: int, *, row_height: float, title: str | None = None) -> tuple[Figure, np.ndarray]:

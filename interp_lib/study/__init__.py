@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy(
         "detection": "detection_rows",
         "gamma_and_radius": "choose front_points rows_of_small",
         "nds_nsl": "difference image_scores",
+        "one_image": "AttackedImage attack_image",
         "rank_correlation": "aai_rows",
         "report": "as_csv as_text",
         "strong": "strong_rows",

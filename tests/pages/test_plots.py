@@ -32,6 +32,7 @@ from interp_lib.pages import (
 from interp_lib.pages.curve_figures import accuracy_curves
 from interp_lib.pages.style import CLASS_SET_COLORS, DATASET_COLORS, METHOD_COLORS, use_style
 from interp_lib.study.compare import Cell
+from interp_lib.study.one_image import AttackedImage
 from interp_lib.study.stored_maps import Explained
 
 METHODS = list(METHOD_COLORS)
@@ -197,6 +198,18 @@ DISTANCES = pd.DataFrame({"Adv": [0.0, 0.25], "Int": [0.5, 0.75]}, index=["first
 RAMPS = {"paper, mnist": ([0, 1], [0, 1]), "quick, mnist": ([0, 0.5, 1], [0, 1, 1])}
 ATTACKED = {"Normal": (0.9 * noise(2, 3, 8, 8), torch.tensor([5, 5])), "Adv": (noise(2, 3, 8, 8), torch.tensor([3, 5]))}
 
+PANEL = AttackedImage(
+    noise(1, 8, 8),
+    noise(1, 8, 8, seed=1),
+    9 * noise(2, 10) - 4,
+    (3, 5),
+    noise(2, 2, 4, 4) - 0.5,
+    (0.25, 0.75),
+    3.0,
+    2.0,
+    True,
+)
+
 
 def arguments():
     """What each function is given: all methods and all sources, where it takes several."""
@@ -213,6 +226,7 @@ def arguments():
         "bound_scatter": ((BOUNDS, MEASURED), {"xlabel": "bound", "ylabel": "discrepancy"}),
         "image_grid": ((noise(10, 3, 8, 8), DIGITS), {}),
         "attack_grid": ((noise(2, 3, 8, 8), torch.tensor([3, 5]), ATTACKED, 0.1, DIGITS), {}),
+        "attack_panel": ((PANEL, DIGITS), {"eps": 0.1}),
         "map_grid": ((image, {"CAM": maps[0], "IG": 2 * maps[0]}), {}),
         "explained_pair": ((explained(2, ("x", "PGD"), ("CAM", "IG")), ["3", "5"]), {}),
         "explained_columns": ((explained(0), ["true: 3", "target: 5"], DIGITS), {}),
@@ -304,6 +318,7 @@ def ink(artist):
 
 PALETTE = {s["color"] for colors in (METHOD_COLORS, CLASS_SET_COLORS, DATASET_COLORS) for s in colors.values()}
 LEGENDS = {
+    "attack_panel",
     "accuracy_curves",
     "agreement",
     "discrepancy_curves",
