@@ -26,7 +26,7 @@ from .data_files import (
     read_files,
 )
 from .datasets import DATASETS, TITLES
-from .photographs import read_restricted_imagenet
+from .photographs import read_folder, read_picture, read_restricted_imagenet
 
 # (fingerprint of the test split, fingerprint of all training images) -> name of the copy. Both must match: the
 # original test images together with other training images do not make an original dataset.
@@ -214,6 +214,36 @@ def load(
     train, validation = (Split(train.images[i], train.labels[i]) for i in (slice(cut, None), slice(cut)))
     splits = (Split(s.images.to(device), s.labels.to(device)) for s in (train, validation, test))
     return Dataset(name, title, copy, mark, DATASETS[name].classes, *splits)
+
+
+def of_folder(folder: str | os.PathLike, shape: tuple[int, int, int], *, seed: int = 0) -> Dataset:
+    """Make a dataset of one's own pictures: a folder with one folder of PNG and JPEG files for each class.
+
+    A fifth of the pictures, drawn at random, is for testing, and a tenth for validation.
+
+    Args:
+        folder: the names of its folders are those of the classes, in alphabetical order.
+        shape: (C, H, W) of the images, see `photographs.read_picture`.
+        seed: of the draw.
+
+    Raises:
+        DataError: fewer than two classes, fewer than ten pictures, or a file that is not a picture.
+    """
+    images, labels, classes = read_folder(folder, shape)
+    if len(labels) < 10:
+        raise DataError(f"{folder}: expected at least 10 pictures; got {len(labels)}.")
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    ends = len(labels) // 5, len(labels) // 5 + max(len(labels) // 10, 1)
+    test, validation, train = (
+        Split(images[i], labels[i]) for i in (order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] :])
+    )
+    name = os.path.basename(os.path.abspath(folder))
+    return Dataset(name, name, "own pictures", fingerprint(test), classes, train, validation, test)
+
+
+def picture(path: str | os.PathLike, shape: tuple[int, int, int]) -> Tensor:
+    """Read one PNG or JPEG as an image (1, C, H, W) in [0, 1]; arguments and errors of `photographs.read_picture`."""
+    return read_picture(path, shape)[None].float() / 255
 
 
 def fingerprint(split: Split) -> str:

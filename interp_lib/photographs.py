@@ -1,10 +1,11 @@
-"""Read Restricted ImageNet: photographs in folders, one folder a class, decoded and resized."""
+"""Read pictures: Restricted ImageNet, a folder of one's own with one folder a class, or a single file."""
 
 import io
 import math
+import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -61,24 +62,83 @@ def _decode(paths: list[Path]) -> Tensor:
     pil = _import("PIL.Image", "pillow", "the dataset restricted_imagenet")
     images = np.empty((len(paths), 224, 224, 3), np.uint8)
     for i, path in enumerate(tqdm(paths, "decoding", unit=" images", leave=False, delay=1)):
-        try:
-            # Only the two formats of ImageNet: Pillow may start a program for others, as Ghostscript for EPS.
-            content = io.BytesIO(read_bytes(path, LARGEST_PHOTOGRAPH))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", pil.DecompressionBombWarning)  # checked below
-                image = pil.open(content, formats=("JPEG", "PNG"))
-            if math.prod(image.size) > LARGEST_PHOTOGRAPH:
-                raise FileError(f"{image.width} x {image.height} pixels; at most {LARGEST_PHOTOGRAPH:,} fit")
-            images[i] = _as_bytes(image, pil).resize((224, 224), pil.Resampling.BILINEAR)
-        except pil.UnidentifiedImageError:
-            raise _wrong(path, "a JPEG or a PNG", "something else", "Replace the file.") from None
-        except OSError as error:
-            if error.filename:  # an error of the disk; PIL's errors about the content name no file
-                raise
-            raise _wrong(path, "an image", f"what cannot be read ({error})", "Replace the file.") from None
-        except Exception as error:  # PIL raises a dozen kinds of errors for a damaged file
-            raise _wrong(path, "an image", f"what cannot be read ({error})", "Replace the file.") from None
+        images[i] = _pixels(path, lambda image: image.resize((224, 224), pil.Resampling.BILINEAR))
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def read_picture(path: str | os.PathLike, shape: tuple[int, int, int]) -> Tensor:
+    """Read a PNG or a JPEG as bytes of a wanted shape: upright, scaled to cover it, and cropped at the middle.
+
+    Args:
+        path: the file, whatever its name ends in, of at most 64 MB and 67 million pixels.
+        shape: (C, H, W); C is 1 for grey, 3 for colours. A transparent part takes the colour that it hides.
+
+    Returns:
+        uint8 (C, H, W) in 0 .. 255; divide by 255 for images in [0, 1].
+
+    Raises:
+        data.DataError: no such file, or not a picture; the message says what it is instead.
+        ValueError: another shape.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
+        raise ValueError(f"shape must be (1, H, W) or (3, H, W); got {tuple(shape)}.")
+    colours, height, width = shape
+    pil = _import("PIL.Image", "pillow", "a picture")
+    ops = _import("PIL.ImageOps", "pillow", "a picture")
+
+    def finish(image):
+        covering = ops.fit(ops.exif_transpose(image), (width, height), pil.Resampling.BILINEAR)
+        return covering if colours == 3 else covering.convert("L")
+
+    path = Path(path)
+    try:
+        pixels = _pixels(path, finish)
+    except OSError as error:
+        raise _wrong(path, "a PNG or a JPEG", (error.strerror or str(error)).lower(), "Correct the path.") from None
+    return torch.from_numpy(pixels.reshape(height, width, colours)).permute(2, 0, 1).contiguous()
+
+
+def read_folder(folder: str | os.PathLike, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Read pictures in folders, one folder a class: images uint8 (N, C, H, W), labels int64 (N,), names of classes.
+
+    Raises:
+        data.DataError: no folder with at least two folders of pictures in it, or a file that is not a picture.
+    """
+    folder = Path(folder)
+    classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".") if folder.is_dir() else []
+    files = {name: [p for p in sorted((folder / name).iterdir()) if _PICTURE.fullmatch(p.name)] for name in classes}
+    files = {name: paths for name, paths in files.items() if paths}
+    if len(files) < 2:
+        came = f"{len(files)} of them" if folder.is_dir() else "no folder"
+        raise _wrong(folder, "two or more folders with PNG or JPEG files, one a class", came, "See data.of_folder.")
+    pairs = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
+    images = torch.stack([read_picture(path, shape) for path, _ in pairs])
+    return images, torch.tensor([label for _, label in pairs]), tuple(files)
+
+
+_PICTURE = re.compile(r"[^.].*\.(jpe?g|png)", re.IGNORECASE)
+
+
+def _pixels(path: Path, finish: Callable) -> np.ndarray:
+    """Return the pixels of a picture as `finish`, a function of a PIL image, leaves it: uint8 (H, W, 3) or (H, W)."""
+    pil = _import("PIL.Image", "pillow", "a picture")
+    try:
+        # Only two formats, those of ImageNet: Pillow may start a program for others, as Ghostscript for EPS.
+        content = io.BytesIO(read_bytes(path, LARGEST_PHOTOGRAPH))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pil.DecompressionBombWarning)  # checked below
+            image = pil.open(content, formats=("JPEG", "PNG"))
+        if math.prod(image.size) > LARGEST_PHOTOGRAPH:
+            raise FileError(f"{image.width} x {image.height} pixels; at most {LARGEST_PHOTOGRAPH:,} fit")
+        return np.array(finish(_as_bytes(image, pil)))
+    except pil.UnidentifiedImageError:
+        raise _wrong(path, "a JPEG or a PNG", "something else", "Replace the file.") from None
+    except OSError as error:
+        if error.filename:  # an error of the disk; PIL's errors about the content name no file
+            raise
+        raise _wrong(path, "an image", f"what cannot be read ({error})", "Replace the file.") from None
+    except Exception as error:  # PIL raises a dozen kinds of errors for a damaged file
+        raise _wrong(path, "an image", f"what cannot be read ({error})", "Replace the file.") from None
 
 
 def _as_bytes(image, pil):

@@ -696,3 +696,74 @@ def test_real_cifar10_says_which_copy_it_is(data_folder):
     assert cifar10.title == {"original": "CIFAR-10"}.get(cifar10.copy, f"CIFAR-10, {cifar10.copy}")
     assert cifar10.test.labels.bincount().tolist() == [1000] * 10
     assert cifar10.test.labels[:5].tolist() == [3, 8, 8, 0, 6]  # cat, ship, ship, airplane, frog
+
+
+# One's own pictures
+
+
+def painted(path, size=(40, 20), left=(200, 0, 0), right=(0, 0, 100), format="PNG", **more):
+    """A picture of two halves."""
+    image = Image.new("RGB", size, left)
+    image.paste(right, (size[0] // 2, 0, *size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, format, **more)
+    return path
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_picture_of_any_size_is_scaled_and_cropped_at_its_middle(tmp_path, format):
+    path = painted(tmp_path / "mine.jpg", size=(80, 20), format=format)
+    x = data.picture(path, (3, 10, 10))
+    assert x.shape == (1, 3, 10, 10) and x.dtype == torch.float32
+    # The middle square of 80 x 20 is scaled to 10 x 10: its left half is red, its right half blue.
+    assert (x[0, :, 5, 1] - torch.tensor([200, 0, 0]) / 255).abs().max() < 0.02
+    assert (x[0, :, 5, 8] - torch.tensor([0, 0, 100]) / 255).abs().max() < 0.02
+
+
+def test_a_grey_picture_has_one_channel_of_its_luminance(tmp_path):
+    x = data.picture(painted(tmp_path / "a.png", left=(100, 100, 100), right=(255, 255, 255)), (1, 8, 8))
+    assert x.shape == (1, 1, 8, 8) and x[0, 0, 4, 1].item() == pytest.approx(100 / 255) and x[0, 0, 4, 6] == 1
+
+
+def test_a_camera_held_upright_gives_an_upright_picture(tmp_path):
+    tags = Image.Exif()
+    tags[274] = 6  # orientation: turn it clockwise by 90 degrees
+    x = data.picture(painted(tmp_path / "a.jpg", size=(40, 40), format="JPEG", exif=tags), (3, 8, 8))
+    assert x[0, 0, 1, 4] > 0.7 and x[0, 2, 6, 4] > 0.3 and x[0, 2, 1, 4] < 0.1  # red above, blue below
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\nxxxx", b"<svg></svg>"])
+def test_what_is_no_picture_is_refused_by_name(tmp_path, content):
+    (tmp_path / "cat.png").write_bytes(content)
+    with pytest.raises(data.DataError, match=r"cat\.png: expected .*; got"):
+        data.picture(tmp_path / "cat.png", (3, 8, 8))
+    for missing in (tmp_path / "dog.png", tmp_path):
+        with pytest.raises(data.DataError, match="expected|not a file"):
+            data.picture(missing, (3, 8, 8))
+    with pytest.raises(ValueError, match=r"shape must be \(1, H, W\) or \(3, H, W\); got \(2, 8, 8\)"):
+        data.picture(tmp_path / "cat.png", (2, 8, 8))
+
+
+def test_a_folder_of_pictures_is_a_dataset(tmp_path):
+    for k in range(20):
+        painted(tmp_path / "own" / ("dark" if k % 2 else "light") / f"{k:02}.png", left=(k, k, k), right=(k, k, k))
+    (tmp_path / "own" / "dark" / "notes.txt").write_text("no picture")
+    (tmp_path / "own" / ".hidden").mkdir()
+    dataset = data.of_folder(tmp_path / "own", (1, 6, 6))
+    assert (dataset.name, dataset.classes, dataset.shape) == ("own", ("dark", "light"), (1, 6, 6))
+    assert [len(s) for s in (dataset.test, dataset.validation, dataset.train)] == [4, 2, 14]
+    splits = (dataset.test, dataset.validation, dataset.train)
+    seen = {int(i[0, 0, 0]): int(y) for s in splits for i, y in zip(s.images, s.labels, strict=True)}
+    assert seen == {k: 1 - k % 2 for k in range(20)}  # every picture once, with the class of its folder
+    assert data.of_folder(tmp_path / "own", (1, 6, 6)).fingerprint == dataset.fingerprint
+    assert dataset.evaluation_subset(4).x.shape == (4, 1, 6, 6)
+
+
+def test_a_folder_without_classes_is_refused(tmp_path):
+    for folder, words in ((tmp_path / "none", "got no folder"), (tmp_path, "got 0 of them")):
+        with pytest.raises(data.DataError, match=f"one a class; {words}"):
+            data.of_folder(folder, (1, 6, 6))
+    for name in ("a", "b"):
+        painted(tmp_path / name / "1.png")
+    with pytest.raises(data.DataError, match="at least 10 pictures; got 2"):
+        data.of_folder(tmp_path, (1, 6, 6))

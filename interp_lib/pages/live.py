@@ -57,7 +57,7 @@ def playground(
     check_each(radii, "eps", check_radius)
     check_number(steps, "steps", 1, 1000)
     t = int(predictions(model, x)) if label is None else label
-    first = {"attack": "PGD", "label": t, "steps": steps}
+    first: dict[str, Any] = {"attack": "PGD", "label": t, "steps": steps}
     frames = [attack_image(model, x, eps=e, alpha=max(e, 1e-3) / 4, **first) for e in radii]
     names = [str(c) for c in (range(frames[0].logits.shape[1]) if classes is None else classes)]
     if len(names) != frames[0].logits.shape[1]:

@@ -223,7 +223,7 @@ def attack_panel(attacked: AttackedImage, classes: Sequence[str], *, eps: float)
         ax.set_xlabel(f"τ = {tau:.2f}", fontsize=11.5, x=1.06, labelpad=3)
     corner.set_axis_off()
     corner.text(0, 0.95, f"t = {names[0]}\nt′ = {names[1]}", fontsize=12, va="top", transform=corner.transAxes)
-    margin = 0.03 + 0.019 * max(len(str(name)[:12]) for name in classes)
+    margin = 0.08 + 0.019 * max(len(str(name)[:12]) for name in classes)
     _logit_bars(place(margin, 0.155, 0.475 - margin, 0.3), attacked, classes)
     _bound_bars(place(0.625, 0.155, 0.355, 0.3), attacked)
     signs = [Patch(color=BEFORE, label="f(x)"), Patch(color=AFTER, label="f(x′)")]
@@ -238,7 +238,7 @@ def _logit_bars(ax: Axes, attacked: AttackedImage, classes: Sequence[str]) -> No
     for j, color in enumerate((BEFORE, AFTER)):
         ax.barh([k + 0.2 - 0.4 * j for k in range(len(rows))], attacked.logits[j, rows].tolist(), 0.4, color=color)
     ax.set_yticks(range(len(rows)), [str(classes[c])[:12] for c in rows])
-    ax.set(xlabel="logit")
+    ax.set(xlabel="logit", ylabel="class")
     ax.grid(visible=False, axis="y")
 
 

@@ -5,6 +5,7 @@ import difflib
 import math
 from collections.abc import Iterable, MutableMapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from ..paper import METHODS
@@ -23,12 +24,18 @@ NUMBERS = {
     "steps": (int, 1, 100_000, "a number of steps"),
     "queries": (int, 1, 100_000, "a number of queries"),
     "updates": (int, 1, 100_000, "a number of updates"),
+    "size": (int, 8, 4096, "a side of an image, in pixels"),
     "seed": (int, 0, LARGEST, "a seed"),
     "eps": (float, 1e-6, 1.0, "a radius in the unit of the pixels, 8/255 and not 8"),
     "alpha": (float, 1e-6, 1.0, "a step size in the unit of the pixels, 1/255 and not 1"),
 }
 
-NAMES = {"profile": None, "method": METHODS}  # None stands for the files in profiles/
+# None stands for the files in profiles/; the normalisations are those of `models.NORMALISATIONS`.
+NAMES = {"profile": None, "method": METHODS, "normalisation": ("none", "ImageNet")}
+
+FILES = ("weights", "image", "folder")  # '' for none
+
+TEXTS = ("architecture", "features", "device")  # '' for the default; whoever uses one refuses what it cannot be
 
 SWITCHES = ("recompute",)
 
@@ -58,6 +65,8 @@ def read(name: str, value: object) -> Any:
         return word
     if name in NUMBERS:
         return _number(name, value)
+    if name in FILES or name in TEXTS:
+        return _text(name, value)
     known = NAMES[name]
     if known is None:
         from .profiles import load
@@ -69,6 +78,18 @@ def read(name: str, value: object) -> Any:
     if not isinstance(value, str) or value.lower() not in by_lower:
         raise ParameterError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
     return by_lower[value.lower()]
+
+
+def _text(name: str, value: object) -> str:
+    """Return a text unchanged, or the absolute path of a file: a chapter runs in another folder than its command."""
+    if not isinstance(value, str):
+        raise ParameterError(f"{name} must be a text; got {value!r}.")
+    if name in TEXTS or not value:
+        return value
+    path = Path(value).expanduser()
+    if not path.exists():
+        raise ParameterError(f"{name} must be the path of a file or folder; there is no {value!r}.")
+    return str(path.absolute())
 
 
 def _number(name: str, value: object) -> int | float:

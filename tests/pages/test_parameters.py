@@ -90,3 +90,20 @@ def test_every_chapter_checks_all_its_parameters_under_their_cell(path):
     given = dict(values)
     chapters.check(given, *values)
     assert given == values
+
+
+def test_a_file_is_found_from_where_the_command_was_started(tmp_path, monkeypatch):
+    (tmp_path / "cat.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    assert parameters.read("image", "cat.jpg") == str(tmp_path / "cat.jpg")
+    assert parameters.read("image", "") == "" and parameters.read("features", "layer4") == "layer4"
+    with pytest.raises(ParameterError, match=r"weights must be the path .* there is no 'dog\.pt'"):
+        parameters.read("weights", "dog.pt")
+    with pytest.raises(ParameterError, match="architecture must be a text; got 18"):
+        parameters.read("architecture", 18)
+
+
+def test_the_normalisations_are_the_librarys():
+    from interp_lib.models import NORMALISATIONS
+
+    assert set(parameters.NAMES["normalisation"]) == set(NORMALISATIONS)
