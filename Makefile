@@ -5,7 +5,7 @@ THREADS ?= 1
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: book test test-processors serve clean chapters compare readme lint
+.PHONY: book test test-processors serve clean chapters compare verify readme lint
 book: $(VENV)/.installed
 	$(RUN) interp_lib book --profile $(PROFILE)
 
@@ -26,6 +26,11 @@ chapters: $(VENV)/.installed
 
 compare: $(VENV)/.installed
 	$(RUN) interp_lib compare
+
+# Measures cells of the printed tables again, drawn at random; INTERP_DATA and INTERP_RELEASED say where things are.
+CELLS ?= 30
+verify: $(VENV)/.installed
+	$(RUN) interp_lib verify --cells $(CELLS) $(if $(SEED),--seed $(SEED))
 
 # Writes the README's tables from the records.
 readme: $(VENV)/.installed

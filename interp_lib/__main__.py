@@ -1,18 +1,17 @@
-"""The command line, one command per unit of work: data, train, measure, compare, chapter, book, ...
+"""The command line, one command per unit of work: data, train, measure, verify, compare, chapter, book, ...
 
 python -m interp_lib COMMAND --help
 """
 
 import argparse
-import math
 import os
 import sys
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 from . import commands, paper, places, storage
 from .datasets import DATASETS
+from .options import folder, number, several
 from .reading import printable
 
 EXAMPLES = (
@@ -21,6 +20,7 @@ EXAMPLES = (
   python -m interp_lib train --profile digits          train the networks of the default profile
   python -m interp_lib queue --minutes 60              go on with the networks of the paper's schedule
   python -m interp_lib measure table3                  Table 3 on the released networks
+  python -m interp_lib verify --cells 30               thirty cells drawn at random, measured again
   python -m interp_lib compare                         the paper's values beside the measured ones
   python -m interp_lib chapter 07_robustness           execute one chapter
   python -m interp_lib book                            everything: train, execute, build
@@ -30,34 +30,6 @@ INTERP_RELEASED. Without a clone, data/, networks/ and results/ stand in the cur
 """
     + f"{places.NEED_A_CLONE} need: run these inside one."
 )
-
-
-def number(kind: Callable[[str], float], low: float, high: float = math.inf) -> Callable[[str], float]:
-    """Make a reader for an option's value: a finite number, low <= number <= high."""
-
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-            if low <= value <= high and math.isfinite(value):
-                return value
-        except (ValueError, OverflowError, ZeroDivisionError):
-            pass
-        limits = f"in {low} .. {high}" if math.isfinite(high) else f">= {low}"
-        raise argparse.ArgumentTypeError(f"must be a {'whole ' * (kind is int)}number {limits}; got {text!r}")
-
-    return read
-
-
-def several(kind: Callable[[str], float]) -> Callable[[str], list]:
-    """Make a reader for numbers separated by commas."""
-    return lambda text: [kind(part.strip()) for part in text.split(",")]
-
-
-def folder(text: str) -> Path:
-    """Read the name of a folder and expand ~, which the shell does not expand in --out=~/x."""
-    if not text:
-        raise argparse.ArgumentTypeError("must be the name of a folder; got ''")
-    return Path(text).expanduser()
 
 
 class Parser(argparse.ArgumentParser):
@@ -160,6 +132,24 @@ def add_measure(p: argparse.ArgumentParser) -> None:
     add_device(p)
 
 
+def add_verify(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--cells", type=number(int, 1), default=30, help="how many cells to draw (%(default)s)")
+    p.add_argument("--seed", type=number(int, 0), help="of the draw (default: another one each time, printed)")
+    p.add_argument("--tables", help="only these tables, separated by commas: 3,4,A1 (default: all)")
+    p.add_argument("--model", help="only this architecture: small, pool, wresnet")
+    p.add_argument(
+        "--longest",
+        type=number(float, 0),
+        default=60.0,
+        metavar="SECONDS",
+        help="leave out cells that took longer, by their record's own time on one core (%(default)s)",
+    )
+    p.add_argument("--released-dir", type=folder, help="folder of the authors' networks (default: INTERP_RELEASED)")
+    p.add_argument("--results-dir", type=folder, help="folder of the records (default: results)")
+    add_data_dir(p)
+    add_device(p)
+
+
 def add_compare(p: argparse.ArgumentParser) -> None:
     p.add_argument("--networks", choices=("released", "ours"), default="released")
     p.add_argument("--table", help="one table only: 3, 4, A1, ...")
@@ -205,6 +195,12 @@ COMMANDS = (
     ),
     ("queue", "Train the networks that the book still lacks, most wanted first, for some minutes.", add_queue),
     ("measure", "Measure a table of the paper and write its records.", add_measure),
+    (
+        "verify",
+        "Measure cells of the printed tables again on the released networks, drawn at random, and compare them with "
+        "their records; ends with 1 where one differs.",
+        add_verify,
+    ),
     ("compare", "Print the paper's values beside the measured ones, and count agreements.", add_compare),
     ("chapter", "Execute a chapter with papermill into _build/src/book.", add_chapter),
     ("pages", "Build the HTML from the chapters executed so far; a warning is an error.", lambda p: None),

@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -103,6 +104,34 @@ def run_measure(args) -> None:
     )
     for path in paths:
         print(f"{places.shown(path)}: {len(records.read(path).rows)} rows")
+
+
+def run_verify(args) -> None:
+    from .checks import use_device
+    from .data_files import DataError
+    from .study.verify import verify
+
+    folder = Path(args.results_dir or places.home() / records.RESULTS)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder of records; run from the clone, or name --results-dir.")
+    try:
+        verify(
+            records.read_all(folder),
+            cells=args.cells,
+            seed=secrets.randbelow(10**6) if args.seed is None else args.seed,
+            tables=args.tables.split(",") if args.tables else (),
+            model=args.model,
+            longest=args.longest,
+            report=lambda line: print(line, flush=True),
+            data_dir=args.data_dir,
+            networks_dir=args.released_dir,
+            device=use_device(args.device),
+        )
+    except (FileNotFoundError, DataError) as error:
+        raise FileNotFoundError(
+            f"{error} verify needs the data that the records were measured on and the authors' networks: set "
+            "INTERP_DATA and INTERP_RELEASED, or name --data-dir and --released-dir; the README says where they are."
+        ) from None
 
 
 def end_with_stdin() -> None:

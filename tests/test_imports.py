@@ -16,7 +16,7 @@ import interp_lib
 PACKAGE = ROOT / "interp_lib"
 # Each floor imports from the floors above it only. A new module is put on a floor here.
 FLOORS = (
-    ("datasets", "faces", "paper", "places", "reading", "values"),
+    ("datasets", "faces", "options", "paper", "places", "reading", "values"),
     ("checks", "schedule", "storage"),
     ("data_files",),
     ("photographs",),
@@ -78,6 +78,7 @@ TESTED_IN = {
     "pages/sweep_figures": "plots",
     "pages/training_figures": "plots",
     "pages/unforeseen_figures": "plots",
+    "options": "cli",
     "paper": "compare",
     "photographs": "data",
     "reading": "profiles",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checks import check_images
 from ..models.predict import predictions
-from ..study.one_image import ATTACKS, SHOWN, STARTS, attack_image
+from ..study.one_image import ATTACKS, SHOWN, STARTS, TITLES, attack_image
 from ..values import check_each, check_number, check_radius
 from .map_figures import attack_panel
 from .widgets import figure_slider
@@ -101,7 +101,7 @@ class Controls:
                 options=[("any other", None), *_numbered(names)], description="target t′", **choice
             ),
             "start": ipywidgets.Dropdown(options=STARTS, description="start", **choice),
-            "interpreter": ipywidgets.Dropdown(options=SHOWN, description="map", **choice),
+            "interpreter": ipywidgets.Dropdown(options=[(TITLES[m], m) for m in SHOWN], description="map", **choice),
             "seed": ipywidgets.BoundedIntText(value=0, min=0, max=2**31 - 1, description="seed", **choice),
         }
         self.picture, self.note = ipywidgets.HTML(), ipywidgets.HTML()

@@ -1,5 +1,7 @@
 """One image under one attack: logits, maps before and after, and both sides of Proposition 1, for any network."""
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +31,22 @@ FEW: dict[str, dict] = {
 }
 FEW["integrated_gradients_release"] = FEW["integrated_gradients"]
 RANDOM = ("smoothgrad", "rise")
+
+# Names that fit above a map.
+TITLES = {
+    "cam": "CAM",
+    "gradcam": "GradCAM",
+    "gradcam_pp": "GradCAM++",
+    "gradcam_pp_release": "CAM, w ≥ 0",
+    "integrated_gradients": "IG",
+    "integrated_gradients_release": "IG, softplus",
+    "vanilla_gradient": "gradient",
+    "smoothgrad": "SmoothGrad",
+    "guided_backpropagation": "guided",
+    "deconvolution": "deconvolution",
+    "rise": "RISE",
+    "input_times_gradient": "x · gradient",
+}
 
 TOP_K = 8  # pixels of the AAI, as in Table 2
 WEIGHTS = Search(rounds=6)  # of ISA's discrepancy
@@ -63,6 +81,16 @@ class AttackedImage(NamedTuple):
         """Whether Proposition 1 applies: the interpreter is complete, and t' is at least as likely as t on x'."""
         t, other = self.pair
         return self.complete and bool(self.logits[1, other] >= self.logits[1, t])
+
+    def row(self, names: Sequence[str]) -> dict:
+        """Return what a record keeps: t, the class of x', tau of t's map, D, and its bound where it applies.
+
+        Args:
+            names: names of the classes.
+        """
+        tau = self.tau[0] if math.isfinite(self.tau[0]) else None
+        of_class = {"t": names[self.pair[0]], "reached": names[int(self.logits[1].argmax())]}
+        return {**of_class, "tau": tau, "D": self.discrepancy, "bound": self.bound if self.bounded else None}
 
 
 def maps_by(name: str, model: nn.Module, x: Tensor, classes: Tensor, *, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ from interp_lib.attacks.projected_gradient_descent import pgd
 from interp_lib.interpreters.registry import INTERPRETERS
 from interp_lib.models.architectures import build
 from interp_lib.study import attack_image
-from interp_lib.study.one_image import ATTACKS, SHOWN, maps_by
+from interp_lib.study.one_image import ATTACKS, SHOWN, TITLES, maps_by
 
 ROWS = torch.tensor([0.6, 0.4, 0.1]).reshape(1, 1, 3, 1).expand(1, 1, 3, 2)  # logits .6, .4, .1
 
@@ -24,11 +24,13 @@ def test_both_sides_of_proposition_1_by_hand():
         done.maps.flatten(2)[:, :, 0], torch.tensor([[0.3, 0.2], [0.225, 0.275]])
     )  # pixels over u = 2
     assert all(tau != tau for tau in done.tau)  # NaN: the maps are constant
+    row = done.row(["a", "b", "c"])
+    assert row == {"t": "a", "reached": "b", "tau": None, "D": done.discrepancy, "bound": done.bound}
 
 
 def test_no_bound_where_the_class_stays_or_the_map_is_not_complete():
     weak = attack_image(toys.Rows(torch.float32), ROWS, eps=0.05, alpha=0.05, steps=1)
-    assert not weak.bounded and weak.complete and weak.pair == (0, 1)
+    assert not weak.bounded and weak.complete and weak.pair == (0, 1) and weak.row("abc")["bound"] is None
     pixels = attack_image(toys.Rows(torch.float32), ROWS, eps=0.15, alpha=0.15, steps=1, interpreter="vanilla_gradient")
     assert not pixels.bounded and not pixels.complete and pixels.logits.argmax(1).tolist() == [0, 1]
 
@@ -85,6 +87,10 @@ def test_another_network_will_do_once_it_is_adapted():
     done = attack_image(model, x, attack="ISA", eps=0.05, alpha=0.0125, steps=4)
     assert done.maps.shape == (2, 2, 2, 2) and done.logits.shape == (2, 5)
     assert not done.bounded or done.discrepancy >= done.bound
+
+
+def test_every_map_has_a_title_of_its_own():
+    assert set(TITLES) == set(SHOWN) and len(set(TITLES.values())) == len(SHOWN)
 
 
 @pytest.mark.parametrize(
