@@ -107,6 +107,7 @@ def test_every_page_is_quiet_self_contained_and_fits(built_book, width, mode):
         ("07_robustness", 1),
         ("08_unforeseen_attacks", 2),
         ("13_appendix_c", 1),
+        ("20_your_own_network", 1),
     ],
 )
 @pytest.mark.parametrize("width", [1280, 390])

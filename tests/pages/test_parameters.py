@@ -85,8 +85,8 @@ def test_every_chapter_checks_all_its_parameters_under_their_cell(path):
     (first, tags), (second, _), *_ = code_cells(path)
     assert "parameters" in tags
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(first).body}
-    (listed,) = re.findall(r"^chapters\.check\(globals\(\), (.*)\)$", second, re.MULTILINE)
-    assert [name.strip(' "') for name in listed.split(",")] == list(values)
+    (listed,) = re.findall(r"^chapters\.check\(\s*globals\(\),(.*?)\)$", second, re.MULTILINE | re.DOTALL)
+    assert re.findall(r'"(\w+)"', listed) == list(values)
     given = dict(values)
     chapters.check(given, *values)
     assert given == values
