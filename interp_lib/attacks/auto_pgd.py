@@ -11,6 +11,7 @@ from ..models.predict import evaluating
 from ..models.proof import unwrapped
 from .ascent import ball, check_attack, cross_entropy, value_and_gradient
 from .balls import per_example
+from .interpretability_sneaking import margin
 
 MOMENTUM = 0.25  # share of the last move in the next one
 
@@ -19,16 +20,19 @@ RISING = 0.75  # the least share of steps between two checks at which the loss h
 FIRST, LATER, SHORTER = 0.22, 0.06, 0.03  # of all steps: before the first check, before any check at least, less each
 
 
-def dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Return the targeted difference of logits ratio, (N,), which grows as the target overtakes the true class.
+def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Return the difference of logits ratio, (N,), which grows as another class overtakes the true one.
 
-        DLR-T = - (f_y - f_target) / (f_(1) - (f_(3) + f_(4)) / 2),        f_(k) the k-th largest logit
+        DLR   = - (f_y - max_{j != y} f_j) / (f_(1) - f_(3)),        f_(k) the k-th largest logit
+        DLR-T = - (f_y - f_target) / (f_(1) - (f_(3) + f_(4)) / 2)
 
-    It does not change when the logits are scaled. It needs four classes.
+    It does not change when the logits are scaled. It needs three classes, with a target four.
 
-    Source: eq. (7) of Croce and Hein (2020).
+    Source: eqs. (6) and (7) of Croce and Hein (2020).
     """
     ordered = logits.sort(1, descending=True).values
+    if target is None:
+        return -margin(logits, y) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
     spread = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2
     lead = logits.gather(1, y[:, None])[:, 0] - logits.gather(1, target[:, None])[:, 0]
     return -lead / (spread + 1e-12)

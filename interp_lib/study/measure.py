@@ -22,10 +22,12 @@ from . import (
     isa_scores,
     rank_correlation,
     records,
+    restarts,
     rounding,
     softplus,
     strong,
     tightness,
+    transfer,
     unforeseen,
 )
 from .evaluation import APPENDIX, MAIN, TABLE1
@@ -89,6 +91,12 @@ MEASUREMENTS = {
     "many": Measurement("PGD on 2,000 images", (MNIST, CIFAR), accuracy.many_plan),
     "seen": Measurement("PGD on training images", (CIFAR, WRESNET), accuracy.seen_plan),
     "strong": Measurement("AutoAttack's APGD-CE, APGD-T and Square", (MNIST, CIFAR), strong.strong_plan),
+    "restarts": Measurement(
+        "PGD with other losses and restarts", (MNIST, CIFAR), restarts.restarts_plan, restarts.COMPARED
+    ),
+    "transfer": Measurement(
+        "attacks made on other networks", (MNIST, CIFAR), transfer.transfer_plan, sources=("released",)
+    ),
     "detection": Measurement("maps as detectors", (MNIST, CIFAR), detection.detection_plan, ("Normal", "Adv", "Int")),
     "clean": Measurement("no attack, all test images", (("restricted_imagenet", "wresnet"),), accuracy.clean_plan),
     "aai-printed": Measurement("AAI by eq. (7) as printed", (MNIST,), rank_correlation.printed_aai_plan),

@@ -40,6 +40,7 @@ _COUNTS = {
     "run": 1,
     "epochs": 0,
     "draw": 0,
+    "against": 0,
 }
 
 _RANGES = {
@@ -58,7 +59,9 @@ _RANGES = {
 
 _MEANS = ("tau", "tau_all", "se", "nds", "nsl", "auc")  # may be None, where no image was left
 
-_WORDS = frozenset(("method", "schedule", "measure", "form", "activation", "attack", "reference", "rule", "code"))
+_WORDS = frozenset(
+    ("method", "schedule", "measure", "form", "activation", "attack", "reference", "rule", "check", "code")
+)
 
 
 # The names that tell a row from the other rows of its record; all other names are measured values.
@@ -94,8 +97,10 @@ _NEEDED = {
     **dict.fromkeys(("starts", "fine"), (*_ACCURACY, "starts")),
     "rounding": (*_ACCURACY, "draw"),
     "detection": ("method", "attack", "reference", "interpreter", "rule", "p", "auc", "n"),
-    "strong": ("method", "attack", "eps", "correct", "n"),
     "peer": ("method", "attack", "code", "correct", "n"),
+    **dict.fromkeys(("strong", "transfer"), ("method", "attack", "eps", "correct", "n")),
+    "restarts": ("method", "attack", "starts", "eps", "correct", "n"),
+    "masking": ("method", "check", "eps", "against", "n"),
     "unforeseen": ("method", "attack", "form", "draw", "correct", "n"),
     "aai": ("method", "interpreter", "eps", "tau", "n"),
     "aai-printed": ("method", "form", "eps", "tau", "n"),

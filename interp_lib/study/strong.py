@@ -75,15 +75,15 @@ def strong_rows(
         right = classified_right(model, some, labels)
         outcomes["none"].append(right.clone())
         climb = partial(apgd, model, eps=eps, steps=steps)
-        _attack(model, some, labels, right, climb, seed)
+        attack_survivors(model, some, labels, right, climb, seed)
         outcomes["APGD-CE"].append(right.clone())
         others = targets(model, some, labels)
         for k in range(others.shape[1]):
-            _attack(model, some, labels, right, partial(climb, target=others[right, k]), seed)
+            attack_survivors(model, some, labels, right, partial(climb, target=others[right, k]), seed)
         outcomes["APGD-T"].append(right.clone())
         if (left := min(square_images - done, len(some))) > 0:
-            first = right[:left]
-            _attack(model, some[:left], labels[:left], first, partial(square, model, eps=eps, queries=queries), seed)
+            first, search = right[:left], partial(square, model, eps=eps, queries=queries)
+            attack_survivors(model, some[:left], labels[:left], first, search, seed)
             outcomes["Square"].append(first.clone())
         done += len(some)
         if progress:
@@ -93,7 +93,9 @@ def strong_rows(
     ]
 
 
-def _attack(model: nn.Module, x: Tensor, y: Tensor, right: Tensor, attack: Callable[..., Tensor], seed: int) -> None:
+def attack_survivors(
+    model: nn.Module, x: Tensor, y: Tensor, right: Tensor, attack: Callable[..., Tensor], seed: int
+) -> None:
     """Run attack(x, y, generator=...) on the images that are right, and mark in place those that no longer are."""
     index = right.nonzero()[:, 0]
     if len(index):

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attacks.ascent import Objective, cross_entropy
-from ..discrepancies import _distances, _target_free_discrepancy
+from ..attacks.losses import discrepancy_objective, training_discrepancy
 from ..fast.fold import fold_for_training
 from ..fast.objective import climbing
 from ..fast.parts import Foldable
@@ -187,33 +187,18 @@ def interpretability_aware(
     free, fixed = fold_for_training(model, dtype)
     maps = free.cam(x)
     clean = (fixed.cam(x) if fixed.differs else maps).detach()
-    scale = maps.shape[2:].numel()
-
-    def distance(maps: Tensor, maps_adv: Tensor, logits_adv: Tensor) -> Tensor:
-        if one_class:
-            true = y[:, None, None, None].expand(-1, 1, *maps.shape[2:])
-            return _distances(maps.gather(1, true), maps_adv.gather(1, true), scale=scale)[:, 0]
-        return _target_free_discrepancy(maps, maps_adv, y, logits_adv, scale=2 * scale)
 
     def loss(x_adv: Tensor) -> Tensor:
         maps_adv = free.cam(x_adv)
         logits_adv = free.logits_of(maps_adv)
         first = F.cross_entropy(logits_adv if adversarial else free.logits_of(maps), y, reduction="none")
-        return first + gamma * distance(maps, maps_adv, logits_adv)
-
-    def objective(x_adv: Tensor) -> Tensor:
-        maps_adv = fixed.cam(x_adv)
-        logits_adv = fixed.logits_of(maps_adv)
-        # As in `ig_norm`: without the cross-entropy gamma is a constant factor, which a sign step ignores.
-        value = distance(clean, maps_adv, logits_adv)
-        return F.cross_entropy(logits_adv, y, reduction="none") + gamma * value if adversarial else value
+        return first + gamma * training_discrepancy(maps, maps_adv, y, logits_adv, one_class=one_class)
 
     if plain_attack:
         return Problem(loss, cross_entropy(fixed.logits, y, head=fixed.head))
-    # The compiled maps have the factor 1/u of eq. (1), which `distance` undoes; here the weight undoes it.
-    both = {"cross_entropy": float(adversarial), "weight": (gamma if adversarial else 1.0) * scale}
-    kind = "true class" if one_class else "target-free"
-    return Problem(loss, climbing(objective, fixed.head, kind, y=y, reference=x, **both))
+    # As in `ig_norm`: without the cross-entropy gamma is a constant factor, which a sign step ignores.
+    weights = {"entropy": 1.0, "weight": gamma} if adversarial else {"entropy": 0.0, "weight": 1.0}
+    return Problem(loss, discrepancy_objective(fixed, clean, x, y, one_class=one_class, **weights))
 
 
 def variant(method: Callable[..., Problem], **settings: bool | float) -> Callable[..., Problem]:
