@@ -20,6 +20,7 @@ from . import (
     figures,
     ig_penalty,
     isa_scores,
+    masking,
     rank_correlation,
     records,
     restarts,
@@ -97,6 +98,7 @@ MEASUREMENTS = {
     "transfer": Measurement(
         "attacks made on other networks", (MNIST, CIFAR), transfer.transfer_plan, sources=("released",)
     ),
+    "masking": Measurement("the checklist of masked gradients", (MNIST, CIFAR), masking.masking_plan),
     "detection": Measurement("maps as detectors", (MNIST, CIFAR), detection.detection_plan, ("Normal", "Adv", "Int")),
     "clean": Measurement("no attack, all test images", (("restricted_imagenet", "wresnet"),), accuracy.clean_plan),
     "aai-printed": Measurement("AAI by eq. (7) as printed", (MNIST,), rank_correlation.printed_aai_plan),

@@ -18,7 +18,7 @@ from .evaluation import STEPS as TABLE_STEPS
 from .strong import IN_CACHE, SIZES, attack_survivors
 from .sweep import Part, Plan, Task, header
 
-# Attack -> its loss and whether it has momentum, as in MI-FGSM. The last three are adapted to Int, see `attacks.losses`.
+# Attack -> its loss and whether it has momentum, as in MI-FGSM. The last three are adapted to Int.
 ATTACKS = {
     "cross-entropy": ("cross-entropy", False),
     "cross-entropy, momentum": ("cross-entropy", True),
