@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy(
         "auto_pgd": "apgd dlr",
         "balls": "perturbation_size project",
         "interpretability_sneaking": "isa isa_over_eps margin margin_attack search_isa",
+        "losses": "LOSSES loss_objective",
         "momentum": "mifgsm",
         "projected_gradient_descent": "pgd pgd_iterates",
         "smallest_perturbation": "minimal_eps",

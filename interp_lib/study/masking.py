@@ -43,7 +43,7 @@ TINY = 1e-6  # largest entry of a gradient that is nearly 0
 
 NEAR = 1 / 10  # distance over eps at which the gradient's direction is compared with a random one
 
-IMAGES, SQUARE_IMAGES, QUERIES = 500, 200, 2000
+IMAGES, SQUARE_IMAGES, QUERIES = 200, 100, 1000
 
 # The radius of training, and on MNIST one beyond it at which the paper claims a lead.
 SIZES = {"mnist": (0.3, 0.35), "cifar10": (8 / 255,), "digits": (0.15,)}

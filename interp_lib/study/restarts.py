@@ -35,7 +35,7 @@ TABLE_3 = "Table 3"  # the attack that comes first: 200 steps of 0.01 from x on 
 # MNIST, two runs of 200 such steps left as many images as two of 50.
 STEPS, COARSE, FINE = 50, 4, 40
 
-STARTS = (1, 5, 20)  # numbers of runs that are reported
+STARTS = (1, 5)  # numbers of runs that are reported
 
 # Adversarial training, the paper's defence and its variant; the other five networks would double the time.
 COMPARED = ("Adv", "Int", "Int-Adv")

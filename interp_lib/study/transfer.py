@@ -11,10 +11,8 @@ from ..checks import check_labels
 from ..models.predict import classified_right, fingerprint
 from ..values import check_each, check_radius
 from .accuracy import IN_CACHE, proportion
-from .evaluation import ALPHA, STEPS, TRAINING_EPS
+from .evaluation import ALPHA, IMAGES, STEPS, TRAINING_EPS
 from .sweep import Part, Plan, header, once
-
-MANY = 500  # images
 
 
 def transfer_rows(model: nn.Module, attacked: Mapping[str, Tensor], y: Tensor, *, eps: float) -> list[dict]:
@@ -42,7 +40,7 @@ def transfer_rows(model: nn.Module, attacked: Mapping[str, Tensor], y: Tensor, *
 
 
 def transfer_plan(
-    part: Part, *, eps: Sequence[float] | None = None, n: int = MANY, steps: int = STEPS[-1]
+    part: Part, *, eps: Sequence[float] | None = None, n: int = IMAGES, steps: int = STEPS[-1]
 ) -> Iterator[Plan]:
     """Plan `transfer_rows` between all networks of a part: Table 3's PGD, by default at the radius of training."""
     sizes = [TRAINING_EPS[part.dataset.name]] if eps is None else list(eps)
