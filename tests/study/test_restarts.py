@@ -50,9 +50,9 @@ def test_restarts_never_lose_an_image_and_attack_only_what_is_left(case, monkeyp
         return climb(model, some, *rest, **settings)
 
     monkeypatch.setattr(restarts, "climb", counted)
-    rows = restarts.restart_rows(model, x, y, eps=0.05, starts=(1, 2, 4), steps=4, table_steps=1)
+    rows = restarts.restart_rows(model, x, y, eps=0.2, starts=(1, 2, 4), steps=8, table_steps=1)
     first, *others = rows
-    (table3,) = pgd_accuracy(model, x, y, eps=[0.05], steps=[1])
+    (table3,) = pgd_accuracy(model, x, y, eps=[0.2], steps=[1])
     assert first["attack"] == "Table 3" and outcomes(first).equal(outcomes(table3)) and not outcomes(first)[:3].any()
     for name, (loss, momentum) in restarts.ATTACKS.items():
         mine = {row["starts"]: outcomes(row) for row in others if row["attack"] == name}
@@ -61,7 +61,7 @@ def test_restarts_never_lose_an_image_and_attack_only_what_is_left(case, monkeyp
             assert not (more & ~fewer).any()
         sizes = [n for some_loss, some_momentum, n in attacked if (some_loss, some_momentum) == (loss, momentum)]
         assert sizes[:3] == [int(outcomes(first).sum()), int(mine[1].sum()), int(mine[2].sum())]
-    assert any(row["correct"] < first["correct"] for row in others)
+    assert 0 < min(row["correct"] for row in others) < first["correct"]
 
 
 def test_the_first_run_of_every_attack_has_the_same_start(case):
@@ -81,9 +81,9 @@ def test_losses_without_a_scale_break_what_saturation_hides(case):
     with torch.no_grad():
         sure.classifier.weight *= 1e5
     attacks = ["cross-entropy", "margin", "DLR"]
-    rows = restarts.restart_rows(sure, x, y, eps=0.1, attacks=attacks, starts=[1], steps=10, table_steps=10)
+    rows = restarts.restart_rows(sure, x, y, eps=0.3, attacks=attacks, starts=[1], steps=10, table_steps=10)
     left = {row["attack"]: row["correct"] for row in rows}
-    assert left["cross-entropy"] > left["margin"] == left["DLR"] == 0 and left["Table 3"] > 0
+    assert left["Table 3"] == left["cross-entropy"] == 27 and max(left["margin"], left["DLR"]) < 20
 
 
 @pytest.mark.parametrize("wrong", [{"eps": 0.0}, {"starts": [0]}, {"attacks": ["FAB"]}])
