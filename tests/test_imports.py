@@ -73,6 +73,7 @@ TESTED_IN = {
     "pages/gamma_figures": "plots",
     "pages/head": "access",
     "pages/map_figures": "plots",
+    "pages/masking_figures": "plots",
     "pages/reference": "book",
     "pages/style": "plots",
     "pages/sweep_figures": "plots",

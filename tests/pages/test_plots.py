@@ -23,6 +23,7 @@ from interp_lib.pages import (
     curve_figures,
     gamma_figures,
     map_figures,
+    masking_figures,
     style,
     sweep_figures,
     training_figures,
@@ -41,7 +42,10 @@ TITLE = 'MNIST "a" <b> & c'
 # Every public function that draws a figure.
 DRAW = {
     name: function
-    for module in (curve_figures, gamma_figures, map_figures, sweep_figures, training_figures, unforeseen_figures)
+    for module in (
+        *(curve_figures, gamma_figures, map_figures, masking_figures),
+        *(sweep_figures, training_figures, unforeseen_figures),
+    )
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__ == module.__name__
     and not name.startswith("_")
@@ -195,6 +199,8 @@ QUANTILES = [
 BOUNDS = {"Adv": torch.tensor([0.1, 0.2]), "Int": torch.tensor([0.5, 1.0])}
 MEASURED = {"Adv": torch.tensor([0.15, 0.2]), "Int": torch.tensor([2.0, 1.5])}
 DISTANCES = pd.DataFrame({"Adv": [0.0, 0.25], "Int": [0.5, 0.75]}, index=["first", "second"])
+SURFACE = [[round(1 - 0.4 * a + 0.1 * b, 3) for a in range(-3, 4)] for b in range(-3, 4)]
+TRANSFER = {(m, s): (i + k) / 14 for i, m in enumerate(METHODS) for k, s in enumerate(METHODS)}
 RAMPS = {"paper, mnist": ([0, 1], [0, 1]), "quick, mnist": ([0, 0.5, 1], [0, 1, 1])}
 ATTACKED = {"Normal": (0.9 * noise(2, 3, 8, 8), torch.tensor([5, 5])), "Adv": (noise(2, 3, 8, 8), torch.tensor([3, 5]))}
 
@@ -244,6 +250,8 @@ def arguments():
         "roc_curves": (({"1-class": ([0, 0.5, 1], [0, 0.6, 1]), "2-class": ([0, 0.1, 1], [0, 0.9, 1])},), {}),
         "attack_sequence": ((attacked_rows(),), {}),
         "picture_table": ((PICTURES, {("Adv", "Snow"): "3 ✗", ("Int", "Snow"): "5 ✓"}), {}),
+        "surface_panels": (({m: SURFACE for m in METHODS},), {}),
+        "transfer_matrix": ((TRANSFER,), {}),
         "gamma_frame": ((gammas(), 0.01, image, maps, maps), {"names": ["map of 3"]}),
     }
 
@@ -706,6 +714,29 @@ def test_a_sequence_of_attacks_is_drawn_in_its_order(figures):
     }
 
 
+def test_surfaces_share_their_colours_and_show_where_the_image_is_misclassified(figures):
+    *panels, bar = figures["surface_panels"].axes
+    assert [ax.get_title() for ax in panels] == METHODS and bar.get_ylabel() == "margin, over that at x"
+    for ax in panels:
+        (drawn,) = ax.images
+        assert np.array_equal(drawn.get_array(), np.array(SURFACE)) and drawn.get_clim() == (-1, 1.5)
+        assert ax.lines[0].get_xydata().tolist() == [[0, 0]]
+        (border,) = ax.collections
+        segments = np.concatenate([path.vertices for path in border.get_paths()])
+        # 1 - 0.4 a + 0.1 b = 0 with a and b from -3 to 3, and the axes from -1 to 1.
+        assert 1 - 0.4 * 3 * segments[:, 0] + 0.1 * 3 * segments[:, 1] == pytest.approx(0, abs=1e-9)
+    (plain, _) = masking_figures.surface_panels({"one": [[1.0, 2.0], [1.0, 2.0]]}).axes
+    assert not plain.collections, "a border only where something is misclassified"
+
+
+def test_transfer_has_a_row_for_each_network_and_frames_its_own_attack(figures):
+    (ax,) = figures["transfer_matrix"].axes
+    shown = {(text.get_position()): text.get_text() for text in ax.texts}
+    assert all(shown[k, i] == f"{TRANSFER[m, s]:.2f}" for i, m in enumerate(METHODS) for k, s in enumerate(METHODS))
+    assert [t.get_text() for t in ax.get_yticklabels()] == METHODS == [t.get_text() for t in ax.get_xticklabels()]
+    assert [tuple(np.round(patch.get_center(), 6)) for patch in ax.patches] == [(k, k) for k in range(8)]
+
+
 def test_pictures_stand_under_their_names_and_fooled_ones_are_red(figures):
     axes = figures["picture_table"].axes
     assert [ax.get_title() for ax in axes] == ["Gabor", "Snow", "", ""]
@@ -743,6 +774,7 @@ def test_a_gamma_frame_stands_out_among_the_others(figures):
         (lambda: training_figures.learning_curves(histories().head(0)), "not be empty"),
         (lambda: training_figures.learning_curves(histories(("Mixup",))), "unknown method .*Mixup"),
         (lambda: training_figures.time_and_accuracy(costs().assign(method="Mixup"), ("0.3",)), "unknown .*Mixup"),
+        (lambda: masking_figures.surface_panels({}), "not be empty"),
         (lambda: gamma_figures.gamma_curve(gammas().head(0), eps=0.3), "not be empty"),
     ],
 )
