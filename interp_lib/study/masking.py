@@ -52,8 +52,8 @@ SIDE = 15  # points along either direction of a surface
 
 
 def flagged(row: Mapping) -> bool:
-    """Say whether more than a hundredth of the images of a row of `masking_rows` count against the network."""
-    return row["against"] > TOLERANCE * row["n"]
+    """Say whether more than one image, and more than a hundredth, of a row count against the network."""
+    return row["against"] > max(1, TOLERANCE * row["n"])
 
 
 def masking_rows(
@@ -101,11 +101,12 @@ def masking_rows(
     for some, labels in zip(x.split(IN_CACHE), y.split(IN_CACHE), strict=True):
         keep = classified_right(model, some, labels)
         first = int(keep[: max(square_images - seen, 0)].sum())  # of the images kept, those for Square
-        batch = some[keep], labels[keep]
+        kept, classes = some[keep], labels[keep]
+        compared, many = _attacked(model, kept, classes, eps, steps, seed)
         parts.append(
-            _attacked(model, *batch, eps, steps, seed)
-            | _black_box(model, *(part[:first] for part in batch), eps, steps, queries, seed)
-            | _slopes(model, *batch, eps, seed)
+            compared
+            | _black_box(model, kept[:first], classes[:first], many[:first], eps, queries, seed)
+            | _slopes(model, kept, classes, eps, seed)
         )
         seen += len(some)
         if progress:
@@ -131,33 +132,34 @@ def _count(weaker: Sequence[Tensor], stronger: Tensor) -> dict[str, Any]:
     return {"against": int((taken & stronger).sum()), "n": len(stronger), "left": left}
 
 
-def _attacked(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed: int) -> dict[str, dict]:
-    """Return the checks that compare PGD with PGD."""
+def _attacked(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, seed: int) -> tuple[dict, Tensor]:
+    """Return the checks that compare PGD with PGD, and which images the whole run from x leaves right, bool (N,)."""
 
     def right(size: float, count: int, alpha: float, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_adv = pgd(model, x, y, eps=size, alpha=alpha, steps=count, start=start)
         return x_adv, classified_right(model, x_adv, y)
 
-    x_adv, done, earlier = None, 0, []
+    x_adv: Tensor | None = None
+    earlier: list[Tensor] = []
+    done = 0
     for count in (*STEP_COUNTS, steps):  # sign steps have no memory: the parts are one long run
         x_adv, outcome = right(eps, count - done, SHARE * eps, x_adv)
         earlier, done = [*earlier, outcome], count
     *earlier, many = earlier
     random = uniform_start(x, eps, torch.Generator().manual_seed(seed))
     whole = right(1.0, steps, SHARE)[1]
-    return {
+    checks = {
         "one step": _count([right(eps, 1, eps)[1]], many),
         "more steps": _count(earlier, many),
         "larger ε": _count([right(eps / 2, steps, SHARE * eps / 2)[1]], many),
         "random start": _count([right(eps, steps, SHARE * eps, random)[1]], many),
         "whole box": {"against": int(whole.sum()), "n": len(whole), "left": [int(whole.sum())]},
     }
+    return checks, many
 
 
-def _black_box(
-    model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, queries: int, seed: int
-) -> dict[str, dict]:
-    white = classified_right(model, pgd(model, x, y, eps=eps, alpha=SHARE * eps, steps=steps), y)
+def _black_box(model: nn.Module, x: Tensor, y: Tensor, white: Tensor, eps: float, queries: int, seed: int) -> dict:
+    """Return the check of Square, which begins with the images that PGD leaves right, `white`, bool (N,)."""
     both = white.clone()
     search = lambda x, y, generator: square(model, x, y, eps=eps, queries=queries, generator=generator)
     attack_survivors(model, x, y, both, search, seed)

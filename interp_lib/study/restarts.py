@@ -1,6 +1,7 @@
 """Measure PGD with other losses, momentum and random restarts, on the images that the PGD of Table 3 leaves right."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -117,12 +118,8 @@ def restart_rows(
     rows = [{"attack": TABLE_3, "starts": 1, "eps": eps, **proportion(torch.cat(parts).cpu())}]
     for name in attacks:
         loss, momentum = ATTACKS[name]
+        attack = partial(climb, model, eps=eps, loss=loss, momentum=momentum, steps=steps, gamma=gamma)
         left = [part.clone() for part in parts]
-
-        def attack(x: Tensor, y: Tensor, generator: torch.Generator, loss=loss, momentum=momentum) -> Tensor:
-            settings = {"eps": eps, "loss": loss, "momentum": momentum, "steps": steps, "gamma": gamma}
-            return climb(model, x, y, **settings, generator=generator)
-
         for k in range(1, max(starts) + 1):
             for batch, right in zip(batches, left, strict=True):
                 attack_survivors(model, *batch, right, attack, seed + k - 1)

@@ -166,7 +166,8 @@ def test_a_network_without_a_right_image_counts_nothing(plain):
     assert {(row["against"], row["n"]) for row in rows} == {(0, 0)} and not any(map(masking.flagged, rows))
 
 
-def test_more_than_a_hundredth_counts():
+def test_more_than_one_image_and_more_than_a_hundredth_count():
+    assert [masking.flagged({"against": k, "n": 50}) for k in (1, 2)] == [False, True]
     assert [masking.flagged({"against": k, "n": 200}) for k in (0, 2, 3)] == [False, False, True]
 
 
