@@ -16,7 +16,7 @@ def surface_panels(surfaces: Mapping[str, Sequence[Sequence[float]]], *, title: 
     """Draw the margin on a plane through an image as small heat maps, one a network.
 
     Colour is the margin over the margin at the image, which is the white cross; beyond the white line the image is
-    misclassified.
+    misclassified. All points in the dotted diamond are in the ball, and outside it some pixels have moved farther.
 
     Args:
         surfaces: name -> lists of values from `study.masking.surface`, of one shape.
@@ -30,7 +30,7 @@ def surface_panels(surfaces: Mapping[str, Sequence[Sequence[float]]], *, title: 
     columns = min(len(surfaces), 4)
     rows = -(-len(surfaces) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, 1.55 * rows + 1.2), squeeze=False, sharex=True, sharey=True, layout="constrained"
+        rows, columns, figsize=(WIDTH, 1.55 * rows + 1.5), squeeze=False, sharex=True, sharey=True, layout="constrained"
     )
     plt.close(figure)
     for ax in axes.flat[len(surfaces) :]:
@@ -42,13 +42,14 @@ def surface_panels(surfaces: Mapping[str, Sequence[Sequence[float]]], *, title: 
             places = np.linspace(-1, 1, len(grid))
             ax.contour(places, places, grid, levels=[0], colors="white", linewidths=2)
         ax.plot(0, 0, "+", color="white", markersize=9, markeredgewidth=2)
+        ax.plot([-1, 0, 1, 0, -1], [0, 1, 0, -1, 0], ":", color="white", linewidth=1.2)
         ax.set_title(name, fontsize=11)
         ax.set_xticks([-1, 0, 1], ["−ε", "0", "ε"])
         ax.set_yticks([-1, 0, 1], ["−ε", "0", "ε"])
         ax.grid(visible=False)
     figure.supxlabel("along the sign of the gradient", fontsize=12)
     figure.supylabel("along random signs", fontsize=12)
-    figure.colorbar(drawn, ax=axes, label="margin, over that at x", extend="both", aspect=25)
+    figure.colorbar(drawn, ax=axes, label="margin, over that at x", extend="both", location="top", aspect=35)
     if title:
         figure.suptitle(title, fontsize=13)
     return figure

@@ -13,6 +13,7 @@ from browser import Keys, open_page, requires_browser
 from conftest import ROOT
 
 from interp_lib.models import trained
+from interp_lib.paper import METHODS
 from interp_lib.study import compare, gamma_and_radius, records, report
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -240,3 +241,39 @@ def test_the_readmes_example_prints_what_it_says(real_mnist, released_folder, da
     monkeypatch.setenv("INTERP_RELEASED", str(released_folder))
     exec(compile(example, "README.md", "exec"), {})
     assert f"({said}" in capsys.readouterr().out
+
+
+def said_in(chapter):
+    return "".join(cell.source for cell in nbformat.read(ROOT / f"book/{chapter}.ipynb", 4).cells)
+
+
+def test_the_chapters_on_attacks_say_what_the_records_say(by_family):
+    restarts, masking = (by_family[f"{kind}-mnist-small-released"] for kind in ("restarts", "masking"))
+    left = {(r["method"], r["attack"], r["starts"]): r["correct"] for r in restarts.rows}
+    three = ("Int", "Int-Adv", "Adv")
+    first = [left[m, "Table 3", 1] for m in three]
+    taken = {a: [b - left[m, a, 5] for m, b in zip(three, first, strict=True)] for _, a, k in left if k == 5}
+    said = (
+        "take {} of the {} that Table 3's attack leaves of Int, {} of the {} of Int-Adv and {} of the {} of adversarial"
+    )
+    pairs = [number for pair in zip(taken["margin"], first, strict=True) for number in pair]
+    text = said_in("09_strong_attacks")
+    assert said.format(*pairs) in text
+    assert "together, takes {}, {} and {}; ".format(*taken["cross-entropy + γ D~"]) in text
+    assert "alone takes {}, {} and {}.".format(*taken["D~"]) in text
+    assert all(sum(taken["margin"]) >= sum(numbers) - 1 for numbers in taken.values())
+    for dataset in ("mnist", "cifar10"):
+        at = {(r["method"], r["attack"]): r["correct"] for r in by_family[f"transfer-{dataset}-small-released"].rows}
+        assert all(at[m, m] < at[m, source] for m, source in at if m != source)
+    row = {(r["method"], r["check"], r["eps"]): r for r in masking.rows}
+    text = said_in("19_masking")
+    square = [row[m, "black box", 0.3] for m in three]
+    said = "{} of {} for Int, {} of {} for Int-Adv, {} of {} for adversarial training"
+    assert said.format(*(number for r in square for number in (r["against"], r["n"]))) in text
+    start = [row[m, "random start", 0.35] for m in ("Int", "Int-Adv")]
+    said = "leaves {1} of {2} images of Int, and from one random point {0}; Int-Adv has {4} and {3} of {5}"
+    assert said.format(*(number for r in start for number in (*r["left"], r["n"]))) in text
+    assert all(row[m, "black box", 0.35]["left"][1] == 0 for m in METHODS)
+    one = [row[m, "one step", 0.35]["against"] for m in ("Int", "Int-Adv")]
+    assert "one step takes {} and {} images that many steps leave".format(*one) in text
+    assert not any(row[m, "one step", 0.3]["against"] for m in METHODS)

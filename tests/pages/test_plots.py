@@ -716,7 +716,7 @@ def test_a_sequence_of_attacks_is_drawn_in_its_order(figures):
 
 def test_surfaces_share_their_colours_and_show_where_the_image_is_misclassified(figures):
     *panels, bar = figures["surface_panels"].axes
-    assert [ax.get_title() for ax in panels] == METHODS and bar.get_ylabel() == "margin, over that at x"
+    assert [ax.get_title() for ax in panels] == METHODS and bar.get_xlabel() == "margin, over that at x"
     for ax in panels:
         (drawn,) = ax.images
         assert np.array_equal(drawn.get_array(), np.array(SURFACE)) and drawn.get_clim() == (-1, 1.5)
