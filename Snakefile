@@ -34,6 +34,7 @@ for path in chapters.run_otherwise(PROFILE.name):  # by hand, with other paramet
 # Chapters that take the longest are begun first, so that no processor waits for the last of them.
 LONG = "04_attacks_on_maps|06_training|07_robustness|13_appendix_c|14_appendix_d"
 STATIC = [str(path) for path in sorted(Path("book/static").rglob("*")) if path.is_file()]
+TEXTS = sorted(map(str, Path("book").glob("*.md")))
 REFERENCE = sorted(map(str, Path("book/api").glob("*.md")))
 
 
@@ -199,8 +200,7 @@ rule pages:
         "_config.yml",
         "_toc.yml",
         "book/references.bib",
-        "book/references.md",
-        "book/laboratory.md",
+        TEXTS,
         STATIC,
         REFERENCE,
     output:

@@ -175,7 +175,8 @@ def build_pages() -> str:
     root = project_root()
     writable_home(root)
     source = root / "_build/src"
-    for name in ("_config.yml", "_toc.yml", "book/references.bib", "book/references.md", "book/laboratory.md"):
+    texts = [f"book/{path.name}" for path in (root / "book").glob("*.md")]
+    for name in ("_config.yml", "_toc.yml", "book/references.bib", *texts):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, source / name)
     for name in ("api", "static"):
