@@ -263,15 +263,18 @@ def test_in_single_precision_few_pixels_differ(ours, attack):
 
 @requires_node
 def test_where_a_network_is_sure_single_precision_takes_other_steps():
-    """On the undefended network 1 - p_t is far below 2^-24, so that a term of the gradient is lost."""
-    sure = exactly(floats(committed("normal")["weights"]))
+    """Below 1 its numbers are 2^-24 apart, so that p_t - 1, a factor of PGD's gradient, keeps few digits if it is small.
+
+    The images whose attack differs are some of those with 1 - p_t < 2^-12, the surest of them among these.
+    """
+    normal = exactly(floats(committed("normal")["weights"]))
+    single = attacks.pgd(normal.float(), X.float(), Y, eps=EPS, alpha=ALPHA, steps=10).double()
+    x_adv = gathered(experiments(normal.double(), attack="pgd", steps=10), "xAdv").view_as(X)
     with torch.no_grad():
-        assert (1 - sure(X).softmax(1).gather(1, Y[:, None])).min() < 2.0**-26
-    single = attacks.pgd(sure.float(), X.float(), Y, eps=EPS, alpha=ALPHA, steps=10).double()
-    x_adv = gathered(experiments(sure.double(), attack="pgd", steps=10), "xAdv").view_as(X)
-    assert 0 < ((x_adv - single).abs() > 1e-5).double().mean() < 0.25
-    with torch.no_grad():
-        assert (sure(x_adv).argmax(1) == sure(single).argmax(1)).sum() >= len(X) - 1
+        doubt = 1 - normal(X).softmax(1).gather(1, Y[:, None]).squeeze(1)
+        assert (normal(x_adv).argmax(1) == normal(single).argmax(1)).sum() >= len(X) - 1
+    differs = ((x_adv - single).abs() > 1e-5).flatten(1).any(1)
+    assert differs[doubt.argmin()] and doubt[differs].max() < 2.0**-12
 
 
 @requires_node
@@ -297,7 +300,7 @@ def test_isa_from_a_random_point_is_the_search_of_equation_6(ours):
 @pytest.mark.parametrize("key", ["normal", "ours"])
 def test_what_is_shown_is_what_the_library_measures(key):
     model = exactly(floats(committed(key)["weights"]))
-    outcomes = experiments(model, attack="isa", target=TARGET, steps=20)
+    outcomes = experiments(model, steps=10, **HOW["targeted"])
     x_adv = gathered(outcomes, "xAdv").view_as(X)
     with torch.no_grad():
         logits, logits_adv = model(X), model(x_adv)
