@@ -261,7 +261,7 @@ def test_the_chapters_on_attacks_say_what_the_records_say(by_family):
     assert said.format(*pairs) in text
     assert "together, takes {}, {} and {}; ".format(*taken["cross-entropy + γ D~"]) in text
     assert "alone takes {}, {} and {}.".format(*taken["D~"]) in text
-    assert all(sum(taken["margin"]) >= sum(numbers) - 1 for numbers in taken.values())
+    assert max(taken, key=lambda name: sum(taken[name])) == "margin"
     for dataset in ("mnist", "cifar10"):
         at = {(r["method"], r["attack"]): r["correct"] for r in by_family[f"transfer-{dataset}-small-released"].rows}
         assert all(at[m, m] < at[m, source] for m, source in at if m != source)
