@@ -16,6 +16,7 @@ from ..checks import use_device
 from . import (
     accuracy,
     black,
+    certificates,
     detection,
     figures,
     ig_penalty,
@@ -100,6 +101,7 @@ MEASUREMENTS = {
     ),
     "masking": Measurement("the checklist of masked gradients", (MNIST, CIFAR), masking.masking_plan),
     "detection": Measurement("maps as detectors", (MNIST, CIFAR), detection.detection_plan, ("Normal", "Adv", "Int")),
+    "certificates": Measurement("what Proposition 1 certifies", (MNIST, CIFAR), certificates.certificates_plan),
     "clean": Measurement("no attack, all test images", (("restricted_imagenet", "wresnet"),), accuracy.clean_plan),
     "aai-printed": Measurement("AAI by eq. (7) as printed", (MNIST,), rank_correlation.printed_aai_plan),
     "isa-again": Measurement(
