@@ -80,12 +80,21 @@ def _interval(conv: SameConv2d, low: Tensor, high: Tensor) -> tuple[Tensor, Tens
     return centre - radius, centre + radius
 
 
+def _check_small(model: nn.Module) -> None:
+    if type(model) is not Small:
+        raise TypeError(f"bounds are written for Small, two ReLUs and an affine tail; got {type(model).__name__}.")
+
+
 def map_rows(model: Small) -> Tensor:
     """Return the CAM of Small as linear functions of h: L(x, c)_i - L(x', c)_i = <row_{c,i}, h(x) - h(x')>.
 
     Returns:
         (classes, u, 32, h, w), for the u = h * w pixels of the map, in units of eq. (1).
+
+    Raises:
+        TypeError: another network.
     """
+    _check_small(model)
     size = model.trunk_size()
     u, classes = size[0] * size[1], model.num_classes
     kernel = torch.einsum("ck,kdab->cdab", model.classifier.weight, model.conv3.weight) / u
@@ -115,8 +124,7 @@ class Ball:
 
     @torch.no_grad()
     def __init__(self, model: Small, x: Tensor, eps: float | Tensor, kind: str = "CROWN"):
-        if type(model) is not Small:
-            raise TypeError(f"bounds are written for Small, conv-relu-conv-relu-affine; got {type(model).__name__}.")
+        _check_small(model)
         model.check_input(x)
         check_step_sizes(eps=eps, alpha=0, steps=0)
         check_choice(kind, "kind", KINDS)

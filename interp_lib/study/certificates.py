@@ -138,16 +138,16 @@ def _worst_ratio(model: Small, x: Tensor, y: Tensor, eps: Tensor, form: str, kin
 
     It is less than 1 exactly where the image is certified, and infinite where it is misclassified to begin with.
     """
-    rows, worst = map_rows(model), [x.new_empty(0)]
+    if not len(x):
+        return x.new_empty(0)
+    rows, worst = map_rows(model), []
     for some, labels, radius in zip(*(part.split(BATCH) for part in (x, y, eps)), strict=True):
         ball, logits = Ball(model, some, radius, kind), model(some)
         room = (logits.gather(1, labels[:, None]) - logits - slack).clamp(min=0)
         order = room.scatter(1, labels[:, None], torch.inf).argsort(1)[:, :-1]  # the targets, the nearest first
-        ratio = torch.zeros_like(room)
+        unsettled = torch.ones_like(room).bool()
         if form in STEPS_OF_PROOF[1:]:
-            ratio = _coarse_gain(ball, rows, labels) / room
-            ratio[ratio < 1] = 0  # these targets are settled
-        unsettled = torch.ones_like(ratio).bool() if form not in STEPS_OF_PROOF[1:] else ratio > 0
+            unsettled = _coarse_gain(ball, rows, labels) >= room
         largest = torch.zeros_like(room[:, 0])
         for targets in (order[:, :1], order[:, 1:]):  # most images that fail do so for the nearest target
             asked = (largest < 1)[:, None] & unsettled.gather(1, targets)

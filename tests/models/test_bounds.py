@@ -1,4 +1,4 @@
-"""Bounds on a ball: by hand, against CROWN with explicit matrices and against a peer; no image of the ball leaves them."""
+"""Bounds on a ball: by hand, against explicit matrices and a peer; no image of the ball leaves them."""
 
 import itertools
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import images
-from toys import Louder, biased
 from torch import nn
+from toys import Louder, biased
 
 from interp_lib.attacks.ascent import ascend
 from interp_lib.attacks.balls import per_example
