@@ -68,6 +68,7 @@ TESTED_IN = {
     "models/pickles": "released",
     "models/predict": "accuracy",
     "models/proof": "fold",
+    "pages/certificate_figures": "plots",
     "pages/chapters": "book",
     "pages/curve_figures": "plots",
     "pages/gamma_figures": "plots",

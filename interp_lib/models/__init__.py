@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy(
         "adapted": "adapt",
         "architectures": "ARCHITECTURES Block GlobalPoolNetwork Pool SameConv2d Small WResnet build same_conv2d "
         "same_padding weight_shapes",
+        "bounds": "Ball map_rows",
         "outside": "NORMALISATIONS class_names read_weights torchvision_network",
         "predict": "all_finite classified_right count_correct evaluating fingerprint predictions",
     },

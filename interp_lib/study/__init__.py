@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "accuracy": "pgd_accuracy proportion random_start_accuracy",
+        "certificates": "certificate_rows certified largest_gain radii refuted",
         "claims_table1": "cell claims printed_claims tally with_verdicts",
         "detection": "detection_rows",
         "gamma_and_radius": "choose front_points rows_of_small",

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import AxLine
 
 from interp_lib.pages import (
+    certificate_figures,
     curve_figures,
     gamma_figures,
     map_figures,
@@ -43,7 +44,7 @@ TITLE = 'MNIST "a" <b> & c'
 DRAW = {
     name: function
     for module in (
-        *(curve_figures, gamma_figures, map_figures, masking_figures),
+        *(certificate_figures, curve_figures, gamma_figures, map_figures, masking_figures),
         *(sweep_figures, training_figures, unforeseen_figures),
     )
     for name, function in inspect.getmembers(module, inspect.isfunction)
@@ -191,6 +192,17 @@ def attacked_rows():
     ]
 
 
+def certificates():
+    """Radii of four images by three bounds; one image is wrong to begin with."""
+    scale = {"IBP": 0.1, "CROWN": 0.5, "attack": 1.0}
+    return [
+        {"method": m, "bound": b, "form": f, "n": 4, "radii": [None, 0.1 * s, 0.2 * s, 0.3 * s]}
+        for m in METHODS
+        for b, s in scale.items()
+        for f in certificate_figures.PANELS
+    ]
+
+
 PICTURES = {m: {a: noise(1, 8, 8) for a in ("Gabor", "Snow")} for m in ("Adv", "Int")}
 
 QUANTILES = [
@@ -225,6 +237,7 @@ def arguments():
     moved = {name: explained(seed, ("x", "AAI"), k=1) for seed, name in enumerate(("Normal", "Adv"))}
     return {
         "accuracy_curves": ((pd.concat([every.assign(source=s) for s in ("paper", "trained here")]),), {}),
+        "certificate_panels": ((certificates(),), {"largest": 0.3}),
         "agreement": ((cells(), {"corrected": "released", "ours": "trained here"}), {}),
         "difference_matrix": ((DISTANCES, {"first": "Adv", "second": "Int"}), {"xlabel": "network", "ylabel": "row"}),
         "discrepancy_curves": ((sneaking_rows(),), {"bound": 3.5}),
@@ -327,6 +340,7 @@ def ink(artist):
 PALETTE = {s["color"] for colors in (METHOD_COLORS, CLASS_SET_COLORS, DATASET_COLORS) for s in colors.values()}
 LEGENDS = {
     "attack_panel",
+    "certificate_panels",
     "accuracy_curves",
     "agreement",
     "discrepancy_curves",
@@ -782,3 +796,15 @@ def test_what_cannot_be_drawn_is_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
     assert not plt.get_fignums()
+
+
+def test_certified_shares_are_drawn_at_their_radii():
+    figure = certificate_figures.certificate_panels(certificates(), forms=["2-class"], largest=0.3)
+    (ax,) = figure.axes
+    drawn = lines(ax)
+    certified, left = (drawn[to_hex(color("Int")), style] for style in ("-", ":"))
+    at = lambda line, eps: float(line.get_ydata()[np.searchsorted(line.get_xdata(), eps - 1e-9)])
+    assert [at(certified, eps) for eps in (0.0, 0.04, 0.06, 0.12, 0.2)] == [0.75, 0.75, 0.5, 0.25, 0.0]
+    assert [at(left, eps) for eps in (0.0, 0.06, 0.12, 0.25)] == [0.75, 0.75, 0.5, 0.25]
+    with pytest.raises(ValueError, match="must not be empty"):
+        certificate_figures.certificate_panels([], largest=0.3)
