@@ -15,7 +15,7 @@ PANELS = {
     "2-class": "by Proposition 1, 2-class maps",
 }
 
-BOUND_STYLES = {
+KIND_STYLES = {
     "CROWN": {"linestyle": "-", "linewidth": 2},
     "attack": {"linestyle": ":", "linewidth": 1.4},
 }
@@ -31,8 +31,8 @@ def certificate_panels(
     Solid lines are certified accuracies, dotted ones what an attack on the form leaves, which no bound can exceed.
 
     Args:
-        rows: rows of `study.certificate_rows`, each with its method, a key of `METHOD_COLORS`; other bounds than those
-            of `BOUND_STYLES` are left out.
+        rows: rows of `study.certificate_rows`, each with its method, a key of `METHOD_COLORS`; other kinds than those
+            of `KIND_STYLES` are left out.
         forms: keys of `PANELS`.
         largest: right end of the axis, in the unit of the pixels.
         title: title above the panels.
@@ -41,7 +41,7 @@ def certificate_panels(
         ValueError: no rows to draw.
     """
     forms = list(forms)
-    rows = [row for row in rows if row["bound"] in BOUND_STYLES and row["form"] in forms]
+    rows = [row for row in rows if row["kind"] in KIND_STYLES and row["form"] in forms]
     if not rows:
         raise ValueError(f"rows must not be empty; of the forms {', '.join(forms)} there are none.")
     figure, axes = plt.subplots(len(forms), 1, figsize=(WIDTH, 2.6 * len(forms) + 1.2), sharex=True, squeeze=False)
@@ -50,9 +50,9 @@ def certificate_panels(
     for ax, form in zip(axes[:, 0], forms, strict=True):
         for row in (row for row in rows if row["form"] == form):
             share = [accuracy_at(row["radii"], eps) / row["n"] for eps in sizes]
-            colour, bound = METHOD_COLORS[row["method"]], BOUND_STYLES[row["bound"]]
-            marks = {"marker": colour["marker"], "markevery": 20} if row["bound"] == "CROWN" else {}
-            ax.plot(sizes, share, color=colour["color"], clip_on=False, **bound, **marks)
+            colour, kind = METHOD_COLORS[row["method"]], KIND_STYLES[row["kind"]]
+            marks = {"marker": colour["marker"], "markevery": 20} if row["kind"] == "CROWN" else {}
+            ax.plot(sizes, share, color=colour["color"], clip_on=False, **kind, **marks)
         ax.set(ylim=(0, 1), ylabel="certified accuracy", title=PANELS[form], xlim=(0, largest))
     axes[-1, 0].set_xlabel(AXIS_LABELS["eps"])
     if title:
@@ -60,6 +60,6 @@ def certificate_panels(
     present = {row["method"] for row in rows}
     handles = [Line2D([], [], label=m, **METHOD_COLORS[m] | {"linestyle": "-"}) for m in METHOD_COLORS if m in present]
     words = {"CROWN": "certified (CROWN)", "attack": "left by an attack"}
-    handles += [Line2D([], [], label=words[name], color="#404040", **style) for name, style in BOUND_STYLES.items()]
+    handles += [Line2D([], [], label=words[name], color="#404040", **style) for name, style in KIND_STYLES.items()]
     _legend_below(figure, handles)
     return figure

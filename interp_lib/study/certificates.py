@@ -231,7 +231,7 @@ def refuted(
 def radii(
     model: Small, x: Tensor, y: Tensor, *, rounds: int = ROUNDS, progress: Callable[[int], object] | None = None
 ) -> dict[tuple[str, str], Tensor]:
-    """Search the largest radius that each form and bound certifies, and the smallest that an attack refutes.
+    """Search the largest radius that each form and kind of bound certifies, and the smallest that an attack refutes.
 
     A certified radius is one that was tried and certified, a refuted one was tried and refuted. The search stays below
     what was refuted, and below what the form before failed to certify.
@@ -272,7 +272,7 @@ def certificate_rows(
     """Measure `radii` of the images that are classified right.
 
     Returns:
-        One row for each bound ('attack' or a kind of `models.bounds`) and form: n, correct (the number classified
+        One row for each kind ('attack', or one of `models.bounds`) and form: n, correct (the number classified
         right), and radii, one number per image, None where it is wrong to begin with. Certified radii are rounded down
         and refuted ones up, to four decimals.
 
@@ -283,11 +283,11 @@ def certificate_rows(
     check_labels(y, len(x), getattr(model, "num_classes", None))
     right = classified_right(model, x, y)
     rows = []
-    for (bound, form), values in radii(model, x[right], y[right], rounds=rounds, progress=progress).items():
-        toward = math.ceil if bound == "attack" else math.floor
+    for (kind, form), values in radii(model, x[right], y[right], rounds=rounds, progress=progress).items():
+        toward = math.ceil if kind == "attack" else math.floor
         numbers = iter(toward(1e4 * value) / 1e4 for value in values.tolist())
         every = [next(numbers) if one else None for one in right.tolist()]
-        rows.append({"bound": bound, "form": form, "correct": len(values), "n": len(x), "radii": every})
+        rows.append({"kind": kind, "form": form, "correct": len(values), "n": len(x), "radii": every})
     return rows
 
 

@@ -60,7 +60,7 @@ _RANGES = {
 _MEANS = ("tau", "tau_all", "se", "nds", "nsl", "auc")  # may be None, where no image was left
 
 _WORDS = frozenset(
-    ("method", "schedule", "measure", "form", "activation", "attack", "reference", "rule", "check", "code", "bound")
+    ("method", "schedule", "measure", "form", "activation", "attack", "reference", "rule", "check", "code", "kind")
 )
 
 
@@ -101,7 +101,7 @@ _NEEDED = {
     **dict.fromkeys(("strong", "transfer"), ("method", "attack", "eps", "correct", "n")),
     "restarts": ("method", "attack", "starts", "eps", "correct", "n"),
     "masking": ("method", "check", "eps", "against", "n"),
-    "certificates": ("method", "bound", "form", "radii", "correct", "n"),
+    "certificates": ("method", "kind", "form", "radii", "correct", "n"),
     "unforeseen": ("method", "attack", "form", "draw", "correct", "n"),
     "aai": ("method", "interpreter", "eps", "tau", "n"),
     "aai-printed": ("method", "form", "eps", "tau", "n"),

@@ -193,12 +193,12 @@ def attacked_rows():
 
 
 def certificates():
-    """Radii of four images by three bounds; one image is wrong to begin with."""
+    """Radii of four images of three kinds; one image is wrong to begin with."""
     scale = {"IBP": 0.1, "CROWN": 0.5, "attack": 1.0}
     return [
-        {"method": m, "bound": b, "form": f, "n": 4, "radii": [None, 0.1 * s, 0.2 * s, 0.3 * s]}
+        {"method": m, "kind": k, "form": f, "n": 4, "radii": [None, 0.1 * s, 0.2 * s, 0.3 * s]}
         for m in METHODS
-        for b, s in scale.items()
+        for k, s in scale.items()
         for f in certificate_figures.PANELS
     ]
 

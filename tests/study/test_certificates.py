@@ -180,19 +180,19 @@ def test_radii_are_certified_and_refuted_and_rows_hold_them(case):
     wrong[3] = (wrong[3] + 1) % 4
     seen = []
     rows = certificates.certificate_rows(model, x, wrong, progress=seen.append)
-    assert [(row["bound"], row["form"]) for row in rows] == [
-        (bound, form) for bound in ("attack", *KINDS) for form in STEPS_OF_PROOF
+    assert [(row["kind"], row["form"]) for row in rows] == [
+        (kind, form) for kind in ("attack", *KINDS) for form in STEPS_OF_PROOF
     ]
     assert sum(seen) == 9 * 11
     kept = torch.arange(12) != 3
     radius = {}
     for row in rows:
         assert row["n"] == 12 and row["correct"] == 11 and row["radii"][3] is None
-        values = radius[row["bound"], row["form"]] = torch.tensor([row["radii"][n] for n in kept.nonzero()[:, 0]])
+        values = radius[row["kind"], row["form"]] = torch.tensor([row["radii"][n] for n in kept.nonzero()[:, 0]])
         assert certificates.accuracy_at(row["radii"], 0.0) == 11
         assert certificates.accuracy_at(row["radii"], 0.01) == int((values >= 0.01).sum())
-        if row["bound"] in KINDS:
-            held = certified(model, x[kept], y[kept], eps=values, form=row["form"], kind=row["bound"])
+        if row["kind"] in KINDS:
+            held = certified(model, x[kept], y[kept], eps=values, form=row["form"], kind=row["kind"])
             assert held.all() and values.max() > 0
     for form in STEPS_OF_PROOF:
         assert (radius["IBP", form] <= radius["attack", form]).all()
@@ -240,9 +240,9 @@ def test_what_cannot_be_certified_is_refused(case, error, match, changed):
 def test_no_image_no_certificate_and_a_record_is_refused_without_radii(case):
     model, x, y = case
     assert certified(model, x[:0], y[:0], eps=0.1).shape == (0,)
-    row = {"method": "Int", "bound": "CROWN", "form": "joint", "radii": [0.1], "correct": 1, "n": 1}
+    row = {"method": "Int", "kind": "CROWN", "form": "joint", "radii": [0.1], "correct": 1, "n": 1}
     settings = {"measurement": "certificates", "dataset": "mnist", "model": "small", "networks": "ours", "title": "M"}
-    assert not records.fault(records.Record("certificates", settings, [row, row | {"bound": "IBP"}]))
+    assert not records.fault(records.Record("certificates", settings, [row, row | {"kind": "IBP"}]))
     assert "twice" in records.fault(records.Record("certificates", settings, [row, row]))
     del row["radii"]
     assert "radii" in records.fault(records.Record("certificates", settings, [row]))
