@@ -15,6 +15,14 @@ document.addEventListener("readystatechange", () => {
   new ResizeObserver(letKeysScroll).observe(document.querySelector("main"));
 });
 
+// Paper is white: a reader of the dark page prints the light one.
+let onScreen;
+window.addEventListener("beforeprint", () => {
+  onScreen = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+});
+window.addEventListener("afterprint", () => { document.documentElement.dataset.theme = onScreen; });
+
 // Of a slider the widgets tell a screen reader the index of the frame, and of its buttons nothing.
 const BUTTONS = { "fa-play": "Play", "fa-pause": "Pause", "fa-stop": "Stop", "fa-retweet": "Repeat" };
 

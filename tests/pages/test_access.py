@@ -211,8 +211,10 @@ def test_keys_reach_and_scroll_what_is_wider_than_a_phone(built_book):
 @requires_browser
 @pytest.mark.parametrize("chapter", ["05_defense", "07_robustness"])
 def test_paper_shows_whole_lines_and_no_sidebars(built_book, chapter):
-    with open_page(built_book / f"{chapter}.html", width=680) as page:  # A4 less its margins, in CSS pixels
+    with open_page(built_book / f"{chapter}.html", width=680, mode="dark") as page:  # A4 less margins, in CSS pixels
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        page.driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+        assert page.driver.execute_script("return document.documentElement.dataset.theme") == "light"
         shown = [e for e in page.select(".bd-sidebar, .bd-header-article, .copybtn, .widget-play") if e.is_displayed()]
         assert not shown
         assert not page.driver.execute_script(WIDE) and page.overflow() <= 0
