@@ -263,7 +263,7 @@ def test_in_single_precision_few_pixels_differ(ours, attack):
 
 @requires_node
 def test_where_a_network_is_sure_single_precision_takes_other_steps():
-    """Below 1 its numbers are 2^-24 apart, so that p_t - 1, a factor of PGD's gradient, keeps few digits if it is small.
+    """Below 1 its numbers are 2^-24 apart, so p_t - 1, a factor of PGD's gradient, keeps few digits if it is small.
 
     The images whose attack differs are some of those with 1 - p_t < 2^-12, the surest of them among these.
     """
