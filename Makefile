@@ -32,7 +32,7 @@ CELLS ?= 30
 verify: $(VENV)/.installed
 	$(RUN) interp_lib verify --cells $(CELLS) $(if $(SEED),--seed $(SEED))
 
-# Writes the README's tables from the records.
+# Writes the README's table from the records.
 readme: $(VENV)/.installed
 	$(RUN) interp_lib compare --readme
 

@@ -5,7 +5,7 @@
     python -m snakemake --cores 2 --config profile=paper
     python -m snakemake grid --cores 2 --rerun-triggers mtime --config dataset=mnist model=small schedule=quick seeds=3
                                                          trains the paper's eight methods into networks/; on a
-                                                         cluster see README.md
+                                                         cluster see book/running.md
     python -m snakemake records --cores 2                measures what the grid trained, each network once
 """
 

@@ -2,4 +2,7 @@
 
 from ..faces import lazy
 
-__getattr__, __dir__, __all__ = lazy(__name__, {"live": "playground", "style": "use_style", "widgets": "figure_slider"})
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {"live": "playground", "source": "show", "style": "use_style", "widgets": "figure_slider"},
+)

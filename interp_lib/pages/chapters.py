@@ -18,6 +18,8 @@ from .profiles import project_root
 from .recompute import ChapterError
 from .recompute import records_for as records_for  # pages call chapters.records_for(...)
 
+IN_README = ("agreement",)  # figures, by the names in their cells' metadata without fig-
+
 CELL_SECONDS = 600  # time limit of a cell in seconds, unless the chapter measures records again
 
 
@@ -94,7 +96,7 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
         _forget_the_run(notebook)
     write_atomically(target, (nbformat.writes(notebook) + "\n").encode())
     running.unlink()
-    if in_place and name == "index":
+    if in_place:
         _store_figures(notebook, root / "book/static")
     return str(target)
 
@@ -143,11 +145,12 @@ def _forget_the_run(notebook) -> None:
 
 
 def _store_figures(notebook, folder: Path) -> None:
-    """Store the landing page's figures as files, which the README shows."""
+    """Store the figures that the README shows as files."""
     for cell in notebook.cells:
-        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+        name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name", "").removeprefix("fig-")
+        if name in IN_README:
             (picture,) = (out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {}))
-            write_atomically(folder / f"{figure['name'].removeprefix('fig-')}.png", base64.b64decode(picture))
+            write_atomically(folder / f"{name}.png", base64.b64decode(picture))
 
 
 def run_otherwise(profile: str) -> list[Path]:

@@ -1,7 +1,8 @@
 """Make tables for the page: the printed value, our value under it, and their difference."""
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import pandas as pd
@@ -10,21 +11,40 @@ from ..paper import eps_of
 from ..study import intervals
 from ..study.compare import Cell
 from ..study.records import Record
+from ..study.verdicts import Line
+
+# What the lines of a cell may be: the class that styles a line, and what the reader is offered to see alone.
+LINES = {"printed": "printed", "measured": "released", "difference": "difference", "ours": "trained here"}
 
 
 class Table:
     """A table that displays as HTML on a page and as aligned text elsewhere.
 
+    Where cells have several of `LINES`, the page lets the reader show one of them; without scripts all are shown.
+
     Args:
         columns: headings; the first is the heading of the row names.
         rows: rows with one cell per column. A cell is text, or a sequence of lines, each of them text or a pair (text,
-            CSS class).
+            CSS class): a key of `LINES`, `spread` for the deviation between seeds, or `random` for attacks that start
+            at a random point, where the line above it has those that start at x.
         note: one line under the table: n, standard error, units.
+        caption: what the table is. The book numbers captions, except those that begin with a table of the paper.
         of_text: set cells as text that wraps, and not as numbers.
+        links: texts of lines that lead to another page, and its address.
     """
 
-    def __init__(self, columns: Sequence[str], rows: Iterable[Sequence], note: str = "", *, of_text: bool = False):
-        self.columns, self.note, self.of_text = list(columns), note, of_text
+    def __init__(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence],
+        note: str = "",
+        *,
+        caption: str = "",
+        of_text: bool = False,
+        links: Mapping[str, str] | None = None,
+    ):
+        self.columns, self.note, self.caption, self.of_text = list(columns), note, caption, of_text
+        self.links = links or {}
         self.rows = [[self._lines(cell) for cell in row] for row in rows]
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"every row needs {len(self.columns)} cells, one per column: {', '.join(self.columns)}.")
@@ -38,24 +58,53 @@ class Table:
         text = [self.columns] + [[" ".join(t for t, _ in cell if t) for cell in row] for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*text, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in text]
-        return "\n".join([*lines, *([self.note] if self.note else [])])
+        return "\n".join([*([self.caption] if self.caption else []), *lines, *([self.note] if self.note else [])])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
+        head = "".join(f'<th scope="col">{escape(column)}</th>' for column in self.columns)
         body = "".join(
             "<tr>"
             + "".join(
-                f"<{tag}>"
-                + "<br>".join(f'<span class="{c}">{escape(t)}</span>' if c else escape(t) for t, c in cell)
-                + f"</{tag}>"
-                for tag, cell in zip(["th"] + ["td"] * len(row), row, strict=False)
+                f"<{tag}>{self._cell(cell)}</{tag.split()[0]}>"
+                for tag, cell in zip(['th scope="row"'] + ["td"] * len(row), row, strict=False)
             )
             + "</tr>"
             for row in self.rows
         )
         note = f'<p class="table-note">{escape(self.note)}</p>' if self.note else ""
+        caption = f'<figcaption class="table-caption">{escape(self.caption)}</figcaption>' if self.caption else ""
         table = f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        return f'<div class="comparison{" of-text" * self.of_text}">{table}</div>{note}'
+        table = f'<div class="comparison{" of-text" * self.of_text}" tabindex="0">{table}</div>'
+        identifier = f' id="{anchor(self.caption)}"' if self.caption else ""
+        return f'<figure class="book-table"{identifier}>{caption}{self._choice()}{table}{note}</figure>'
+
+    def _cell(self, cell: list[tuple[str, str]]) -> str:
+        lines = [(escape(text) or "&nbsp;" * (len(cell) > 1), css) for text, css in cell]
+        lines = [
+            (f'<a href="{escape(self.links[text])}">{shown}</a>' if text in self.links else shown, css)
+            for (text, _), (shown, css) in zip(cell, lines, strict=True)
+        ]
+        if len(lines) == 1 and not lines[0][1]:
+            return lines[0][0]
+        return "".join(f'<div class="{css or "line"}">{shown}</div>' for shown, css in lines)
+
+    def _choice(self) -> str:
+        """Return buttons that show one kind of line, where the cells have at least three kinds."""
+        present = {css for row in self.rows for cell in row for _, css in cell}
+        kinds = [css for css in LINES if css in present]
+        if len(kinds) < 3:
+            return ""
+        name = "show-" + anchor(self.caption or " ".join(self.columns))
+        buttons = "".join(
+            f'<label><input type="radio" name="{name}" value="{css}"{" checked" * (css == "all")}> {text}</label>'
+            for css, text in [("all", "all"), *((css, LINES[css]) for css in kinds)]
+        )
+        return f'<fieldset class="choice"><legend>Values shown</legend>{buttons}</fieldset>'
+
+
+def anchor(caption: str) -> str:
+    """Return the place on its page of the table with a caption, which is made of what stands before a semicolon."""
+    return re.sub("[^a-z0-9]+", "-", caption.partition(";")[0].lower()).strip("-")
 
 
 def standard_error(p: float, n: int) -> float:
@@ -91,11 +140,12 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
         # As many decimals as the paper prints, so that the lines of a cell compare digit by digit.
         decimals = len(cell.value.partition(".")[2])
         shown = [(cell.value, "printed")]
-        shown.append(("–" if cell.released is None else f"{cell.released:.{decimals}f}", "measured"))
+        value = cell.released
+        shown.append(("–", "measured missing") if value is None else (f"{value:.{decimals}f}", "measured"))
         if cell.verdict() not in ("", "exact"):
             shown.append((f"{cell.difference():+.{decimals}f}".replace("-", "−"), "difference"))
         elif trained and cell.method in differ:
-            shown.append(("", ""))  # an empty line, so that our values align across the row
+            shown.append(("", "blank"))  # an empty line, so that our values align across the row
         if trained:
             shown.append(("–" if cell.ours is None else f"{cell.ours:.{decimals}f}", "ours"))
             if cell.spread is not None:
@@ -104,14 +154,14 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
 
     measured = [(c.released, c.n) for c in cells if c.released is not None and c.n is not None]
     copies = ", ".join(dict.fromkeys(cell.copy for cell in cells if cell.copy))
-    note = "First line: as printed. Nothing measured on the released networks yet."
+    note = "First line, grey: as printed. Nothing measured on the released networks yet."
     if measured:
         fewest, most = min(n for _, n in measured), max(n for _, n in measured)
         images = f"n = {fewest} images" if fewest == most else f"n = {fewest} to {most} images a value"
         if all(cell.metric.startswith("ATA") for cell in cells):
             images += f", standard error at most {max(standard_error(*pair) for pair in measured):.3f}"
         note = (
-            "First line: as printed. Second: measured on the released networks. Third, where they "
+            "First line, grey: as printed. Second, bold: measured on the released networks. Third, where they "
             f"differ: measured minus printed. Data: {copies}; {images}."
         )
     if trained:
@@ -124,7 +174,38 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
     heading = {"eps": "ε", "steps": "steps"}.get(cells[0].condition, cells[0].condition)
     # Name the condition once, in the first heading: on a phone the other columns must be narrow.
     columns = [f"Method \\ {heading}", *levels]
-    return Table(columns, [[m, *(lines(at.get((m, level))) for level in levels)] for m in methods], note)
+    rows = [[m, *(lines(at.get((m, level))) for level in levels)] for m in methods]
+    return Table(columns, rows, note, caption=_caption_of(cells[0], bool(measured), bool(trained)))
+
+
+# What the paper's tables show, by the part of the metric before any condition.
+WHAT = {
+    "ATA": "accuracy under attack",
+    "tau": "Kendall's τ of the maps before and after the attack on them",
+    "NDS": "normalised discrepancy (NDS)",
+    "NSL": "normalised slope (NSL)",
+}
+
+
+def _caption_of(cell: Cell, measured: bool, trained: bool) -> str:
+    """Return which table of the paper a cell is of, what it shows, on what, and whose values stand beside print."""
+    metric, *conditions = re.split("[@:]", cell.metric)
+    conditions = [re.sub(r"steps=(\d+)", r"\1 steps", c).replace("eps=", "ε = ") for c in conditions]
+    beside = ["printed", *["released"] * measured, *["trained here"] * trained]
+    shown = ", ".join([WHAT[metric], *conditions])
+    return f"Table {cell.table} of the paper, {cell.dataset} {cell.architecture}: {shown}; {', '.join(beside)}."
+
+
+def anchor_of(cell: Cell) -> str:
+    """Return the place on its page of the table with a cell of the paper."""
+    return anchor(_caption_of(cell, True, True))
+
+
+def verdicts(lines: Iterable[Line], caption: str) -> Table:
+    """Make the table of claims, each with the evidence that decides it, from lines of `study.verdicts`."""
+    rows = [[c.verdict, [c.claim, c.where], c.released.split("; "), c.ours.split("; ")] for c in lines]
+    columns = ["verdict", "claim", "released networks", "trained here"]
+    return Table(columns, rows, "± standard error.", caption=caption, of_text=True)
 
 
 def curve_rows(cells: Iterable[Cell], source: str = "released") -> pd.DataFrame:
@@ -171,4 +252,6 @@ def attack_sequence(record: Record, eps: float, label: str) -> Table:
     note = f"{record.settings['title']}, ε = {label}, n = {images['none']:,}; 95 %: of the accuracy after APGD-T."
     if "Square" in images:
         note += f" Square on the first {images['Square']:,} images."
-    return Table(["method", *(a if a != "none" else "no attack" for a in attacks), "95 %"], rows, note)
+    columns = ["method", *(a if a != "none" else "no attack" for a in attacks), "95 %"]
+    caption = f"Accuracy that each attack leaves on {record.settings['title'].partition(',')[0]}, ε = {label}."
+    return Table(columns, rows, note, caption=caption)

@@ -191,6 +191,7 @@ def time_and_accuracy(rows: pd.DataFrame, levels: Sequence[str], *, title: str |
     left.bar(rows.index, rows["seconds"], color=colors, alpha=0.45, width=0.72)
     left.set(ylabel="time of an epoch (s)", xticks=rows.index)
     left.set_xticklabels(rows["method"], rotation=40, ha="right", rotation_mode="anchor")
+    left.tick_params(axis="x", pad=9)  # markers at accuracy 0 reach half their size below the axis
     left.grid(visible=False)
     right = left.twinx()
     right.set(ylim=(0, 1), ylabel=AXIS_LABELS["accuracy"])
@@ -200,6 +201,8 @@ def time_and_accuracy(rows: pd.DataFrame, levels: Sequence[str], *, title: str |
     for k, (marker, fill, level) in enumerate(zip(LEVEL_MARKERS, (INK, "white", INK), levels, strict=False)):
         style = {"marker": marker, "color": INK, "markerfacecolor": fill, "linestyle": "none"}
         error = rows.get(f"{level} error")
+        if error is not None:  # no accuracy lies outside [0, 1], and no error bar crosses the labels
+            error = [error.clip(upper=rows[level]), error.clip(upper=1 - rows[level])]
         at = rows.index + 0.24 * (k - (len(levels) - 1) / 2)  # side by side, so that equal accuracies stay visible
         right.errorbar(at, rows[level], yerr=error, capsize=3, elinewidth=1.2, clip_on=False, **style)
         handles.append(Line2D([], [], label=f"accuracy, ε = {level}", **style))

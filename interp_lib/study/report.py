@@ -1,4 +1,4 @@
-"""Format the comparison with the paper as a CSV file, as text, and as the tables of the README."""
+"""Format the comparison with the paper as a CSV file, as text, and as the table of the README."""
 
 import re
 from collections.abc import Iterable
@@ -72,61 +72,42 @@ def as_text(cells: Iterable[Cell], source: str = "released") -> str:
     return "\n".join(lines)
 
 
-# Blocks of the README, between <!-- NAME: ... --> and <!-- /NAME -->: the columns, and where their values come from.
-README_TABLES = {
-    "counts": (
-        "corrected",
-        {
-            "values": "values",
-            "exact": "exact",
-            "one image": "within one image of 200",
-            "close": "close",
-            "other": "other",
-            "mean |diff|": "mean difference",
-        },
-    ),
-    "ours": (
-        "ours",
-        {
-            "values": "values",
-            "mean |diff|": "mean difference to print",
-            "to released": "to the released networks",
-            "spread": "between seeds",
-        },
-    ),
+# The table of the README, between <!-- counts: ... --> and <!-- /counts -->: keys of a row of `counts`, and headings.
+README_COLUMNS = {
+    "values": "values",
+    "exact": "exact",
+    "one image": "within one image of 200",
+    "close": "close",
+    "other": "other",
+    "mean |diff|": "mean difference",
 }
 
 
-def as_markdown(cells: Iterable[Cell], table: str) -> str:
-    """Format one of `README_TABLES` as a Markdown table, with one line for each row of `counts`."""
-    source, columns = README_TABLES[table]
+def as_markdown(cells: Iterable[Cell]) -> str:
+    """Format the README's Markdown table, with one line for each row of `counts`."""
 
     def text(value: object) -> str:
-        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
 
-    lines = [["table", "data", *columns.values()], ["---", "---", *("---:" for _ in columns)]]
-    for row in counts(cells, source):
-        lines.append([f"{row['table']}, {row['model']}", row["copy"], *(text(row[key]) for key in columns)])
+    lines = [["table", "data", *README_COLUMNS.values()], ["---", "---", *("---:" for _ in README_COLUMNS)]]
+    for row in counts(cells, "corrected"):
+        lines.append([f"{row['table']}, {row['model']}", row["copy"], *(text(row[key]) for key in README_COLUMNS)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def updated_readme(readme: str, cells: Iterable[Cell]) -> str:
-    """Return the README's text with its tables, and the number of values above each, computed again.
+    """Return the README's text with its table, and the number of values above it, computed again.
 
     Raises:
-        ValueError: a table's marks or number are missing.
+        ValueError: the table's marks or the number are missing.
     """
     cells = list(cells)
-    numbers = {
-        r"(?<=These )\d+(?=, on)": sum(row["values"] for row in counts(cells)),
-        r"(?<=table, for )\d+(?= values so far)": sum(cell.ours is not None for cell in cells),
-    }
     parts = {
-        rf"(?<=<!-- {name}: `make readme` writes this table -->\n).*?(?=\n<!-- /{name} -->)": as_markdown(cells, name)
-        for name in README_TABLES
+        r"(?<=These )\d+(?=, on)": str(sum(row["values"] for row in counts(cells))),
+        r"(?<=<!-- counts: `make readme` writes this table -->\n).*?(?=\n<!-- /counts -->)": as_markdown(cells),
     }
-    for pattern, new in (numbers | parts).items():
-        readme, found = re.subn(pattern, str(new), readme, flags=re.DOTALL)
+    for pattern, new in parts.items():
+        readme, found = re.subn(pattern, new, readme, flags=re.DOTALL)
         if found != 1:
             raise ValueError(f"the README has {found} places that match {pattern!r}, where 1 is expected.")
     return readme

@@ -13,15 +13,25 @@ from browser import Keys, open_page, requires_browser
 from conftest import ROOT
 
 from interp_lib.models import trained
+from interp_lib.pages import chapters
 from interp_lib.paper import METHODS
 from interp_lib.study import compare, gamma_and_radius, records, report
 
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, FINDINGS, MANUAL = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "book/findings.md", "book/running.md")
+)
+TO_DO = {"09_strong_attacks"}  # not yet in 80 columns, with captions and references
+FOLDED = {"hide-input", "remove-input", "remove-cell"}
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
 def notebook(request):
+    return nbformat.read(request.param, 4)
+
+
+@pytest.fixture(params=[path for path in CHAPTERS if path.stem not in TO_DO], ids=lambda path: path.stem)
+def notebook_in_shape(request):
     return nbformat.read(request.param, 4)
 
 
@@ -43,7 +53,8 @@ def test_chapter_is_sound(notebook):
         assert isinstance(value, str | int | float | bool), f"not a scalar: {line}"
     for cell in code:
         assert cell.execution_count, f"not executed: {cell.source[:60]}"
-        assert len(cell.source.splitlines()) <= 18, f"a long cell belongs into the library: {cell.source[:60]}"
+        shown = not FOLDED & set(cell.metadata.get("tags", []))
+        assert len(cell.source.splitlines()) <= (20 if shown else 64), f"a long cell: {cell.source[:60]}"
         assert not any(output.output_type in ("error",) for output in cell.outputs)
         for output in cell.outputs:
             text = str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
@@ -62,6 +73,38 @@ def test_chapter_links_lead_somewhere(notebook):
         assert "://" in target or (ROOT / "book" / target).exists(), target
 
 
+def test_source_fits_the_page(notebook_in_shape):
+    """80 columns, which is what a page shows at 1300 pixels; `make lint` formats the notebooks so."""
+    for cell in notebook_in_shape.cells:
+        lines = cell.source.splitlines()
+        if cell.cell_type == "markdown":
+            blocks = re.findall(r"^```(?:bash|python)\n(.*?)^```", cell.source, re.DOTALL | re.MULTILINE)
+            lines = [line for block in blocks for line in block.splitlines()]
+        assert max(map(len, lines), default=0) <= 80, cell.source[:60]
+
+
+def test_every_figure_has_a_caption_and_is_referred_to(notebook_in_shape):
+    text = "".join(cell.source for cell in notebook_in_shape.cells if cell.cell_type == "markdown")
+    named = []
+    for cell in notebook_in_shape.cells:
+        kinds = {kind for out in cell.get("outputs", []) for kind in out.get("data", {})}
+        if kinds & {"image/png", "application/vnd.jupyter.widget-view+json"}:
+            figure = cell.metadata.get("mystnb", {}).get("figure", {})
+            assert len(figure.get("caption", "")) > 30, f"a figure without a caption: {cell.source[:60]}"
+            named.append(figure["name"])
+    referred = set(re.findall(r"\{numref\}`(fig-[\w-]+)`", text))
+    for one, other in re.findall(r"\{numref\}`(fig-[\w-]+)` to \{numref\}`(fig-[\w-]+)`", text):
+        referred |= set(named[named.index(one) : named.index(other)])
+    assert set(named) <= referred
+
+
+def test_every_table_has_a_caption(notebook_in_shape):
+    for cell in notebook_in_shape.cells:
+        for out in cell.get("outputs", []):
+            shown = "".join(out.get("data", {}).get("text/html", ""))
+            assert "<table" not in shown or '<figcaption class="table-caption">' in shown, cell.source[:60]
+
+
 def test_committed_chapters_build_without_a_warning(built_book):
     assert all((built_book / f"{path.stem}.html").exists() for path in CHAPTERS)
 
@@ -72,6 +115,28 @@ def test_the_reference_has_every_name_that_a_wing_shows(built_book, wing):
     page = (built_book / f"api/{wing}.html").read_text(encoding="utf-8")
     anchors = set(re.findall(r'id="(?:module-)?interp_lib\.(\S+)"', page))
     assert {f"{wing}.{name}" for name in shown} <= anchors
+
+
+def test_pictures_are_described_and_numbers_are_those_of_the_chapter(built_book):
+    for path in CHAPTERS:
+        page = (built_book / f"{path.stem}.html").read_text(encoding="utf-8")
+        article = page[page.index("<article") : page.index("</article>")]
+        for picture in re.findall(r"<img[^>]*>", article):
+            (text,) = re.findall(r'alt="([^"]*)"', picture)
+            assert len(text) > 10 and "_images" not in text, picture[:200]
+        number = str(int(path.stem[:2])) if path.stem[0].isdigit() else "0"
+        figures = re.findall(r'<span class="caption-number">Fig. ([\d.]+) </span>', article)
+        tables = re.findall(r'<span class="caption-number">Table ([\d.]+) </span>', article)
+        for found in (figures, tables):
+            assert found == [f"{number}.{k}" for k in range(1, len(found) + 1)]
+
+
+def test_the_index_of_results_leads_to_tables(built_book):
+    page = (built_book / "22_index_of_results.html").read_text(encoding="utf-8")
+    links = re.findall(r'href="(\d\d_\w+\.html)#(table-[^"]+)"', page)
+    assert len(links) >= 19
+    for name, anchor in links:
+        assert f'id="{anchor}"' in (built_book / name).read_text(encoding="utf-8"), anchor
 
 
 def test_formulas_of_the_reference_are_set_as_written(built_book):
@@ -140,45 +205,45 @@ def numbers(*rows, column="accuracy"):
     return [f"{row[column]:.3f}" for row in rows]
 
 
-def test_readme_says_of_starts_what_the_records_say(by_family):
+def test_the_findings_say_of_starts_what_the_records_say(by_family):
     pgd, starts = (by_family[f"{kind}-mnist-small-released"] for kind in ("pgd", "starts"))
     from_x = [the_one(pgd, method=m, eps=0.35, steps=200) for m in ("Int", "Int-Adv", "Adv")]
     random = [the_one(starts, method=m, eps=0.35, starts=1) for m in ("Int", "Int-Adv")]
     said = "leaves Int {} and Int-Adv {} of the images at ε = 0.35, where adversarial training has {}"
-    assert said.format(*numbers(*from_x)) in README
-    assert "it leaves them {} and {}".format(*numbers(*random)) in README
+    assert said.format(*numbers(*from_x)) in FINDINGS
+    assert "it leaves them {} and {}".format(*numbers(*random)) in FINDINGS
     second = {"radius": 0.3, "run": 2, "eps": 0.35, "method": "Int", "gamma": 0.01}
     again = the_one(by_family["pgd-mnist-small-sweeps"], steps=200, **second)
     lost = the_one(by_family["starts-mnist-small-sweeps"], starts=1, **second)
     assert again["accuracy"] >= from_x[0]["accuracy"] and lost["accuracy"] < 0.05
 
 
-def test_readme_says_of_the_radius_of_training_what_the_records_say(by_family):
+def test_the_findings_say_of_the_radius_of_training_what_the_records_say(by_family):
     pgd, aai = (by_family[f"{kind}-mnist-small-sweeps"] for kind in ("pgd", "aai"))
     adv, ours = {"method": "Adv", "radius": 0.4}, {"method": "Int", "radius": 0.4, "gamma": 0.01}
     rows = [the_one(pgd, steps=200, eps=e, **which) for which in (adv, ours) for e in (0.35, 0.4)]
     said = "in a ball of 0.4 keeps {} and {} of the images at 0.35 and 0.4, Int trained in that ball {} and {}"
-    assert said.format(*numbers(*rows)) in README
+    assert said.format(*numbers(*rows)) in FINDINGS
     assert all(a["accuracy"] > b["accuracy"] for a, b in zip(rows[:2], rows[2:], strict=True))
     clean = [the_one(pgd, steps=200, eps=0.0, **which) for which in (adv, ours)]
-    assert "with {} and {} of them right without an attack".format(*numbers(*clean)) in README
+    assert "with {} and {} of them right without an attack".format(*numbers(*clean)) in FINDINGS
     maps = [the_one(aai, eps=e, **which) for which in (ours, adv) for e in (0.35, 0.4)]
     said = "are {} and {} at 0.35 and 0.4, against {} and {} of adversarial training"
-    assert said.format(*numbers(*maps, column="tau")) in README
+    assert said.format(*numbers(*maps, column="tau")) in FINDINGS
     rows = gamma_and_radius.choose(
         gamma_and_radius.rows_of_small(by_family.values(), "aai", "cifar10"), gamma=[None, 0.01]
     )
     tau = {(row["method"], row["radius"], row["run"], row["eps"]): row["tau"] for row in rows}
     more = [tau[key] - tau["Adv", *key[1:]] for key in tau if key[0] == "Int"]
-    assert min(more) > 0 and f"CIFAR-10 Small in all {len(more)} comparisons" in README
+    assert min(more) > 0 and f"CIFAR-10 Small in all {len(more)} comparisons" in FINDINGS
     assert all(a["tau"] - b["tau"] > 2 * (a["se"] + b["se"]) for a, b in zip(maps[:2], maps[2:], strict=True))
 
 
-def test_readme_says_of_the_ig_baselines_and_of_cifar10_what_the_records_say(by_family):
+def test_the_findings_say_of_the_ig_baselines_and_of_cifar10_what_the_records_say(by_family):
     found = list(by_family.values())
     rows = [r for r in by_family["many-mnist-small-ours"].rows if (r["method"], r["eps"]) == ("Chen-IG-Norm", 0.3)]
     assert {r["seed"] for r in rows} == {0, 1, 2}
-    assert f"it keeps {sum(r['accuracy'] for r in rows) / 3:.3f} of 2,000 images at ε = 0.3" in README
+    assert f"it keeps {sum(r['accuracy'] for r in rows) / 3:.3f} of 2,000 images at ε = 0.3" in FINDINGS
     fails = [
         r
         for r in by_family["pgd-mnist-small-ours"].rows
@@ -192,18 +257,18 @@ def test_readme_says_of_the_ig_baselines_and_of_cifar10_what_the_records_say(by_
     said = "Int keeps {:.3f} and adversarial training {:.3f}; Int with γ = 0.02 keeps {:.3f} for a tenth less clean "
     said += "accuracy, adversarial training at 10/255 {:.3f}."
     order = ("Int", 8, 0.01, 1), ("Adv", 8, 0.0, 1), ("Int", 8, 0.02, 2), ("Adv", 10, 0.0, 1)
-    assert said.format(*(point[key] for key in order)) in README
+    assert said.format(*(point[key] for key in order)) in FINDINGS
     wide = {(c.method, c.level): c for c in compare.compare(found) if (c.table, c.dataset) == ("3", "CIFAR-10")}
     assert all(wide["Int", level].printed >= wide["Adv", level].printed for m, level in wide if m == "Int")
     assert (
         f"adversarial training keeps {wide['Adv', '8/255'].ours:.3f} of the images at 8/255 and "
-        f"Int {wide['Int', '8/255'].ours:.3f}, by another schedule" in README
+        f"Int {wide['Int', '8/255'].ours:.3f}, by another schedule" in FINDINGS
     )
 
 
-def test_readme_says_what_the_records_of_training_time_say(by_family):
+def test_the_manual_says_what_the_records_of_training_time_say(by_family):
     ratios = [row["ratio"] for row in by_family["training-time-mnist-small"].rows if row["method"] != "Normal"]
-    assert f"{min(ratios):.1f} to {max(ratios):.1f} times as fast as a plain PyTorch loop" in README
+    assert f"{min(ratios):.1f} to {max(ratios):.1f} times as fast as a plain PyTorch loop" in MANUAL
 
 
 def test_the_bibliography_is_what_the_pages_cite():
@@ -214,32 +279,43 @@ def test_the_bibliography_is_what_the_pages_cite():
     assert sorted(entries) == sorted(cited)
 
 
-def test_readme_shows_the_figures_of_the_landing_page():
-    text, shown = (ROOT / "README.md").read_text(encoding="utf-8"), []
-    for cell in nbformat.read(ROOT / "book/index.ipynb", 4).cells:
-        if figure := cell.metadata.get("mystnb", {}).get("figure"):
-            (picture,) = (out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {}))
-            path = f"book/static/{figure['name'].removeprefix('fig-')}.png"
-            assert f"]({path})" in text and (ROOT / path).read_bytes() == base64.b64decode(picture)
-            shown.append(path)
-    assert len(shown) == 2
+def test_readme_shows_figures_of_the_book():
+    figures = {
+        cell.metadata["mystnb"]["figure"]["name"].removeprefix("fig-"): cell
+        for path in CHAPTERS
+        for cell in nbformat.read(path, 4).cells
+        if "figure" in cell.metadata.get("mystnb", {})
+    }
+    shown = re.findall(r"\]\(book/static/(\w+)\.png\)", README)
+    assert tuple(shown) == chapters.IN_README
+    for name in shown:
+        (picture,) = (out.data["image/png"] for out in figures[name].outputs if "image/png" in out.get("data", {}))
+        assert (ROOT / f"book/static/{name}.png").read_bytes() == base64.b64decode(picture)
 
 
-def test_readmes_tables_are_what_make_readme_writes():
+def test_readmes_table_is_what_make_readme_writes():
     cells = compare.compare(records.read_all(ROOT / "results"))
     assert report.updated_readme(README, cells) == README
-    assert f"{len(trained.available(ROOT / 'networks'))} networks" in README
+    assert f"{len(trained.available(ROOT / 'networks'))} networks" in FINDINGS
     measured = sum(row["values"] for row in compare.counts(cells))
     landing = nbformat.read(ROOT / "book/index.ipynb", 4)
-    assert any(f"{measured} of the {len(cells)} are" in cell.source for cell in landing.cells)
+    outputs = [out for cell in landing.cells if cell.cell_type == "code" for out in cell.outputs]
+    said = [out.get("data", {}).get("text/plain", "") for out in outputs]
+    assert any(text.startswith(f"{measured} of the {len(cells)} values") for text in said)
 
 
-def test_the_readmes_example_prints_what_it_says(real_mnist, released_folder, data_folder, monkeypatch, capsys):
-    (example,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Table 3" in code)
+def test_links_of_readme_and_of_the_pages_beside_the_chapters_lead_somewhere():
+    for path in (ROOT / "README.md", *(ROOT / "book").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
+            assert "://" in target or (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_manuals_example_prints_what_it_says(real_mnist, released_folder, data_folder, monkeypatch, capsys):
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", MANUAL, re.DOTALL) if "Table 3" in code)
     (said,) = re.findall(r"print\(.*\)  # (0\.\d+)", example)
     monkeypatch.setenv("INTERP_DATA", str(data_folder))
     monkeypatch.setenv("INTERP_RELEASED", str(released_folder))
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "running.md", "exec"), {})
     assert f"({said}" in capsys.readouterr().out
 
 

@@ -808,3 +808,25 @@ def test_certified_shares_are_drawn_at_their_radii():
     assert [at(left, eps) for eps in (0.0, 0.06, 0.12, 0.25)] == [0.75, 0.75, 0.5, 0.25]
     with pytest.raises(ValueError, match="must not be empty"):
         certificate_figures.certificate_panels([], largest=0.3)
+
+
+def test_error_bars_of_figure_3_stay_where_accuracies_can_be():
+    rows = costs().assign(**{"0.3": [0.05] * 4 + [0.95] * 4, "0.3 error": 0.2, "0.4": np.nan})
+    (_, right) = training_figures.time_and_accuracy(rows, ("0.3", "0.4")).axes
+    (bars,) = right.containers[0].lines[2]
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    assert ends[:, 0].min() == pytest.approx(0) and ends[:, 1].max() == pytest.approx(1)
+    assert sorted(set((ends[:, 1] - ends[:, 0]).round(6))) == [0.25]
+
+
+def test_labels_of_close_gammas_do_not_overlap():
+    rows = pd.concat(
+        [gammas().head(2).assign(gamma=g) for g in (0, 0.001, 0.003, 0.005, 0.01, 0.015, 0.02, 0.03)], ignore_index=True
+    )
+    figure = gamma_figures.gamma_curve(rows, eps=0.3)
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    # Slanted by 45 degrees from anchors on one line: the text's height is what must fit between them.
+    places = [label.get_transform().transform(label.get_position())[0] for label in labels]
+    height = labels[0].get_fontsize() * figure.dpi / 72
+    assert np.diff(sorted(places)).min() / np.sqrt(2) > 0.9 * height

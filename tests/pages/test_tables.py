@@ -9,32 +9,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp_lib import paper
-from interp_lib.pages import tables
+from interp_lib.pages import landing, tables
 from interp_lib.pages.tables import Table, comparison
-from interp_lib.study import compare
+from interp_lib.study import compare, verdicts
 from interp_lib.study.compare import Cell
 
 
 class Page(HTMLParser):
-    """What a browser sees: rows of (tag, lines of (text, class)), and the note."""
+    """What a browser sees: rows of (tag, lines of (text, class)), caption, note, and what may be shown alone."""
 
     def __init__(self, table):
         super().__init__()
-        self.rows, self.note, self.open = [], "", []
+        self.rows, self.note, self.caption, self.open, self.choices = [], "", "", [], []
         self.feed(table._repr_html_())
         assert not self.open, "every tag is closed"
 
     def handle_starttag(self, tag, attributes):
-        if tag == "br":
-            self.rows[-1][-1][1].append(("", ""))
+        attributes = dict(attributes)
+        if tag == "input":
+            self.choices.append((attributes["name"], attributes["value"], "checked" in attributes))
             return
-        self.open.append((tag, dict(attributes).get("class", "")))
+        self.open.append((tag, attributes.get("class", "")))
         if tag == "tr":
             self.rows.append([])
         elif tag in ("th", "td"):
-            self.rows[-1].append((tag, [("", "")]))
+            self.rows[-1].append((tag, []))
+        elif tag == "div" and self.rows:
+            self.rows[-1][-1][1].append(("", attributes["class"].replace("line", "")))
 
     def handle_endtag(self, tag):
+        if tag in ("th", "td") and not self.rows[-1][-1][1]:
+            self.rows[-1][-1][1].append(("", ""))
         assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
@@ -42,9 +47,13 @@ class Page(HTMLParser):
         if tag == "p":
             assert css == "table-note"
             self.note += data
-        else:
+        elif tag == "figcaption":
+            self.caption += data
+        elif tag == "div":
             lines = self.rows[-1][-1][1]
-            lines[-1] = (lines[-1][0] + data, css if tag == "span" else "")
+            lines[-1] = (lines[-1][0] + data.replace("\xa0", ""), lines[-1][1])
+        elif tag in ("th", "td"):
+            self.rows[-1][-1][1].append((data, ""))
 
 
 # Rendering
@@ -55,6 +64,7 @@ def test_a_table_as_text_by_hand():
     expected = "network      value\nNormal       0.5\nIG-Norm-Sum  0.890 twice ±0.1\n             3"
     assert repr(Table(["network", "value"], rows)) == expected
     assert repr(Table(["network", "value"], rows, "n = 200")) == f"{expected}\nn = 200"
+    assert repr(Table(["network", "value"], rows, caption="Values.")) == f"Values.\n{expected}"
 
 
 TEXTS = st.text("aβ−<>&\"'/\\ ")
@@ -99,6 +109,16 @@ def test_text_is_aligned_in_columns(table):
     assert all(line == line.rstrip() for line in lines[: len(cells)])
 
 
+def test_what_a_reader_may_see_alone():
+    kinds = [("0.9", "printed"), ("0.8", "measured"), ("−0.1", "difference")]
+    page = Page(Table(["network", "value"], [["Int", kinds]], caption="Values <&>."))
+    assert page.caption == "Values <&>."
+    assert page.choices == [
+        ("show-values", value, value == "all") for value in ("all", "printed", "measured", "difference")
+    ]
+    assert Page(Table(["network", "value"], [["Int", kinds[:2]]])).choices == []
+
+
 def test_a_table_without_rows_has_its_head():
     assert repr(Table(["a", "b"], [])) == "a  b" and len(Page(Table(["a", "b"], [])).rows) == 1
 
@@ -134,9 +154,9 @@ def test_a_cell_is_printed_then_measured_then_their_difference():
         [printed, ("0.90", "measured")],
         [printed, ("0.89", "measured"), ("−0.01", "difference")],
         [printed, ("0.62", "measured"), ("−0.28", "difference")],
-        [printed, ("–", "measured")],
+        [printed, ("–", "measured missing")],
     ]
-    assert row_of(table, "Int") == [[("1.000", "printed"), ("–", "measured")], *[[("n/a", "printed")]] * 3]
+    assert row_of(table, "Int") == [[("1.000", "printed"), ("–", "measured missing")], *[[("n/a", "printed")]] * 3]
     assert table.columns == ["Method \\ ε", *levels]
 
 
@@ -151,7 +171,7 @@ def test_the_note_counts_images_and_names_the_copy(metric, errors):
     both = comparison([one, other], table="3", dataset="MNIST").note
     assert both.endswith(f"Data: MNIST, MNIST, a mirror; n = 200 to 2000 images a value{errors}.")
     nothing = comparison([cell()], table="3", dataset="MNIST").note
-    assert nothing == "First line: as printed. Nothing measured on the released networks yet."
+    assert nothing == "First line, grey: as printed. Nothing measured on the released networks yet."
 
 
 PARTS = {(r["table"], r["dataset"], r["metric"]): r["condition"] for r in paper.paper_tables()}
@@ -165,6 +185,9 @@ def test_every_printed_value_has_its_place_and_columns_fit_a_phone(table, datase
     condition = PARTS[table, dataset, metric]
     assert shown.columns[0] == f"Method \\ {'ε' if condition == 'eps' else condition}"
     assert shown.columns[1:] == list(dict.fromkeys(c.level for c in cells))
+    network = cells[0].model or {"R-ImageNet": "WResnet"}.get(dataset, "Small")
+    assert shown.caption.startswith(f"Table {table} of the paper, {dataset} {network}: ")
+    assert shown.caption.endswith("; printed.")
     values = [c[0][0] for line in shown.rows for c in line[1:]]
     assert [value for value in values if value != "n/a"] == [c.value for c in cells]
     assert "nan" not in repr(shown).lower() and "None" not in shown._repr_html_()
@@ -183,14 +206,17 @@ def test_a_table_shows_ours_only_where_there_are_any():
     shown = comparison(compare.compare([released, ours]), table="3", dataset="MNIST")
     (adv,) = (r for r in shown.rows if r[0][0][0] == "Adv")
     assert adv[5] == [("0.890", "printed"), ("0.890", "measured"), ("0.850", "ours"), ("±0.071", "spread")]
-    assert adv[1] == [("0.980", "printed"), ("–", "measured"), ("–", "ours")]
+    assert adv[1] == [("0.980", "printed"), ("–", "measured missing"), ("–", "ours")]
     assert "schedule quick" in shown.note and "right names" not in shown.note
+    assert shown.caption == (
+        "Table 3 of the paper, MNIST Small: accuracy under attack; printed, released, trained here."
+    )
 
 
 def test_ours_stands_on_one_line_across_a_row():
     found = [record([row(178), row(185, eps=0.2)]), record([row(160, schedule="quick")], source="ours")]
     shown = comparison(compare.compare([found[0]]), table="3", dataset="MNIST")
-    assert all(("", "") not in cell for r in shown.rows for cell in r)
+    assert all(("", "blank") not in cell for r in shown.rows for cell in r)
     shown = comparison(compare.compare([record([row(177), row(185, eps=0.2)]), found[1]]), table="3", dataset="MNIST")
     (adv,) = (r for r in shown.rows if r[0][0][0] == "Adv")
     assert [cell.index(("–", "ours")) for cell in adv[1:5]] == [3, 3, 3, 3] and adv[5][3] == ("0.800", "ours")
@@ -245,5 +271,37 @@ def test_a_sequence_of_attacks_in_a_table():
 
 
 def test_a_table_of_sentences_wraps():
-    made = [Table(["a"], [["b"]], of_text=yes)._repr_html_().partition(">")[0] for yes in (False, True)]
-    assert made == ['<div class="comparison"', '<div class="comparison of-text"']
+    made = [Table(["a"], [["b"]], of_text=yes)._repr_html_() for yes in (False, True)]
+    assert ['<div class="comparison of-text"' in page for page in made] == [False, True]
+
+
+# The landing page and the index of results
+
+
+def test_the_list_of_verdicts_has_every_claim_with_its_page_and_counts_the_rest():
+    lines = [
+        verdicts.Line("Maps <move>", "Table 2", "…", "", "holds", "07_robustness"),
+        verdicts.Line("MNIST Small: Int is above Adv", "Section 5", "…", "", "not settled", "06_training"),
+        verdicts.Line("MNIST Pool: Int is above Adv", "Section 5", "…", "", "holds", "06_training"),
+    ]
+    made = landing.VerdictList(lines, compare.compare([record([row(178), row(5, eps=0.2)])]))
+    # The value at 0.3 stands in Tables 3 and 4.
+    said = "3 of the 743 values in the paper's tables are measured again on the networks that its authors released: "
+    assert repr(made).split("\n") == [
+        said + "2 come out to the digit, 0 more within one image or close.",
+        "holds: Maps <move> (Table 2)",
+        "2 statements about accuracies: holds 1, not settled 1",
+    ]
+    assert '<a href="07_robustness.html">Maps &lt;move&gt;</a> (Table 2)' in made._repr_html_()
+
+
+def test_the_index_of_results_has_a_line_a_table_with_its_place():
+    cells = compare.compare([record([row(178), row(185, eps=0.2)]), record([row(160, seed=0)], source="ours")])
+    shown = landing.index_of_results(cells)
+    line, _ = shown.rows  # and Table 4, which has the same value once
+    assert [cell[0][0] for cell in line] == ["3, MNIST Small", "original", "2", "2", "0", "0", "0", "0.000"]
+    place, _ = shown.links.values()
+    anchor = tables.anchor(comparison(cells, table="3", dataset="MNIST").caption)
+    assert place == f"07_robustness.html#{anchor}" and f'<a href="{place}">3, MNIST Small</a>' in shown._repr_html_()
+    line, _ = landing.index_of_ours(cells).rows
+    assert [cell[0][0] for cell in line][2:] == ["1", "0.090", "0.090", "–"]
