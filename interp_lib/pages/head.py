@@ -46,6 +46,14 @@ def prepare_pictures(app: Sphinx, doctree: document, docname: str) -> None:
             image["alt"] = next(filter(None, texts), docname)
 
 
+def name_links(app: Sphinx, doctree: document, docname: str) -> None:
+    """Give a link that shows nothing but a formula the formula's text as its name."""
+    for link in doctree.findall(nodes.reference):
+        formula = link.next_node(nodes.math)
+        if formula and formula.astext() == link.astext().strip():
+            link["reftitle"] = formula.astext()
+
+
 def mend(body: str) -> str:
     """Mend what Sphinx and pandas write and no screen reader understands.
 
@@ -106,5 +114,6 @@ def _ancestors(node: nodes.Node):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", prepare_pictures)
+    app.connect("doctree-resolved", name_links)
     app.connect("html-page-context", describe_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
