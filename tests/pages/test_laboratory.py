@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from base64 import b64decode, b64encode
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -263,7 +264,7 @@ def test_in_single_precision_few_pixels_differ(ours, attack):
 
 @requires_node
 def test_where_a_network_is_sure_single_precision_takes_other_steps():
-    """Below 1 its numbers are 2^-24 apart, so p_t - 1, a factor of PGD's gradient, keeps few digits if it is small.
+    """Below 1 its numbers are 2^-24 apart, so that p_t - 1, a factor of PGD's gradient, keeps few digits if small.
 
     The images whose attack differs are some of those with 1 - p_t < 2^-12, the surest of them among these.
     """
@@ -378,6 +379,28 @@ def test_centring_puts_the_centre_of_mass_into_the_middle():
     expected = torch.zeros_like(levels)
     expected[11:17, 12:16] = 9
     assert torch.tensor(moved).view(28, 28).tolist() == expected.tolist()
+
+
+@requires_node
+def test_the_things_to_try_show_what_the_page_says_of_them():
+    text = unescape((ROOT / "book/laboratory.md").read_text(encoding="utf-8"))
+    keys = [entry["key"] for entry in INDEX["networks"]]
+    outcomes = []
+    for said in run(None, *(("readLink", link, keys, len(X)) for link in re.findall(r'href="(#[^"]+)"', text))):
+        i, numbers = int(said["i"]), committed(said["n"])["weights"]
+        job = {"x": X[i].flatten().tolist(), "y": int(Y[i]), "attack": said["a"]}
+        job |= {"eps": float(said["e"]), "alpha": float(said["s"]), "steps": int(said["k"])}
+        job["target"] = None if said["t"] == "any" or said["a"] == "aai" else int(said["t"])
+        job["seed"] = int(said["seed"]) if said["from"] == "random" else None
+        (outcome,) = run(exactly(floats(numbers)), ("experiment", job))
+        outcomes.append(outcome | {"predicted": int(np.argmax(outcome["logitsAdv"]))})
+    plain, kept, moved, defended, from_x, random = outcomes
+    assert plain["y"] == 7 and plain["predicted"] == 9 and plain["discrepancy"] > 3 * plain["bound"]
+    assert kept["predicted"] == 9 and kept["discrepancy"] < 1.25 * kept["bound"]
+    assert any(point["discrepancy"] < kept["bound"] and not point["fooled"] for point in kept["trace"][20:])
+    assert moved["predicted"] == moved["y"] == 4 and abs(moved["tau"][0]) < 0.1
+    assert defended["predicted"] == 4 and defended["tau"][0] > 0.9
+    assert from_x["predicted"] == from_x["y"] != random["predicted"]
 
 
 # The page.
