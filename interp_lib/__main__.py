@@ -141,7 +141,7 @@ def add_verify(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--longest",
         type=number(float, 0),
-        default=60.0,
+        default=30.0,
         metavar="SECONDS",
         help="leave out cells that took longer, by their record's own time on one core (%(default)s)",
     )

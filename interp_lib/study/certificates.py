@@ -97,14 +97,7 @@ def _coarse_gain(ball: Ball, rows: Tensor, y: Tensor) -> Tensor:
 
 
 def certified(
-    model: Small,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float | Tensor,
-    form: str = "2-class",
-    kind: str = "CROWN",
-    slack: float = 0.0,
+    model: Small, x: Tensor, y: Tensor, *, eps: float | Tensor, form: str = "2-class", kind: str = "CROWN", slack=0.0
 ) -> Tensor:
     """Prove of images that they are classified as y and stay so under every perturbation of size eps.
 
@@ -197,8 +190,7 @@ def refuted(
     Returns:
         bool (N,). False means that the attack failed, not that a proof exists.
 
-    Raises:
-        TypeError, ValueError: see `checks`.
+    Raises: as `certified`.
     """
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))
@@ -233,8 +225,7 @@ def radii(
 ) -> dict[tuple[str, str], Tensor]:
     """Search the largest radius that each form and kind of bound certifies, and the smallest that an attack refutes.
 
-    A certified radius is one that was tried and certified, a refuted one was tried and refuted. The search stays below
-    what was refuted, and below what the form before failed to certify.
+    The search stays below what was refuted, and below what the form before failed to certify.
 
     Args:
         x, y: images (N, C, H, W) that are classified as y.
@@ -276,8 +267,7 @@ def certificate_rows(
         right), and radii, one number per image, None where it is wrong to begin with. Certified radii are rounded down
         and refuted ones up, to four decimals.
 
-    Raises:
-        TypeError, ValueError: see `checks`.
+    Raises: as `certified`.
     """
     check_images(x)
     check_labels(y, len(x), getattr(model, "num_classes", None))

@@ -22,7 +22,7 @@ PLANS: dict[str, Callable[..., Iterable[Plan]]] = {
     "unforeseen": unforeseen.unforeseen_plan,
 }
 
-LONGEST = 60.0  # seconds a cell may take, by its record's own time, unless more are asked for
+LONGEST = 30.0  # seconds a cell may take, by its record's own time, unless more are asked for
 
 FEWEST = 7  # images a rank correlation must rest on: with fewer, one image more or less decides it
 

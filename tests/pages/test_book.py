@@ -349,7 +349,7 @@ def test_the_chapters_on_attacks_say_what_the_records_say(by_family):
     start = [row[m, "random start", 0.35] for m in ("Int", "Int-Adv")]
     said = "leaves {1} of {2} images of Int, and from one random point {0}; Int-Adv has {4} and {3} of {5}"
     assert said.format(*(number for r in start for number in (*r["left"], r["n"]))) in text
-    assert all(row[m, "black box", 0.35]["left"][1] == 0 for m in METHODS)
+    assert all(row[m, "black box", 0.35]["left"][1] == 0 for m in ("Int", "Int-Adv"))
     one = [row[m, "one step", 0.35]["against"] for m in ("Int", "Int-Adv")]
     assert "one step takes {} and {} images that many steps leave".format(*one) in text
     assert not any(row[m, "one step", 0.3]["against"] for m in METHODS)
