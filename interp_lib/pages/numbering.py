@@ -1,4 +1,4 @@
-"""A Sphinx extension that numbers figures and tables by chapter, and describes pictures by their captions.
+"""A Sphinx extension that numbers figures and tables by chapter.
 
 The third figure of `07_robustness` is Fig. 7.3, so that no number of this book can be taken for one of the paper's,
 Figure 3. Tables are numbered in the same way, except those whose caption says which table of the paper they are.
@@ -29,15 +29,6 @@ def number_figures(app: Sphinx, env) -> list[str]:
     return []
 
 
-def describe_pictures(app: Sphinx, doctree: document) -> None:
-    """Give every picture of a figure its caption as alternative text, and its place where there are several."""
-    for figure in doctree.findall(nodes.figure):
-        captions, pictures = list(figure.findall(nodes.caption)), list(figure.findall(nodes.image))
-        for place, picture in enumerate(pictures, start=1):
-            which = f" Picture {place} of {len(pictures)}." if len(pictures) > 1 else ""
-            picture["alt"] = "".join(caption.astext() for caption in captions) + which
-
-
 def number_tables(app: Sphinx, doctree: document, docname: str) -> None:
     """Put chapter.table before the captions of tables that are not the paper's."""
     count = 0
@@ -52,7 +43,6 @@ def number_tables(app: Sphinx, doctree: document, docname: str) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("doctree-read", describe_pictures)
     app.connect("env-get-updated", number_figures, priority=900)  # after Sphinx has counted
     app.connect("doctree-resolved", number_tables)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

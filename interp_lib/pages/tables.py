@@ -10,8 +10,8 @@ import pandas as pd
 from ..paper import eps_of
 from ..study import intervals
 from ..study.compare import Cell
+from ..study.evidence import Line
 from ..study.records import Record
-from ..study.verdicts import Line
 
 # What the lines of a cell may be: the class that styles a line, and what the reader is offered to see alone.
 LINES = {"printed": "printed", "measured": "released", "difference": "difference", "ours": "trained here"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from interp_lib import paper
 from interp_lib.pages import landing, tables
 from interp_lib.pages.tables import Table, comparison
-from interp_lib.study import compare, verdicts
+from interp_lib.study import compare, evidence
 from interp_lib.study.compare import Cell
 
 
@@ -280,9 +280,9 @@ def test_a_table_of_sentences_wraps():
 
 def test_the_list_of_verdicts_has_every_claim_with_its_page_and_counts_the_rest():
     lines = [
-        verdicts.Line("Maps <move>", "Table 2", "…", "", "holds", "07_robustness"),
-        verdicts.Line("MNIST Small: Int is above Adv", "Section 5", "…", "", "not settled", "06_training"),
-        verdicts.Line("MNIST Pool: Int is above Adv", "Section 5", "…", "", "holds", "06_training"),
+        evidence.Line("Maps <move>", "Table 2", "…", "", "holds", "07_robustness"),
+        evidence.Line("MNIST Small: Int is above Adv", "Section 5", "…", "", "not settled", "06_training"),
+        evidence.Line("MNIST Pool: Int is above Adv", "Section 5", "…", "", "holds", "06_training"),
     ]
     made = landing.VerdictList(lines, compare.compare([record([row(178), row(5, eps=0.2)])]))
     # The value at 0.3 stands in Tables 3 and 4.
