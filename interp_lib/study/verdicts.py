@@ -18,6 +18,7 @@ from .verdicts_on_accuracy import (
 )
 from .verdicts_on_maps import (
     adversarial_maps,
+    certificate,
     detection,
     insufficient_maps,
     proposition,
@@ -26,7 +27,16 @@ from .verdicts_on_maps import (
     table1,
 )
 
-OF_MAPS = (proposition, table1, representation, stable_maps, adversarial_maps, insufficient_maps, detection)
+OF_MAPS = (
+    proposition,
+    certificate,
+    table1,
+    representation,
+    stable_maps,
+    adversarial_maps,
+    insufficient_maps,
+    detection,
+)
 
 OF_ACCURACY = (no_masking, matched_radius, ig_weight, unforeseen_rivals, figure_a1, cost)
 

@@ -1,5 +1,7 @@
 """Decide the paper's claims about interpretation maps, one function a claim."""
 
+from statistics import median
+
 from ..paper import GAMMA
 from .claims_table1 import claims, tally, with_verdicts
 from .evidence import Evidence, Line
@@ -123,3 +125,20 @@ def detection(evidence: Evidence) -> Line | None:
     verdict = "holds" if all(useful) else "holds in part" if any(useful) else "does not hold"
     claim = "The discrepancy of maps may serve to detect attacks"
     return Line(claim, "Section 2", text, "", verdict, "10_detection")
+
+
+def certificate(evidence: Evidence) -> Line | None:
+    """Section 3: constraining the discrepancy prevents misclassification; what bounds on a ball prove of it."""
+    radii = {
+        row["method"]: [radius for radius in row["radii"] if radius is not None]
+        for row in evidence.rows("certificates", "released", "mnist")
+        if (row["kind"], row["form"]) == ("CROWN", "2-class")
+    }
+    if not {"Int", "Int-Adv", "Adv", "Normal"} <= radii.keys():
+        return None
+    middle = {m: median(radii[m]) for m in ("Int", "Int-Adv", "Adv", "Normal")}
+    text = "MNIST, median radius that Proposition 1 certifies: " + ", ".join(f"{m} {r:.3f}" for m, r in middle.items())
+    constrained, others = min(middle["Int"], middle["Int-Adv"]), max(middle["Adv"], middle["Normal"])
+    verdict = "holds" if constrained > 2 * others else "holds in part" if constrained > others else "does not hold"
+    claim = "Constraining the discrepancy of maps prevents misclassification"
+    return Line(claim, "Section 3", text, "", verdict, "18_certificates")
