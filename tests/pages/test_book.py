@@ -21,17 +21,11 @@ CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 README, FINDINGS, MANUAL = (
     (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "book/findings.md", "book/running.md")
 )
-TO_DO = {"09_strong_attacks"}  # not yet in 80 columns, with captions and references
 FOLDED = {"hide-input", "remove-input", "remove-cell"}
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
 def notebook(request):
-    return nbformat.read(request.param, 4)
-
-
-@pytest.fixture(params=[path for path in CHAPTERS if path.stem not in TO_DO], ids=lambda path: path.stem)
-def notebook_in_shape(request):
     return nbformat.read(request.param, 4)
 
 
@@ -73,9 +67,9 @@ def test_chapter_links_lead_somewhere(notebook):
         assert "://" in target or (ROOT / "book" / target).exists(), target
 
 
-def test_source_fits_the_page(notebook_in_shape):
+def test_source_fits_the_page(notebook):
     """80 columns, which is what a page shows at 1300 pixels; `make lint` formats the notebooks so."""
-    for cell in notebook_in_shape.cells:
+    for cell in notebook.cells:
         lines = cell.source.splitlines()
         if cell.cell_type == "markdown":
             blocks = re.findall(r"^```(?:bash|python)\n(.*?)^```", cell.source, re.DOTALL | re.MULTILINE)
@@ -83,10 +77,10 @@ def test_source_fits_the_page(notebook_in_shape):
         assert max(map(len, lines), default=0) <= 80, cell.source[:60]
 
 
-def test_every_figure_has_a_caption_and_is_referred_to(notebook_in_shape):
-    text = "".join(cell.source for cell in notebook_in_shape.cells if cell.cell_type == "markdown")
+def test_every_figure_has_a_caption_and_is_referred_to(notebook):
+    text = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     named = []
-    for cell in notebook_in_shape.cells:
+    for cell in notebook.cells:
         kinds = {kind for out in cell.get("outputs", []) for kind in out.get("data", {})}
         if kinds & {"image/png", "application/vnd.jupyter.widget-view+json"}:
             figure = cell.metadata.get("mystnb", {}).get("figure", {})
@@ -98,8 +92,8 @@ def test_every_figure_has_a_caption_and_is_referred_to(notebook_in_shape):
     assert set(named) <= referred
 
 
-def test_every_table_has_a_caption(notebook_in_shape):
-    for cell in notebook_in_shape.cells:
+def test_every_table_has_a_caption(notebook):
+    for cell in notebook.cells:
         for out in cell.get("outputs", []):
             shown = "".join(out.get("data", {}).get("text/html", ""))
             assert "<table" not in shown or '<figcaption class="table-caption">' in shown, cell.source[:60]

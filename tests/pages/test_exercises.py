@@ -9,8 +9,11 @@ import torch
 from conftest import ROOT
 
 from interp_lib import discrepancies, interpreters, models
-from interp_lib.attacks import pgd
+from interp_lib.attacks import dlr, pgd
+from interp_lib.attacks.interpretability_sneaking import margin
 from interp_lib.interpreters import integrated_gradients
+from interp_lib.models import bounds
+from interp_lib.study import certificates, intervals, masking, records
 
 
 def answer(chapter, number):
@@ -93,6 +96,60 @@ def test_chapter_7():
     a, b = 71 / 200, 36 / 200
     apart = math.sqrt((a * (1 - a) + b * (1 - b)) / 200)
     assert answer("07_robustness", 3) == [f"{apart:.3f}", f"{math.sqrt((a - b) * (1 - a + b) / 200):.3f}"]
+
+
+def test_todays_attacks():
+    logits, true = torch.tensor([[4.0, 1.0, 3.0, 0.0]], dtype=torch.float64), torch.tensor([0])
+    given = [dlr(logits, true, target).item() for target in (torch.tensor([2]), None)]
+    assert answer("09_strong_attacks", 1) == [f"{value:.3f}" for value in given]
+    sure = torch.tensor([[20.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    slopes = [
+        torch.autograd.grad(loss.sum(), sure)[0][0, 0].abs().item()
+        for loss in (torch.nn.functional.cross_entropy(sure, true), margin(sure, true))
+    ]
+    assert answer("09_strong_attacks", 2) == [f"{slopes[0]:.1e}", f"{slopes[1]:.0f}"]
+    p = intervals.mcnemar([1] * 10 + [0] * 3 + [1] * 187, [0] * 10 + [1] * 3 + [1] * 187)
+    assert answer("09_strong_attacks", 3) == [f"{p:.3f}", f"{intervals.holm([p] + [1.0] * 7)[0]:.3f}"]
+
+
+def test_certificates():
+    small = models.build("small", (1, 1, 2), 2).double()  # Small as the network by hand
+    with torch.no_grad():
+        for weights in small.parameters():
+            weights.zero_()
+        small.conv1.weight[:2, 0, 1, 1:3] = torch.tensor([[1.0, 2.0], [1.0, 0.0]])
+        small.conv2.weight[[0, 1], [0, 1], 1, 1] = 1.0
+        small.conv3.weight[[0, 1], [0, 1], 3, 3] = 1.0
+        small.classifier.weight[[0, 1], [0, 1]] = 1.0
+    x, true, target = torch.tensor([[[[0.5, 0.4]]]], dtype=torch.float64), torch.tensor([0]), torch.tensor([[1]])
+    rows, room = models.map_rows(small), margin(small(x), true).item()
+    gain = lambda form: certificates.largest_gain(models.Ball(small, x, 0.1), rows, true, target, form).item()
+    assert answer("18_certificates", 1) == [f"{0.1 * room / gain(form):.1f}" for form in ("logits", "2-class")]
+
+    def gap(low, high, z):
+        lines = bounds._lines(*(torch.full((1, 1, 1, 1), float(side)) for side in (low, high)))
+        return (lines.above * z + lines.offset - lines.below * z).item()
+
+    assert answer("18_certificates", 2) == [f"{gap(*given):g}" for given in ((-1, 3, 0), (-1, 3, 3), (-3, 1, 1))]
+    with torch.no_grad():
+        small.conv1.weight[:2, 0, 1, 1:3] = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        small.conv2.weight[0, [0, 1], 1, 1] = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    highest = [models.Ball(small, x, 0.1, kind).high[0, 0, 0, 0].item() for kind in bounds.KINDS]
+    assert answer("18_certificates", 3) == [f"{abs(value):.1f}" for value in highest]
+
+
+def test_masked_gradients():
+    flagged = lambda n: next(k for k in range(n) if masking.flagged({"against": k, "n": n}))
+    assert answer("19_masking", 1) == [str(flagged(n)) for n in (50, 194, 200)]
+    (record,) = (r for r in records.read_all(ROOT / "results") if r.family == "masking-mnist-small-released")
+    (row,) = (r for r in record.rows if (r["method"], r["check"], r["eps"]) == ("Int", "random start", 0.35))
+    random, from_x = sorted(row["left"])
+    assert answer("19_masking", 2) == [str(max(0, random + from_x - row["n"])), str(random)]
+    always = lambda x: torch.nn.functional.one_hot(torch.zeros(len(x)).long(), 10) + 0 * x.sum((1, 2, 3))[:, None]
+    x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    checks = {r["check"]: r for r in masking.masking_rows(always, x, torch.arange(20) % 10, eps=0.1, queries=20)}
+    assert answer("19_masking", 3) == [str(checks["whole box"][key]) for key in ("against", "n")]
+    assert masking.flagged(checks["gradient at x"])
 
 
 def test_appendix_a():
