@@ -73,7 +73,9 @@ def test_links_inside_the_book_lead_to_a_page_and_to_a_place_on_it(pages):
             parts = urlsplit(urljoin(path.as_uri(), address))
             target, seen = Path(unquote(parts.path)), seen + 1
             assert target.is_file(), f"{path.name}: {address}"
-            known = not parts.fragment or target not in pages or unquote(parts.fragment) in anchors[target]
+            # The laboratory's settings stand behind the # as well, as in n=int&e=0.2.
+            place = "" if "=" in parts.fragment else unquote(parts.fragment)
+            known = not place or target not in pages or place in anchors[target]
             assert known, f"{path.name}: no {parts.fragment} in {target.name}"
     assert seen > 1000
 
@@ -97,7 +99,7 @@ def test_a_page_is_small_named_and_described(pages, built_book):
 def test_every_picture_has_a_text_and_waits_until_it_is_looked_at(pages, built_book):
     for path, page in pages.items():
         for image in page.named("img") if built_book in path.parents else ():
-            assert image.get("alt") and not re.search(r"\.\w+$|[0-9a-f]{20}", image["alt"]), (path.name, image["alt"])
+            assert image.get("alt") and not re.search(r"\.[a-z]+$|[0-9a-f]{20}", image["alt"]), (path.name, image["alt"])
             assert image.get("loading") == "lazy"
 
 
