@@ -14,7 +14,7 @@ from interp_lib.models import predict, trained
 from interp_lib.models.architectures import build
 from interp_lib.models.names import NetworkName
 from interp_lib.models.trained import NetworkError
-from interp_lib.study import records
+from interp_lib.study import records, schedules
 
 HOW = {"dataset": "mnist", "method": "Int", "seed": 0, "schedule": "digits"}
 NAME = NetworkName("mnist", "small", "IG-Norm-Sum", 3, "digits")
@@ -160,12 +160,12 @@ def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path):
 def test_every_measured_network_is_the_one_that_is_there():
     """A network that was trained again leaves no number of the one before it."""
     weights = {}
-    for path in trained.available(ROOT / "networks"):
+    for path in [path for folder in (".", "paper") for path in trained.available(ROOT / "networks" / folder)]:
         model, how = trained.load(path)
         key = tuple(how[name] for name in ("dataset", "model", "method", "seed", "schedule", "gamma"))
         weights[key] = predict.fingerprint(model)
     checked = 0
-    for record in records.read_all(ROOT / "results"):
+    for record in schedules.read_schedules(ROOT / "results"):
         if record.settings.get("networks") == "ours":
             for row in (row for row in record.rows if "schedule" in row):
                 key = record.settings["dataset"], record.settings["model"]
