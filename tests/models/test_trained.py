@@ -14,7 +14,7 @@ from interp_lib.models import predict, trained
 from interp_lib.models.architectures import build
 from interp_lib.models.names import NetworkName
 from interp_lib.models.trained import NetworkError
-from interp_lib.study import records, schedules
+from interp_lib.study import schedules
 
 HOW = {"dataset": "mnist", "method": "Int", "seed": 0, "schedule": "digits"}
 NAME = NetworkName("mnist", "small", "IG-Norm-Sum", 3, "digits")
