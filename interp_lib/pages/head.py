@@ -58,8 +58,10 @@ def mend(body: str) -> str:
     """Mend what Sphinx and pandas write and no screen reader understands.
 
     docutils gives works of a list a role that no longer exists, pandas calls an empty corner a heading, Sphinx sets the
-    parameters of a signature as descriptions of nothing, and a theorem may have the id of its section.
+    parameters of a signature as descriptions of nothing, a theorem may have the id of its section, and MyST-NB names
+    what opens a folded cell otherwise than its text does.
     """
+    body = body.replace(' aria-label="Toggle hidden content"', "")
     body = re.sub(r"<th[^>]*></th>", "<td></td>", body.replace('role="doc-biblioentry"', 'role="listitem"'))
     body = re.sub(r"<dl>\n((?:<dd>.*</dd>\n)+)</dl>", r'<div class="parameters">\n\1</div>', body)
     body = re.sub(r"<dd>(<em class=\"sig-param\".*)</dd>", r'<div style="margin-left: 2em">\1</div>', body)
