@@ -233,3 +233,12 @@ class Foreign(nn.Module):
 
     def forward(self, x):
         return self.last(F.dropout(F.avg_pool2d(self.body(x).relu_(), (4, 4)).flatten(1), 0.5, self.training))
+
+
+def mostly_right(x):
+    """A small network for images (N, 1, 8, 8), the images, and labels that it gives them, but for the first three."""
+    model = build("small", (1, 8, 8), 5, seed=1)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    y[:3] = (y[:3] + 1) % 5
+    return model, x, y

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from ..paper import eps_of
 from .compare import Cell, compare
 from .records import RESULTS, Record, read_all
 
@@ -77,8 +78,6 @@ def curves(columns: Mapping[str, Sequence[Cell]], table: str = "3") -> list[dict
     Returns:
         method, eps, accuracy, se (NaN) and source: 'paper' for the printed value, 'schedule <name>' for ours.
     """
-    from ..paper import eps_of
-
     rows = []
     for schedule, cells in columns.items():
         for cell in (cell for cell in cells if cell.table == table):
