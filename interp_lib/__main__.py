@@ -121,6 +121,11 @@ def add_measure(p: argparse.ArgumentParser) -> None:
     p.add_argument("--model", help="only the part on this architecture: small, pool, wresnet")
     p.add_argument("--n", type=number(int, 1), help="number of images (default: the table's); makes another record")
     p.add_argument(
+        "--images",
+        type=number(int, 1),
+        help="of table1, how many of its images; a later run with more goes on in the same record",
+    )
+    p.add_argument(
         "--eps",
         type=several(number(lambda text: float(Fraction(text)), 0, 1)),
         help="perturbation sizes, separated by commas, such as 0.1,8/255 (default: the table's); makes another record",

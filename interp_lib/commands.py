@@ -90,7 +90,7 @@ def run_measure(args) -> None:
     folder = args.released_dir
     if args.networks == "ours":
         folder = args.networks_dir or places.home() / "networks"
-    options = {name: value for name in ("n", "eps") if (value := getattr(args, name)) is not None}
+    options = {name: value for name in ("n", "images", "eps") if (value := getattr(args, name)) is not None}
     paths = measure(
         args.table,
         args.networks,

@@ -1,5 +1,10 @@
-"""Train what the book still lacks within some minutes, the most wanted first, and go on from there the next time."""
+"""Make what the book still lacks within some minutes, the most wanted first, and go on from there the next time.
 
+That is networks by the paper's schedule, the tables' measurements on each of them, and rows of Table 1 on photographs.
+"""
+
+import math
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,6 +16,8 @@ from .models.names import NetworkName
 
 METHODS = ("Normal", "Adv", "TRADES", "Int", "Int-Adv", "Int-1-class")
 WITH_INTEGRALS = ("IG-Norm", "IG-Norm-Sum")
+PHOTOGRAPHS = 50  # of R-ImageNet, for Table 1; wanted before the networks of these architectures
+AFTER_PHOTOGRAPHS = (("mnist", "pool"), ("cifar10", "small"))
 GAMMAS = (0.001, 0.003, 0.005, 0.015, 0.02, 0.03)  # Figure A1, besides `paper.GAMMA`
 
 
@@ -109,6 +116,46 @@ def measure_job(names: Sequence[NetworkName], out: Path, *, data_dir: Path | Non
             measure(table, "ours", networks_dir=out, folder=out / "results", device=device, **part)
 
 
+def photographs_measured(folder: Path) -> tuple[int, Path | None]:
+    """Return how many of R-ImageNet's photographs a folder's record of Table 1 has, and that record's path."""
+    from .study import records
+
+    for path in sorted(folder.glob("isa-restricted_imagenet-wresnet-released-*.json")):
+        rows = records.read(path).rows
+        return min((row["measured"] for row in rows), default=0), path
+    return 0, None
+
+
+def work_on_photographs(out: Path, *, data_dir: Path | None, device: str, until: float) -> None:
+    """Measure Table 1 on R-ImageNet's photographs, one after another; go on from the project's own record.
+
+    Without the released network or the photographs, neither of which can be downloaded, only print what is missing.
+
+    Args:
+        out: the record is in `out`/results.
+        until: stop after the first measure of a photograph at which `time.monotonic()` has reached this; if it has
+            already, measure nothing.
+    """
+    from . import storage
+    from .data_files import DataError
+    from .study.measure import measure
+
+    here, project = out / "results", places.home() / "results"
+    start, committed = max((photographs_measured(folder) for folder in (here, project)), key=lambda pair: pair[0])
+    if start >= PHOTOGRAPHS:
+        return
+    print(f"Table 1 on R-ImageNet: {start} of {PHOTOGRAPHS} photographs", flush=True)
+    if time.monotonic() >= until:
+        return
+    if committed and committed.parent != here:
+        shutil.copy(committed, storage.ready_folder(here))
+    try:
+        part: dict[str, Any] = {"dataset": "restricted_imagenet", "data_dir": data_dir, "device": device}
+        measure("table1", folder=here, images=PHOTOGRAPHS, until=until, **part)
+    except (FileNotFoundError, DataError) as error:
+        print(f"left out: {error}", flush=True)
+
+
 def words(seconds: float) -> str:
     """Write a duration as the largest unit that leaves one or more: 2.6 h, 12 min, 40 s."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
@@ -127,6 +174,7 @@ def work(
 ) -> None:
     """Train the missing networks for some minutes, in the order of `wanted`; print what is done and what is left.
 
+    Table 1 on photographs, see `work_on_photographs`, has its turn before the networks of `AFTER_PHOTOGRAPHS`.
     A job is timed before it begins: its remaining steps, each with the full inner attack, without validation. When the
     time is up, or the process is interrupted, checkpoints stay in `out`; the same call goes on from them, on any
     machine. A job that diverges is reported, and the next one begins. The networks of a finished job are measured at
@@ -148,9 +196,15 @@ def work(
     together = device.startswith("cuda")
     folders = [out, places.home() / "networks", places.home() / "networks/paper"]
     dataset, whole, step_times = None, 0.0, {}
-    for names in jobs(missing(wanted(), folders), together):
+    todo: list[list[NetworkName] | None] = [*jobs(missing(wanted(), folders), together)]
+    later = (i for i, names in enumerate(todo) if names and (names[0].dataset, names[0].model) in AFTER_PHOTOGRAPHS)
+    todo.insert(next(later, len(todo)), None)  # in the place of the photographs
+    for names in todo:
         if not dry_run and time.monotonic() >= end:
             break
+        if names is None:
+            work_on_photographs(out, data_dir=data_dir, device=device, until=-math.inf if dry_run else end)
+            continue
         first = names[0]
         if dataset is None or dataset.name != first.dataset:
             dataset = data.load(first.dataset, data_dir, device=device)

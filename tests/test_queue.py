@@ -1,14 +1,17 @@
 """The queue: what it holds, in which order, and that work in pieces gives the network that work at once gives."""
 
+import math
 import time
 
 import pytest
 import torch
+from conftest import ROOT
 
-from interp_lib import paper, queue
+from interp_lib import paper, queue, storage
+from interp_lib.data_files import DataError
 from interp_lib.models import trained
 from interp_lib.models.names import NetworkName
-from interp_lib.study import records
+from interp_lib.study import measure, records
 from interp_lib.training import group, job, loop
 from interp_lib.training.run import Diverged
 
@@ -17,8 +20,9 @@ LESSONS = [NetworkName("digits", "small", method, 0, "lesson") for method in ("N
 
 @pytest.fixture
 def short(monkeypatch, tmp_path):
-    """A queue of two networks that train in seconds, and a folder outside any clone."""
+    """A queue of two networks that train in seconds, without photographs, and a folder outside any clone."""
     monkeypatch.setattr(queue, "wanted", lambda: LESSONS)
+    monkeypatch.setattr(queue, "PHOTOGRAPHS", 0)
     monkeypatch.setattr(queue.places, "home", lambda: tmp_path / "home")
     return tmp_path / "out"
 
@@ -67,6 +71,7 @@ def test_work_in_pieces_gives_the_same_network(short, tmp_path, capsys, monkeypa
     capsys.readouterr()
     monkeypatch.undo()
     monkeypatch.setattr(queue, "wanted", lambda: LESSONS)
+    monkeypatch.setattr(queue, "PHOTOGRAPHS", 0)
     queue.work(10, out=short)
     out = capsys.readouterr().out
     assert "lesson: step 0 of" not in out.splitlines()[0] and "2 of 2 networks are there" in out
@@ -106,6 +111,48 @@ def test_those_who_train_together_stop_in_time(monkeypatch, tmp_path):
     monkeypatch.setattr(group, "CHECKPOINT_SECONDS", 0)
     job.train([(name, name.path(tmp_path)) for name in LESSONS], together=True)
     assert {path.stem for path in tmp_path.glob("*.safetensors")} == {name.slug for name in LESSONS}
+
+
+@pytest.fixture
+def photographed(short, monkeypatch):
+    """A project whose record has one photograph, and what Table 1 is measured with: its options, each time."""
+    monkeypatch.setattr(queue, "PHOTOGRAPHS", 50)
+    (path,) = (ROOT / "results").glob("isa-restricted_imagenet-wresnet-released-*.json")
+    record = records.read(path)
+    row = record.rows[0]
+    record.rows = [row | {"measured": 1}]
+    records.write(record, storage.ready_folder(queue.places.home() / "results"))
+    asked = []
+
+    def measured(table, *, folder, until, **options):
+        (path,) = folder.glob("*.json")  # the project's own, to go on from
+        asked.append({"table": table, "until": until} | options)
+        record.rows = [row | {"measured": options["images"]}]
+        assert path == records.write(record, folder)
+
+    monkeypatch.setattr(measure, "measure", measured)
+    return asked
+
+
+def test_photographs_go_on_from_the_projects_own_record_and_are_measured_once(photographed, tmp_path, capsys):
+    how = {"data_dir": None, "device": "cpu"}
+    for until in (-math.inf, math.inf, math.inf):
+        queue.work_on_photographs(tmp_path, until=until, **how)
+    part = {"dataset": "restricted_imagenet", "images": queue.PHOTOGRAPHS, "until": math.inf, "table": "table1"}
+    assert photographed == [part | how]
+    assert capsys.readouterr().out == "Table 1 on R-ImageNet: 1 of 50 photographs\n" * 2
+
+
+def test_without_photographs_the_queue_goes_on(photographed, short, capsys, monkeypatch):
+    def missing(*_, **__):
+        raise DataError("no photographs here")
+
+    monkeypatch.setattr(measure, "measure", missing)
+    monkeypatch.setattr(queue, "AFTER_PHOTOGRAPHS", (("digits", "small"),))
+    monkeypatch.setattr(job, "train", lambda *_, **__: None)
+    queue.work(10, out=short)
+    out = capsys.readouterr().out
+    assert out.index("1 of 50 photographs") < out.index("left out: no photographs here") < out.index(LESSONS[0].slug)
 
 
 @pytest.mark.parametrize("seconds, text", [(40, "40 s"), (61, "1.02 min"), (9_300, "2.58 h"), (200_000, "2.31 d")])

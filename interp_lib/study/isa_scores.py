@@ -215,10 +215,14 @@ def _leads(model: nn.Module, x: Tensor, y: Tensor, target: Tensor, *, ties: bool
     return lead >= 0 if ties else lead > 0
 
 
-def table1_plan(part: Part, *, n: int = ISA_IMAGES, ig: bool = True) -> Iterator[Plan]:
-    """Plan the records of Table 1: its maps, and on Small networks IG, unless `ig` is false, in a record of its own."""
+def table1_plan(part: Part, *, n: int = ISA_IMAGES, images: int | None = None, ig: bool = True) -> Iterator[Plan]:
+    """Plan the records of Table 1: its maps, and on Small networks IG, unless `ig` is false, in a record of its own.
+
+    Args:
+        n, images: see `isa_plan`.
+    """
     for interpreters in (MAPS, ("IG",)) if ig and part.model == "small" else (MAPS,):
-        yield from isa_plan(part, interpreters=interpreters, n=n)
+        yield from isa_plan(part, interpreters=interpreters, n=n, images=images)
 
 
 def isa_plan(

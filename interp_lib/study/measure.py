@@ -5,6 +5,7 @@ run therefore loses no more than that, and a second run with the same settings m
 """
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -133,9 +134,9 @@ def find(name: str) -> Measurement:
     return by_lower[name.lower()]
 
 
-def measure_part(measurement: Measurement, part: Part, **options) -> list[Path]:
+def measure_part(measurement: Measurement, part: Part, until: float = math.inf, **options) -> list[Path]:
     """Measure the networks of one part; see `measure`."""
-    return [grow(plan, part) for plan in measurement.plans(part, **options)]
+    return [grow(plan, part, until) for plan in measurement.plans(part, **options)]
 
 
 def measure(
@@ -148,6 +149,7 @@ def measure(
     networks_dir: str | Path | None = None,
     folder: str | Path = records.RESULTS,
     device: str | None = None,
+    until: float = math.inf,
     **options,
 ) -> list[Path]:
     """Measure one of the paper's tables, `table1` to `table5` or `A1` to `A5`, or an experiment beyond them.
@@ -156,6 +158,7 @@ def measure(
         name: a key of `MEASUREMENTS`, in upper or lower case.
         source, networks_dir: see `find_networks`.
         dataset, model: measure only the part on this dataset or this architecture.
+        until: stop when `time.monotonic()` has reached this, see `sweep.grow`.
         options: other settings than the table's, such as n, the number of images, or eps, a sequence of perturbation
             sizes; see `Measurement.options`. Other settings give another record.
 
@@ -196,7 +199,7 @@ def measure(
                 raise
             print(f"left out: {error}", file=sys.stderr)
             continue
-        paths += measure_part(measurement, Part(loaded, model, networks, source, folder, device), **options)
+        paths += measure_part(measurement, Part(loaded, model, networks, source, folder, device), until, **options)
     if not paths:
         raise FileNotFoundError(f"No {source} network of {', '.join(map('/'.join, parts))}.")
     return paths

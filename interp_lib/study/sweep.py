@@ -1,5 +1,6 @@
 """Run one measurement on many networks, and add its rows to one record as they come."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -174,8 +175,11 @@ def once(
     return rows
 
 
-def grow(plan: Plan, part: Part) -> Path:
+def grow(plan: Plan, part: Part, until: float = math.inf) -> Path:
     """Measure every network of a part that is not yet in its record; write the record whenever rows come.
+
+    Args:
+        until: stop after the first write at which `time.monotonic()` has reached this; the same call goes on then.
 
     Returns:
         The record's path.
@@ -225,6 +229,8 @@ def grow(plan: Plan, part: Part) -> Path:
                     seconds = spent + time.perf_counter() - began
                     record.provenance = storage.provenance(seconds, part.device, before=before)
                     records.write(record, folder)
+                if time.monotonic() >= until:
+                    return path
     return path
 
 

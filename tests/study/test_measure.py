@@ -1,5 +1,6 @@
 """A record grows network by network: what is measured, what is kept, and Table 4 as printed."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -247,10 +248,10 @@ def isa_bench(bench, monkeypatch):
 def test_a_record_of_isas_goes_on_within_a_network(isa_bench):
     scores = {"norms": [2], "penalties": [1.5], "class_sets": ["1-class", "2-class"], "batch_size": 2}
 
-    def run(folder):
+    def run(folder, **limit):
         part = isa_bench.part("Normal")._replace(folder=folder)
         (plan,) = isa_scores.isa_plan(part, interpreters=("CAM", "Repr"), images=isa_bench.images, **scores)
-        return records.read(sweep.grow(plan, part))
+        return records.read(sweep.grow(plan, part, **limit))
 
     whole = run(isa_bench.results / "whole")
     everything = [("CAM", "1-class", 2), ("CAM", "2-class", 2), ("Repr", "2-class", 2)]
@@ -267,6 +268,11 @@ def test_a_record_of_isas_goes_on_within_a_network(isa_bench):
     assert run(isa_bench.results / "stopped").rows == whole.rows
     assert isa_bench.searched == everything[1:]
     assert run(isa_bench.results / "stopped").rows == whole.rows and isa_bench.searched == everything[1:]
+    isa_bench.searched.clear()  # a run that has no time left ends after one measure
+    hurried = [run(isa_bench.results / "hurried", until=-math.inf) for _ in 2 * everything]
+    assert isa_bench.searched == 2 * everything and hurried[-1].rows == whole.rows
+    assert [record.rows[0]["measured"] for record in hurried] == [2, 2, 2, 4, 4, 4]
+    isa_bench.searched[:] = everything[1:]
     isa_bench.images = 5  # one more later
     longer = run(isa_bench.results / "stopped")
     assert isa_bench.searched[2:] == [(name, classes, 1) for name, classes, _ in everything]
