@@ -8,7 +8,7 @@ from collections.abc import Callable
 from numbers import Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .values import came, check_whole
 
@@ -85,9 +85,35 @@ def check_images(x: Tensor, name: str = "x") -> None:
         raise ValueError(f"{name} must lie in [0, 1]; got min {low:.3g} and max {high:.3g}. {advice}")
 
 
-def check_batch(model: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Refuse what `check_images` refuses, and images that the network's own `check_input`, if it has one, refuses."""
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside `nn.DataParallel` and `torch.compile`, which do not change the function it computes."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(model, nn.Module) and "_orig_mod" in model._modules:
+            model = model._orig_mod
+        else:
+            return model
+
+
+def class_count(model: Callable[[Tensor], Tensor]) -> int | None:
+    """Return the number of classes that a network declares as `num_classes`; None if it declares none."""
+    return getattr(unwrapped(model), "num_classes", None)
+
+
+def check_batch(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor | None = None) -> None:
+    """Refuse images, and labels if there are any, that the network cannot take.
+
+    Args:
+        x: images; the network's own `check_input`, if it has one, checks more than `check_images`.
+        y: labels, see `check_labels`, below the network's `class_count`.
+
+    Raises:
+        TypeError, ValueError: see `check_images` and `check_labels`.
+    """
     getattr(model, "check_input", check_images)(x)  # `check_input` calls `check_images`
+    if y is not None:
+        check_labels(y, len(x), class_count(model))
 
 
 def check_labels(y: Tensor, n: int, num_classes: int | None = None, name: str = "y") -> None:

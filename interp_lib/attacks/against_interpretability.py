@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..checks import unwrapped
 from ..discrepancies import discrepancy
 from ..fast.fold import fixed_trunk, fold_for_attack, is_foldable
 from ..fast.objective import Head, Sneaking, climbing
@@ -10,7 +11,6 @@ from ..interpreters.class_activation_maps import cam
 from ..interpreters.registry import MapFunction, entry_of
 from ..models.architectures import GlobalPoolNetwork
 from ..models.predict import evaluating
-from ..models.proof import unwrapped
 from ..values import check_choice, check_number, check_whole
 from .ascent import Direction, Objective, _ascend, check_attack, uniform_start
 from .interpretability_sneaking import attack_loss

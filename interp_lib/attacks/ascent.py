@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check_batch, check_images, check_labels, check_numbers, check_step_sizes
+from ..checks import check_batch, check_images, check_numbers, check_step_sizes
 from ..fast.objective import Climbing, Head, climbing
-from ..models.proof import unwrapped
 from .balls import largest_radius, per_example, project
 
 Objective = Callable[[Tensor], Tensor]
@@ -98,8 +97,7 @@ def check_attack(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, **asce
     Raises:
         TypeError, ValueError: see `checks` and `check_ascent`.
     """
-    check_batch(model, x)
-    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
+    check_batch(model, x, y)
     check_ascent(x, **ascent)
 
 

@@ -5,10 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_labels, check_numbers
+from ..checks import check_labels, check_numbers, class_count
 from ..fast.fold import Folded, fold_for_attack
 from ..models.predict import evaluating
-from ..models.proof import unwrapped
 from .ascent import ball, check_attack, cross_entropy, value_and_gradient
 from .balls import per_example
 from .interpretability_sneaking import margin
@@ -118,7 +117,7 @@ def apgd(
     """
     check_attack(model, x, y, eps=eps, alpha=0.0, steps=steps, start=start)
     if target is not None:
-        check_labels(target, len(x), getattr(unwrapped(model), "num_classes", None), "target")
+        check_labels(target, len(x), class_count(model), "target")
     if (start is None) == (not isinstance(generator, torch.Generator)):
         raise ValueError("give either generator, a torch.Generator for the random start, or start.")
     if len(x) == 0:

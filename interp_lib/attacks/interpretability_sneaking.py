@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_classes, check_images, check_labels
+from ..checks import check_classes, check_images, check_labels, class_count, unwrapped
 from ..discrepancies import _target_free_discrepancy, discrepancy
 from ..fast.fold import fold_for_attack, fold_logits
 from ..fast.objective import Sneaking, climbing
 from ..interpreters.class_activation_maps import cam
 from ..models.predict import evaluating
-from ..models.proof import unwrapped
 from ..values import check_number
 from .ascent import Direction, Objective, _ascend, check_attack
 from .balls import bisect
@@ -183,7 +182,7 @@ def sneaking_objective(
             classes = class_set("all-class", y, y, model(x[:1]).shape[1])
     elif classes is None:
         classes = class_set("2-class", y, target)
-    check_classes(classes, len(x), getattr(model, "num_classes", None), "distance.classes")
+    check_classes(classes, len(x), class_count(model), "distance.classes")
     clean, head = both(x, classes)[1].detach(), None
     if target is not None and distance.interpreter is cam and (head := fold_for_attack(unwrapped(model)).head):
         shares = x.new_zeros(len(x), head.classes).scatter_add_(1, classes, x.new_ones(classes.shape))
@@ -257,6 +256,6 @@ def isa_over_eps(
 def _check(model: nn.Module, x: Tensor, y: Tensor, target: Tensor | None, **ascent) -> None:
     check_attack(model, x, y, **ascent)
     if target is not None:
-        check_labels(target, len(x), getattr(unwrapped(model), "num_classes", None), "target")
+        check_labels(target, len(x), class_count(model), "target")
         if (target == y).any():
             raise ValueError("a target must be another class than y; got images whose target is their label.")

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..checks import unwrapped
 from ..fast.fold import fold_cam, fold_logits
 from ..interpreters.registry import LogitsAndMaps, MapFunction, entry_of
 from ..models.architectures import GlobalPoolNetwork
 from ..models.contract import check_contract, linear_parts
-from ..models.proof import unwrapped
 
 
 def explain(model: nn.Module, interpreter: MapFunction) -> LogitsAndMaps:

@@ -2,12 +2,11 @@
 
 from torch import Tensor, nn
 
-from ..checks import check_batch, check_labels
+from ..checks import check_batch
 from ..discrepancies import _distances, _target_free_discrepancy
 from ..fast.fold import fold_for_attack, fold_for_training
 from ..fast.objective import climbing
 from ..fast.parts import Folded
-from ..models.proof import unwrapped
 from ..paper import GAMMA
 from ..values import check_choice, check_number
 from .ascent import Objective, cross_entropy
@@ -45,8 +44,7 @@ def loss_objective(model: nn.Module, x: Tensor, y: Tensor, loss: str, *, gamma: 
 
     Source: Croce and Hein (2020) for DLR; eqs. (8) and (9) for D~.
     """
-    check_batch(model, x)
-    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
+    check_batch(model, x, y)
     check_choice(loss, "loss", LOSSES)
     check_number(gamma, "gamma", 0)
     if loss in OF_MAPS:

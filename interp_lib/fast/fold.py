@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import unwrapped
 from ..models.architectures import GlobalPoolNetwork, SameConv2d, pool_share
 from ..models.contract import check_contract, keeps_contract, linear_parts
-from ..models.proof import Function, depends_on_mode, dtype_of, hooked, proven, unwrapped
+from ..models.proof import Function, depends_on_mode, dtype_of, hooked, proven
 from .parts import Foldable, Folded, after_first, assemble, compose_tail, fixed_copy, fold_tail, frozen
 from .training_step import affine_folds, mixed, plain_folds, tracked_once
 from .trunk import compiled_trunk

@@ -5,12 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_classes, check_images
+from ..checks import check_classes, check_images, unwrapped
 from ..fast.fold import is_foldable
 from ..fast.parts import fixed_copy
 from ..models.architectures import pool_share
 from ..models.contract import check_contract
-from ..models.proof import unwrapped
 from .common import leaving_no_trace
 
 Head = Callable[[Tensor], Tensor]

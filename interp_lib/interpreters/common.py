@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_batch, check_classes
+from ..checks import check_batch, check_classes, class_count
 from ..fast.fold import fold_after_first
 from ..models.predict import evaluating
-from ..models.proof import structure, unwrapped, verdict
+from ..models.proof import structure, verdict
 from ..values import check_whole
 from .activations import ACTIVATIONS, ReplacedRelu, check_rectifiers
 
@@ -35,7 +35,7 @@ def _check_rectifiers(model: nn.Module, x: Tensor) -> None:
 
 def _check(model: nn.Module, x: Tensor, classes: Tensor) -> None:
     check_batch(model, x)
-    check_classes(classes, len(x), getattr(unwrapped(model), "num_classes", None))
+    check_classes(classes, len(x), class_count(model))
 
 
 def _mean_gradient(

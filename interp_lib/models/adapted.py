@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..checks import check_images
+from ..checks import check_images, unwrapped
 from .architectures import GlobalPoolNetwork
-from .proof import AGREES, differences, dtype_of, trial_copy, unwrapped
+from .proof import AGREES, differences, dtype_of, trial_copy
 
 SIZES = (64, 32, 224, 28, 299)  # pixels a side of random trial images; the first size that a network accepts is used
 

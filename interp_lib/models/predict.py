@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_batch, check_images, check_labels, check_numbers
+from ..checks import check_batch, check_numbers
 from ..values import check_whole
 
 
@@ -59,8 +59,7 @@ def predictions(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
 
 def classified_right(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1000) -> Tensor:
     """Return which images (N, C, H, W) are classified as y (N,): bool (N,)."""
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     return predictions(model, x, batch_size) == y
 
 

@@ -36,17 +36,6 @@ def verdict(key: tuple, trial: Callable[[], bool | None]) -> bool:
     return _verdicts[key]
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside `nn.DataParallel` and `torch.compile`, which do not change the function it computes."""
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(model, nn.Module) and "_orig_mod" in model._modules:
-            model = model._orig_mod
-        else:
-            return model
-
-
 def _setting(value):
     """Return what represents an attribute in `structure`: the value itself, if it can be compared and hashed."""
     if value is None or isinstance(value, bool | int | float | str):

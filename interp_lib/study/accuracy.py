@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..attacks.ascent import uniform_start
 from ..attacks.projected_gradient_descent import pgd
-from ..checks import check_images, check_labels, check_step_sizes
+from ..checks import check_batch, check_step_sizes
 from ..data import EvaluationSubset
 from ..models.architectures import GlobalPoolNetwork
 from ..models.predict import classified_right
@@ -94,8 +94,7 @@ def pgd_accuracy(
 
 def _right_under_pgd(model, x, y, eps, steps, alpha=0.01, progress=None) -> dict[tuple[float, int], Tensor]:
     """Return what `pgd_accuracy` counts: (eps, steps), ascending -> whether each image stays right, bool (N,)."""
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     check_each(eps, "eps", check_radius)
     check_each(steps, "steps", check_whole)
     check_number(alpha, "alpha", 0)
@@ -117,8 +116,7 @@ def pgd_accuracy_in_batches(
     model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = IN_CACHE, **attack
 ) -> list[dict]:
     """Run `pgd_accuracy` in batches that fit the CPU's cache; rows and other arguments as in `pgd_accuracy`."""
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     check_whole(batch_size, "batch_size", 1)
     batches = zip(x.split(batch_size), y.split(batch_size), strict=True)
     parts = [_right_under_pgd(model, *batch, **attack) for batch in batches]
@@ -157,8 +155,7 @@ def random_start_accuracy(
         TypeError, ValueError: see `checks`; also for a k below 1.
     """
     check_each(starts, "starts", check_whole, 1)
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     check_each(eps, "eps", check_radius)
     check_step_sizes(eps=0.0, alpha=alpha, steps=steps)
     check_whole(seed, "seed", 0, 2**63 - 1)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..attacks.ascent import ascend, uniform_start
 from ..attacks.balls import bisect
 from ..attacks.projected_gradient_descent import pgd
-from ..checks import check_images, check_labels
+from ..checks import check_batch
 from ..fast.fold import fold_cam
 from ..models.architectures import Small
 from ..models.bounds import KINDS, Ball, map_rows
@@ -119,8 +119,7 @@ def certified(
 
     Source: Proposition 1, read backwards: no attack where D is less than its bound.
     """
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     check_choice(form, "form", FORMS)
     return _worst_ratio(model, x, y, torch.as_tensor(eps, dtype=x.dtype).expand(len(x)), form, kind, slack) < 1
 
@@ -192,8 +191,7 @@ def refuted(
 
     Raises: as `certified`.
     """
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     check_choice(form, "form", STEPS_OF_PROOF)
     eps = torch.as_tensor(eps, dtype=x.dtype).expand(len(x))
     start = uniform_start(x, eps, torch.Generator().manual_seed(seed))
@@ -269,8 +267,7 @@ def certificate_rows(
 
     Raises: as `certified`.
     """
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     right = classified_right(model, x, y)
     rows = []
     for (kind, form), values in radii(model, x[right], y[right], rounds=rounds, progress=progress).items():

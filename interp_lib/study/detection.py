@@ -18,7 +18,7 @@ from ..attacks.ascent import ascend, uniform_start
 from ..attacks.balls import bisect
 from ..attacks.interpretability_sneaking import margin, margin_attack
 from ..attacks.smallest_perturbation import minimal_eps
-from ..checks import check_images, check_labels
+from ..checks import check_batch
 from ..discrepancies import discrepancy
 from ..interpreters.class_activation_maps import cam
 from ..models.predict import classified_right, evaluating
@@ -170,8 +170,7 @@ def detection_rows(
 
     Source: section 2 names the use; in none of the paper's tables.
     """
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     right = classified_right(model, x, y)
     x, y = x[right], y[right]
     attack = lambda size: margin_attack(model, x, y, None, eps=size, alpha=size / 4, steps=steps)

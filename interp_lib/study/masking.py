@@ -15,11 +15,12 @@ from ..attacks.ascent import cross_entropy, input_gradient, uniform_start
 from ..attacks.interpretability_sneaking import margin
 from ..attacks.projected_gradient_descent import pgd
 from ..attacks.squares import square
-from ..checks import check_images, check_labels
+from ..checks import check_batch, check_images
 from ..fast.fold import fold_for_attack
 from ..models.predict import classified_right, evaluating
 from ..values import check_each, check_radius, check_whole
-from .strong import IN_CACHE, attack_survivors
+from .accuracy import IN_CACHE
+from .strong import attack_survivors
 from .sweep import Part, Plan, Task, header
 
 CHECKS = {
@@ -91,8 +92,7 @@ def masking_rows(
 
     Source: section 3.1 of Athalye et al. (2018); Carlini et al. (2019), checklist.
     """
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     check_radius(eps, above=True)
     check_whole(square_images, "square_images", 0)
     check_whole(steps, "steps", STEP_COUNTS[-1] + 1)

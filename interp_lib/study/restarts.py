@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from ..attacks.ascent import ascend, uniform_start
 from ..attacks.losses import loss_objective
 from ..attacks.momentum import accumulated
-from ..checks import check_images, check_labels
+from ..checks import check_batch
 from ..models.predict import evaluating
 from ..paper import GAMMA
 from ..values import check_choice, check_each, check_radius, check_whole
-from .accuracy import _right_under_pgd, proportion
+from .accuracy import IN_CACHE, _right_under_pgd, proportion
 from .evaluation import ALPHA, IMAGES
 from .evaluation import STEPS as TABLE_STEPS
-from .strong import IN_CACHE, SIZES, attack_survivors
+from .strong import SIZES, attack_survivors
 from .sweep import Part, Plan, Task, header
 
 # Attack -> its loss and whether it has momentum, as in MI-FGSM. The last three are adapted to Int.
@@ -107,8 +107,7 @@ def restart_rows(
     Raises:
         TypeError, ValueError: see `checks` and `values`.
     """
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     check_radius(eps, above=True)
     check_each(starts, "starts", check_whole, 1)
     for name in attacks:

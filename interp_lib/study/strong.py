@@ -8,15 +8,13 @@ from torch import Tensor, nn
 
 from ..attacks.auto_pgd import apgd
 from ..attacks.squares import square
-from ..checks import check_images, check_labels
+from ..checks import check_batch
 from ..models.predict import classified_right, evaluating
 from ..values import check_each, check_radius, check_whole
-from .accuracy import proportion
+from .accuracy import IN_CACHE, proportion
 from .sweep import Part, Plan, Task, header
 
 STEPS, QUERIES = 100, 5000  # AutoAttack's standard settings
-
-IN_CACHE = 200  # images of one batch
 
 SQUARE_IMAGES = 200  # the paper's own: a random search costs as much as 50 runs of APGD, and finds little after them
 
@@ -65,8 +63,7 @@ def strong_rows(
 
     Source: Croce and Hein (2020).
     """
-    check_images(x)
-    check_labels(y, len(x), getattr(model, "num_classes", None))
+    check_batch(model, x, y)
     check_radius(eps, above=True)
     check_whole(square_images, "square_images", 0)
     outcomes: dict[str, list[Tensor]] = {name: [] for name in ATTACKS}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks.projected_gradient_descent import pgd
-from ..checks import check_labels
+from ..checks import check_labels, class_count
 from ..models.predict import classified_right, fingerprint
 from ..values import check_each, check_radius
 from .accuracy import IN_CACHE, proportion
@@ -33,7 +33,7 @@ def transfer_rows(model: nn.Module, attacked: Mapping[str, Tensor], y: Tensor, *
     Raises:
         TypeError, ValueError: see `checks`.
     """
-    check_labels(y, len(y), getattr(model, "num_classes", None))
+    check_labels(y, len(y), class_count(model))
     check_radius(eps)
     rights = {name: classified_right(model, x_adv, y) for name, x_adv in attacked.items()}
     return [{"attack": name, "eps": eps, **proportion(right.cpu())} for name, right in rights.items()]

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...checks import check_batch, check_labels, check_step_sizes
+from ...checks import check_batch, check_step_sizes
 from ...fast.fold import fold_for_attack
 from ...models.predict import evaluating
-from ...models.proof import unwrapped
 from ..ascent import cross_entropy, iterates, value_and_gradient
 
 
@@ -62,8 +61,7 @@ def corrupted(
     generator: torch.Generator,
 ) -> Tensor:
     """Check the arguments of an unforeseen attack, make its corruption and climb; see `attack`."""
-    check_batch(model, x)
-    check_labels(y, len(x), getattr(unwrapped(model), "num_classes", None))
+    check_batch(model, x, y)
     alpha = _default_step(eps, steps) if alpha is None else alpha
     check_step_sizes(eps=eps, alpha=alpha, steps=steps, largest=LARGEST)
     if not isinstance(generator, torch.Generator):
