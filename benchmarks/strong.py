@@ -1,10 +1,11 @@
-"""APGD-CE, APGD-T and Square here and in torchattacks: seconds, in one run, and agreement image by image.
+"""AutoAttack's attacks here and in torchattacks: seconds, in one run, and agreement image by image.
 
     INTERP_RELEASED=... INTERP_DATA=... python benchmarks/strong.py --images 200
 
 Both run AutoAttack's sequence at eps 0.3 on the same images of three released networks, each attack on the images that
-it has itself left right so far, with 100 steps and `--queries` queries. With --write the outcome of every image goes
-into a record of results/, which the chapter on today's attacks reads.
+it has itself left right so far, with 100 steps and `--queries` queries: APGD-CE, APGD-T, Square. FAB-T, which is not
+written here, then attacks what both leave, by torchattacks on the folded logits. With --write the outcome of every
+image goes into a record of results/, which the chapter on today's attacks reads.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from side_by_side import subject
 
 from interp_lib import data, storage
 from interp_lib.attacks import apgd, square
+from interp_lib.fast.fold import fold_logits
 from interp_lib.models.predict import classified_right
 from interp_lib.study import records
 from interp_lib.study.accuracy import proportion
@@ -48,6 +50,26 @@ def peer(model, x, y, queries):
     yield torchattacks.APGD(model, eps=EPS, steps=STEPS, seed=0)
     yield torchattacks.APGDT(model, eps=EPS, steps=STEPS, seed=0, n_classes=10)
     yield torchattacks.Square(model, eps=EPS, n_queries=queries, seed=0)
+
+
+class Logits(torch.nn.Module):
+    """The folded logits as the module that torchattacks asks for."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.logits = fold_logits(model)
+
+    def forward(self, x):
+        return self.logits(x)
+
+
+def fab(model, x, y, right):
+    """Who of those who are right is still right after FAB-T."""
+    right, index = right.clone(), right.nonzero()[:, 0]
+    if len(index):
+        attack = torchattacks.FAB(Logits(model).eval(), eps=EPS, steps=STEPS, multi_targeted=True, n_classes=10)
+        right[index] = classified_right(model, attack(x[index], y[index]), y[index])
+    return right
 
 
 def sequence(attacks, model, x, y):
@@ -91,6 +113,15 @@ def main():
             for code, outcome, time_taken in zip(("here", "torchattacks"), right, seconds, strict=True):
                 row = {"method": method, "attack": name, "code": code, **proportion(outcome)}
                 rows.append({**row, "seconds": round(time_taken, 1)})
+        began_fab, both = time.perf_counter(), found["here"][1][-1] & found["peer"][1][-1]
+        left = fab(model, x, y, both)
+        seconds = time.perf_counter() - began_fab
+        print(
+            f"FAB-T    {seconds:7.1f} s torchattacks; takes {int((both & ~left).sum())} of {int(both.sum())}",
+            flush=True,
+        )
+        row = {"method": method, "attack": "FAB-T", "code": "torchattacks", **proportion(left)}
+        rows.append({**row, "seconds": round(seconds, 1)})
     if args.write:
         mnist = data.load("mnist", download=False)
         settings = {"measurement": "peer", "dataset": "mnist", "title": mnist.title, "data": mnist.fingerprint}
