@@ -100,10 +100,14 @@ def describe_page(app: Sphinx, pagename: str, templatename: str, context: dict, 
 
 
 def description(doctree: document) -> str:
-    """Return the first paragraph without formulas, less its bold lead, cut at a word where it is longer than LENGTH."""
+    """Return the first paragraph without formulas, less its bold lead, cut at a word where it is longer than LENGTH.
+
+    A chapter begins with a box of three lines, of which the first says what it is about.
+    """
     for paragraph in doctree.findall(nodes.paragraph):
-        if isinstance(paragraph.parent, nodes.section) and not paragraph.next_node(nodes.math):
-            parts = paragraph.children[isinstance(paragraph.children[0], nodes.strong) :]
+        if isinstance(paragraph.parent, nodes.section | nodes.list_item) and not paragraph.next_node(nodes.math):
+            parts = [child for child in paragraph.children if child.astext()]
+            parts = parts[isinstance(parts[0], nodes.strong) :]
             text = " ".join("".join(part.astext() for part in parts).split())
             return text if len(text) <= LENGTH else text[:LENGTH].rpartition(" ")[0].rstrip(",;:") + " …"
     return ""

@@ -67,6 +67,27 @@ def test_chapter_links_lead_somewhere(notebook):
         assert "://" in target or (ROOT / "book" / target).exists(), target
 
 
+THREE_LINES = re.compile(
+    r"# .+\n\n```{admonition} What this chapter shows\n"
+    r"\* \*\*Claim\.\*\* (.+)\n\* \*\*Measured\.\*\* (.+)\n\* \*\*Verdict\.\*\* (.+)\n```(?:\n|$)"
+)
+_ONE = r"[(A-E\d)]+"
+NAMES = re.compile(rf"(?:Table|Figure|Equation|Proposition|section)s? {_ONE}(?:(?:,| and| to) {_ONE})*|CIFAR-10|A[1-5]")
+
+
+@pytest.mark.parametrize("path", [path for path in CHAPTERS if path.stem[0].isdigit()], ids=lambda path: path.stem)
+def test_a_chapter_begins_with_what_it_shows_in_three_lines(path):
+    first, *others = nbformat.read(path, 4).cells
+    lines = THREE_LINES.search(first.source).groups()  # which begins the cell, and is there once
+    assert THREE_LINES.match(first.source) and first.source.count("**Claim.**") == 1
+    assert not any("What this chapter shows" in cell.source or "**What it finds.**" in cell.source for cell in others)
+    for line in lines:
+        text = re.sub(r"\{cite:\w\}`[^`]+`|\{\w+\}`([^`<]+)(?: <[^>]+>)?`|\]\([^)]+\)", r"\1", line)
+        assert 30 < len(text) < 300 and text.rstrip(")").endswith("."), text
+        # A number that a record could change stands where a cell makes it; names of tables and datasets have digits.
+        assert not re.search(r"\d", NAMES.sub("", text)), text
+
+
 def test_source_fits_the_page(notebook):
     """80 columns, which is what a page shows at 1300 pixels; `make lint` formats the notebooks so."""
     for cell in notebook.cells:
