@@ -6,14 +6,17 @@ import re
 import nbformat
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ROOT
 
-from interp_lib import discrepancies, interpreters, models
-from interp_lib.attacks import dlr, pgd
+from interp_lib import Schedule, data, discrepancies, fit, interpreters, models
+from interp_lib.attacks import Discrepancy, class_set, dlr, pgd, search_isa, unforeseen
 from interp_lib.attacks.interpretability_sneaking import margin
 from interp_lib.interpreters import integrated_gradients
-from interp_lib.models import bounds
-from interp_lib.study import certificates, intervals, masking, records
+from interp_lib.models import SameConv2d, bounds
+from interp_lib.pages import toy
+from interp_lib.paper import GAMMA
+from interp_lib.study import certificates, detection, exchanged_rows, intervals, masking, records
 
 
 def answer(chapter, number):
@@ -65,6 +68,102 @@ def test_chapter_3():
     assert answer("03_discrepancy", 2) == [str(shift((1, 1), (1, 1)))]
     alone = discrepancies.discrepancy(before[:, :1], before[:, :1]).item()
     assert answer("03_discrepancy", 3) == [str(alone), str(shift((2, 1), (2, 1)))]
+
+
+class PixelsAsMaps(torch.nn.Module):
+    """Channel k is pixel k, so that the map of class k is half of it and its logit, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = torch.nn.Linear(2, 2, bias=False)
+        self.classifier.weight.data = torch.eye(2)
+
+    def features(self, x):
+        return x * torch.eye(2)[:, None, :]
+
+    def forward(self, x):
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+def test_chapter_4():
+    network, t, aim = PixelsAsMaps(), torch.tensor([0]), torch.tensor([1])
+    pixels = lambda *values: torch.tensor(values)[None, None, None]
+
+    def change(x, x_adv, name="2-class"):
+        classes = class_set(name, t, aim, 2)
+        return discrepancies.discrepancy(*(interpreters.cam(network, z, classes) for z in (x, x_adv))).item()
+
+    x = pixels(0.8, 0.2)
+    bound = discrepancies.proposition1_bound(network(x), t, aim).item()
+    assert answer("04_attacks_on_maps", 1) == [f"{bound:.2f}"]
+    assert all(change(x, pixels(level, level)) == pytest.approx(bound) for level in (0.2, 0.5, 0.8))
+
+    x, corner = pixels(0.6, 0.2), pixels(0.45, 0.35)  # the corner of the ball of 0.15 where the target is likeliest
+    assert network(corner).argmax() == 0
+    # The second pixel at the end of the ball of 0.3, the first one not above it.
+    lowest = min(change(x, pixels(first, 0.5), "1-class") for first in torch.linspace(0.3, 0.5, 21).tolist())
+    found = search_isa(
+        network, x, t, aim, distance=Discrepancy(classes=t[:, None]), eps=0.3, alpha=0.01, steps=60, tau=0.0
+    )
+    assert found.success.all() and change(x, found.x_adv, "1-class") > lowest
+    assert answer("04_attacks_on_maps", 2) == [f"{(0.6 - 0.2) / 2:.1f}", f"{lowest:.2f}"]
+
+    before, ends = torch.tensor([4.0, 3, 2, 1]), (torch.tensor([1.0, 3, 2, 4]), torch.tensor([8.0, 6, 4, 2]))
+    shaped = lambda values: values[None, None, None]
+    found = [
+        (discrepancies.kendall_tau(shaped(before), shaped(end)).item(), (end - before).abs().sum()) for end in ends
+    ]
+    assert answer("04_attacks_on_maps", 3) == [f"{found[0][0]:.2f}", *(f"{v:.0f}" for v in (found[0][1], *found[1]))]
+
+
+def test_chapter_6():
+    half = {}
+    for dataset, images in (("cifar10", 45_000), ("mnist", 55_000)):
+        schedule = Schedule.load("paper", dataset)
+        steps = schedule.epochs * (images // schedule.batch_size)
+        half[dataset] = next(k for k in range(steps) if schedule.radius(k) >= schedule.eps / 2), steps
+    assert answer("06_training", 1) == [
+        text for at, steps in half.values() for text in (f"{at:,}", f"{100 * at / steps:.0f}")
+    ]
+    digits, lesson = data.load("digits"), Schedule.load("lesson", "digits")
+    networks = [models.build("small", digits.shape, digits.num_classes, seed=0) for _ in range(2)]
+    for network, method in zip(networks, ("Normal", "Int"), strict=True):
+        fit(network, digits, method, lesson, seed=0, gamma=0.0, max_steps=30)
+    pairs = zip(*(network.parameters() for network in networks), strict=True)
+    (limit,) = answer("06_training", 2)
+    assert max((p - q).abs().max().item() for p, q in pairs) < float(limit)
+    assert answer("06_training", 3) == [f"{9 * 0.05:.2f}", f"{1 - 0.95**9:.2f}", f"{intervals.LEVEL}"]
+    assert intervals.holm([0.05 / 9 + 1e-6] + 8 * [1.0])[0] > intervals.LEVEL
+
+
+def test_chapter_8():
+    grey = torch.full((1, 1, 8, 8), 0.5)
+
+    def change(quality, place):
+        codec = unforeseen.Codec(grey, quality=quality)
+        rounding = torch.zeros_like(codec.encode(grey))
+        rounding[0, place] = 0.5
+        return 255 * (codec.decode(codec.encode(grey) + rounding) - codec.decode(codec.encode(grey)))
+
+    assert answer("08_unforeseen_attacks", 1) == [f"{change(quality, 0).mean():.0f}" for quality in (50, 25)]
+    wave = change(50, 1)
+    assert answer("08_unforeseen_attacks", 2) == [f"{abs(wave.mean().item()):.0f}", f"{wave.max():.2f}"]
+    right = torch.rand(100_000, 10, generator=torch.Generator().manual_seed(0)) < 0.8
+    mean, worst = right.double().mean().item(), right.all(1).double().mean().item()
+    assert answer("08_unforeseen_attacks", 3) == [f"{mean:.2f}", f"{worst:.2f}"]
+
+
+def test_chapter_10():
+    attacked, others = torch.tensor([5.0, 2, 1]), torch.tensor([3.0, 2])
+    areas = [detection.auc(sign * attacked, sign * others)[0] for sign in (1, -1)]
+    assert answer("10_detection", 1) == [f"{area:.2f}" for area in areas]
+    digits = data.load("digits").evaluation_subset(6)
+    network = models.build("small", data.load("digits").shape, 10)
+    silent = detection.scores(network, digits.x, digits.x)
+    assert answer("10_detection", 2) == [str(detection.auc(silent[:3], silent[3:])[0])]
+    inputs = 1_000_000
+    hits, false = 0.95 * inputs / 1000, 0.05 * (inputs - inputs / 1000)
+    assert answer("10_detection", 3) == [f"{hits / (hits + false):.3f}"]
 
 
 def test_chapter_5():
@@ -167,3 +266,59 @@ def test_appendix_d():
     slope = discrepancies.normalised_slope(torch.tensor([0.8, 0.6]), torch.tensor([0.1, 0.2]))
     assert answer("14_appendix_d", 2) == [f"{slope.item():.2f}"]
     assert discrepancies.normalised_discrepancy(2 * x, 2 * x_adv).item() == pytest.approx(given[0])
+
+
+def test_appendix_b():
+    layer = SameConv2d(1, 1, 3, stride=2, bias=False)
+    layer.weight.data = torch.zeros_like(layer.weight)
+    layer.weight.data[0, 0, 1, 0] = 1.0  # hands on the leftmost pixel that a window sees
+    row = torch.arange(1.0, 33).expand(1, 1, 32, 32)
+    seen = layer(row)[0, 0, 5]
+    assert seen[0] == 1 and seen[-1] == 31  # nothing added to the left; the last window reaches one pixel beyond 32
+    assert answer("12_appendix_b", 1) == [str(len(seen)), str(int(seen[-1]) + 2 - 32)]
+    u = models.build("wresnet", (3, 224, 224), 9).features(torch.zeros(1, 3, 224, 224))[0, 0].numel()
+    assert answer("12_appendix_b", 2) == [f"{u:,}", f"{2 * u * GAMMA:.2f}"] and u == 64 * 49
+    generator, ends = torch.Generator().manual_seed(0), ([], [])
+    for _ in range(20_000):  # four by four pixels of one channel, then of sixteen, all equal over space
+        first = torch.randn(16, 16, generator=generator).sum(1) / 4
+        second = (torch.randn(16, 16, generator=generator) * first.relu()[:, None]).sum() / 16
+        ends[0].append(first[0].item()), ends[1].append(second.item())
+    spread = [torch.tensor(values).std().item() for values in ends]
+    said = [float(text) for text in answer("12_appendix_b", 3)]
+    assert said == pytest.approx([1, math.sqrt(0.5)], abs=0.005) and spread == pytest.approx(said, rel=0.03)
+
+
+def test_appendix_c():
+    x, y = toy.two_pixels(0.7, 0.55), torch.tensor([0])
+    network = toy.TwoPixels([(4, 8), (-4, -8), (0, 0)])
+    pull = (1 - network(x).softmax(1)[0, 0].item()) * 0.2
+    assert answer("13_appendix_c", 1) == [f"{2 * pull / 0.15:.1f}"]
+    digits = data.load("digits").evaluation_subset(5)
+    small = models.build("small", data.load("digits").shape, 10)
+    reach = pgd(small, digits.x, digits.y, eps=0.1, alpha=0.01, steps=1) - digits.x
+    assert answer("13_appendix_c", 2) == [f"{reach.abs().max():.2f}"]
+    before, after = maps((2, 1), (0, 1)), maps((1, 1), (1, 2))
+    of = lambda scale: (
+        discrepancies.two_class_discrepancy(scale * before, scale * after).item(),
+        2 * discrepancies.proposition1_bound(scale * before.sum((2, 3)), y, torch.tensor([1])).item(),
+    )
+    assert of(1) == (1.5, 2)
+    change, room = of(0.5)
+    assert answer("13_appendix_c", 3) == [f"{change:g}", f"{room:g}", f"{change / (room / 2):g}"]
+
+
+def test_appendix_e():
+    distances = {
+        row: {name: abs(p - m) for name, m in (("a", 0.58), ("b", 0.9))} for row, p in (("1", 0.5), ("2", 0.6))
+    }
+    owners = exchanged_rows.assign_rows(distances)
+    assert owners == {"1": "a", "2": "b"} and {min(row, key=row.get) for row in distances.values()} == {"a"}
+    assert answer("15_appendix_e", 1) == [f"{sum(distances[row][owner] for row, owner in owners.items()):.2f}"]
+    touched = set()
+    for noise in (0.0, 1e-6):
+        x = (noise * torch.rand(1, 1, 2, 2, generator=torch.Generator().manual_seed(0))).requires_grad_()
+        touched.add((torch.autograd.grad(F.max_pool2d(x, 2).sum(), x)[0] != 0).sum().item())
+    assert answer("15_appendix_e", 2) == [str(count) for count in touched]
+    assert answer("15_appendix_e", 3) == [f"{0.015 * 200:.0f}"] and math.sqrt(0.25 / 200) == pytest.approx(
+        0.035, abs=5e-4
+    )
