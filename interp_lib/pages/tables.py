@@ -107,6 +107,16 @@ def anchor(caption: str) -> str:
     return re.sub("[^a-z0-9]+", "-", caption.partition(";")[0].lower()).strip("-")
 
 
+def signed(value: float) -> str:
+    """Write a difference with three decimals, a sign and a minus of the width of the plus."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Write a p-value with three decimals, or that it is below the last of them."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def standard_error(p: float, n: int) -> float:
     """Return the standard error of a proportion, sqrt(p (1 - p) / n)."""
     return math.sqrt(p * (1 - p) / n)

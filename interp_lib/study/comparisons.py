@@ -121,3 +121,8 @@ def compared(one: Measured, other: Measured) -> Comparison:
         counts = [(round(side.accuracy * side.images), side.images) for side in (one, other)]
         p = intervals.fisher(*counts[0], *counts[1])
     return Comparison(difference, math.sqrt(image + one.seed_variance + other.seed_variance), p, paired)
+
+
+def compared_rows(one: Sequence[dict], other: Sequence[dict]) -> Comparison:
+    """Compare a record's rows of one method and attack with those of another, one row per seed."""
+    return compared(Measured.of_rows(one), Measured.of_rows(other))

@@ -73,7 +73,7 @@ def section5(evidence: Evidence) -> list[Line]:
         )
         unforeseen, main = statements is UNFORESEEN_STATEMENTS, network in ("MNIST Small", "CIFAR-10 WResnet")
         where = "Table 5" if unforeseen else "Section 5" if main else "Tables A1, A2"
-        chapter = "08_unforeseen_attacks" if unforeseen else "06_training" if main else "15_appendix_e"
+        chapter = "08_unforeseen_attacks" if unforeseen else "24_orderings" if main else "15_appendix_e"
         for statement in statements:
             parts, of_ours = ([f for f in some if f.statement is statement] for some in (found, own))
             if parts and not (unforeseen and statement.better == "Adv"):  # that one is `unforeseen_rivals`

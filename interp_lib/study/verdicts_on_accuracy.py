@@ -15,8 +15,6 @@ AS_PRINTED = ("pgd",)  # the evidence on Table 5, whose attack is its own
 
 SIMILAR = 2.0  # two costs are similar if neither is twice the other
 
-_TRAINING = "06_training"
-
 
 def no_masking(evidence: Evidence) -> Line | None:
     """Tables 3 and 4: no obfuscated gradients. An attack from elsewhere must not find much more than PGD from x."""
@@ -80,7 +78,7 @@ def ig_weight(evidence: Evidence) -> Line | None:
     text = f"MNIST at 0.3: {released[0]['accuracy']:.3f} with the weight 1/50 of the released code"
     said = f"{own:.3f} with 1/50, {chens:.3f} with its authors' weight 1"
     verdict = "holds in part" if chens > own + 0.1 else "holds"
-    return Line("Keeping integrated gradients does not defend", "Section 5", text, said, verdict, _TRAINING)
+    return Line("Keeping integrated gradients does not defend", "Section 5", text, said, verdict, "25_ig_baselines")
 
 
 def unforeseen_rivals(evidence: Evidence) -> Line | None:
@@ -139,4 +137,5 @@ def cost(evidence: Evidence) -> Line | None:
     )
     parts = [of_ig > SIMILAR, max(others) < SIMILAR]
     verdict = "holds" if all(parts) else "holds in part" if any(parts) else "does not hold"
-    return Line("Int costs like adversarial training, IG three times as much", "Figure 3", text, "", verdict, _TRAINING)
+    claim = "Int costs like adversarial training, IG three times as much"
+    return Line(claim, "Figure 3", text, "", verdict, "23_training_time")

@@ -202,7 +202,7 @@ WIDE = """
 
 @requires_browser
 def test_keys_reach_and_scroll_what_is_wider_than_a_phone(built_book):
-    with open_page(built_book / "06_training.html", width=390) as page:
+    with open_page(built_book / "24_orderings.html", width=390) as page:
         page.wait(lambda: page.select("main [aria-label='scrolls sideways']"))
         wide = page.driver.execute_script(WIDE)
         assert len(wide) > 10

@@ -305,3 +305,13 @@ def test_the_index_of_results_has_a_line_a_table_with_its_place():
     assert place == f"07_robustness.html#{anchor}" and f'<a href="{place}">3, MNIST Small</a>' in shown._repr_html_()
     line, _ = landing.index_of_ours(cells).rows
     assert [cell[0][0] for cell in line][2:] == ["1", "0.090", "0.090", "–"]
+
+
+@pytest.mark.parametrize("value, text", [(-0.0304, "−0.030"), (0.5, "+0.500"), (0.0, "+0.000")])
+def test_a_difference_has_a_sign(value, text):
+    assert tables.signed(value) == text
+
+
+@pytest.mark.parametrize("p, text", [(0.0009, "< 0.001"), (0.001, "0.001"), (0.9996, "1.000")])
+def test_a_p_value_is_not_printed_as_zero(p, text):
+    assert tables.p_value(p) == text

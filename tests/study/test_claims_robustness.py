@@ -210,6 +210,14 @@ def test_rows_of_a_record_are_measured_as_a_cell_is():
     assert Measured.of_rows([rows[0], {"accuracy": 0.5, "n": 4}]).outcomes == ()
 
 
+def test_rows_are_compared_image_by_image():
+    right = [(1,) * 10 + (0,) * 3 + (1,) * 7, (0,) * 10 + (1,) * 3 + (1,) * 7]
+    one, other = ([{"accuracy": fmean(r), "n": 20, "right": records.outcome_digits(r)}] for r in right)
+    found = comparisons.compared_rows(one, other)
+    assert found.difference == pytest.approx(7 / 20) and found.paired
+    assert found.p == pytest.approx(2 * (1 + 13 + 78 + 286) / 2**13)
+
+
 def test_networks_that_saw_other_images_are_not_paired():
     (found,) = findings(paired("released", Int=(1, 0, 1, 0), Adv=(1, 0)), images=4)
     assert not found.paired
