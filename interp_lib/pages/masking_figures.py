@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ..study.records import Record
 from .style import WIDTH
 
 LOWEST, HIGHEST = -1.0, 1.5  # of the colours of a surface; values beyond have the colour of the end
@@ -55,13 +56,14 @@ def surface_panels(surfaces: Mapping[str, Sequence[Sequence[float]]], *, title: 
     return figure
 
 
-def transfer_matrix(accuracy: Mapping[tuple[str, str], float], *, title: str | None = None) -> Figure:
+def transfer_matrix(record: Record, *, title: str | None = None) -> Figure:
     """Draw accuracies on attacks that were made on other networks; a frame marks each network's own attack.
 
     Args:
-        accuracy: (network, network that the attack was made on) -> accuracy in [0, 1], for every pair.
+        record: of `measure transfer`, a row for every pair of networks.
         title: title above the axes.
     """
+    accuracy = {(row["method"], row["attack"]): row["accuracy"] for row in record.rows}
     names = list(dict.fromkeys(network for network, _ in accuracy))
     grid = np.array([[accuracy[network, source] for source in names] for network in names])
     figure, ax = plt.subplots(figsize=(WIDTH, 0.46 * len(names) + 1.9), layout="constrained")

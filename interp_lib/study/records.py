@@ -267,6 +267,12 @@ def read_all(folder: str | os.PathLike = RESULTS) -> list[Record]:
     return [read(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
+def by_dataset(records: Iterable[Record], measurement: str, networks: str = "released") -> dict[str, Record]:
+    """Choose the records of one measurement on networks of one source: dataset -> its record, the last of several."""
+    chosen = {"measurement": measurement, "networks": networks}
+    return {r.settings["dataset"]: r for r in records if chosen.items() <= r.settings.items()}
+
+
 def outcome_digits(right: Iterable[bool]) -> str:
     """Encode yes or no for each image as hexadecimal digits: four images per digit, the first in the highest bit."""
     bits = "".join("01"[bool(yes)] for yes in right)

@@ -259,6 +259,17 @@ def test_missing_files_are_missing(tmp_path):
         records.read(tmp_path / "none.json")
 
 
+def test_records_of_a_measurement_by_dataset():
+    made = [
+        Record("a", {"measurement": "strong", "networks": "released", "dataset": "mnist"}),
+        Record("b", {"measurement": "strong", "networks": "ours", "dataset": "mnist"}),
+        Record("c", {"measurement": "strong", "networks": "released", "dataset": "cifar10"}),
+        Record("d", {"measurement": "transfer", "networks": "released", "dataset": "mnist"}),
+    ]
+    assert records.by_dataset(made, "strong") == {"mnist": made[0], "cifar10": made[2]}
+    assert records.by_dataset(made, "strong", "ours") == {"mnist": made[1]}
+
+
 def test_read_all_is_in_order_and_stops_at_the_first_bad_file(tmp_path):
     written = [Record(family, {"measurement": "new"}) for family in ("b", "a", "c")]
     for one in written:
