@@ -61,7 +61,7 @@ def matched_radius(evidence: Evidence) -> Line | None:
     text = "; ".join(f"{eps:g}: {c.difference:+.3f} ± {c.error:.3f}".replace("-", "−") for eps, c in found)
     settled = ["not settled" if c.p > 0.05 / len(found) else "yes" if c.difference > 0 else "no" for _, c in found]
     claim = "Int outperforms adversarial training at large ε, both trained at 0.4"
-    return Line(claim, "Abstract", f"MNIST, Int minus Adv at {text}", "", decided(settled), "07_robustness")
+    return Line(claim, "Abstract", f"MNIST, Int minus Adv at {text}", "", decided(settled), "28_starts_and_radii")
 
 
 def ig_weight(evidence: Evidence) -> Line | None:

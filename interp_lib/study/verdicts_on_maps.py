@@ -13,7 +13,7 @@ FEWEST = 20  # images that a rank correlation must rest on to decide anything
 
 USEFUL = 0.75  # area under the ROC curve, half way from chance to certainty
 
-_TABLE1 = "04_attacks_on_maps"
+_TABLE1 = "30_table_1"
 
 
 def proposition(evidence: Evidence) -> Line | None:
@@ -66,7 +66,9 @@ def stable_maps(evidence: Evidence) -> Line | None:
         return None
     text = f"MNIST: ahead of Adv by at least {min(z):.1f} standard errors in {len(z)} comparisons at equal radius"
     verdict = "holds" if min(z) > 2 else "holds in part" if max(z) > 2 else "does not hold"
-    return Line("Int makes maps more stable than adversarial training", "Table 2", text, "", verdict, "07_robustness")
+    return Line(
+        "Int makes maps more stable than adversarial training", "Table 2", text, "", verdict, "28_starts_and_radii"
+    )
 
 
 def representation(evidence: Evidence) -> Line | None:
@@ -92,7 +94,7 @@ def adversarial_maps(evidence: Evidence) -> Line | None:
     text = f"MNIST: τ at most {high:.3f} at 0.05 and {low:.3f} at 0.35, for {', '.join(ends)}"
     claim = "Adversarial training keeps maps stable at small ε and not at large"
     verdict = "holds" if all(falls) and low < high - 0.1 else "holds in part" if any(falls) else "does not hold"
-    return Line(claim, "Section 3, Table 2", text, "", verdict, "07_robustness")
+    return Line(claim, "Section 3, Table 2", text, "", verdict, "27_table_2")
 
 
 def insufficient_maps(evidence: Evidence) -> Line | None:
@@ -109,7 +111,7 @@ def insufficient_maps(evidence: Evidence) -> Line | None:
     verdict = "holds" if min(z.values()) > 2 else "holds in part" if max(z.values()) > 2 else "does not hold"
     text = f"MNIST: Int ahead by at least {min(z.values()):.1f} standard errors in {len(z)} comparisons up to 0.3"
     claim = "IG-Norm and Int-1-class do not keep maps stable where Int does"
-    return Line(claim, "Section 5, Table 2", text, "", verdict, "07_robustness")
+    return Line(claim, "Section 5, Table 2", text, "", verdict, "27_table_2")
 
 
 def detection(evidence: Evidence) -> Line | None:
