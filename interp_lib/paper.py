@@ -58,6 +58,11 @@ def eps_of(level: str) -> float:
     return float(Fraction(level))
 
 
+def level_of(eps: float, dataset: str) -> str:
+    """Write a perturbation size as the paper does for a dataset: '0.3' for 'mnist', '8/255' for 'cifar10', 0 as '0'."""
+    return f"{255 * eps:.0f}/255" if eps and dataset == "cifar10" else f"{eps:g}"
+
+
 @dataclass(frozen=True)
 class Statement:
     """The claim that at all `levels` of eps `better` is more accurate under PGD than every method in `worse`."""

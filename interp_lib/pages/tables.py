@@ -7,7 +7,8 @@ from html import escape
 
 import pandas as pd
 
-from ..paper import eps_of
+from ..datasets import TITLES
+from ..paper import ARCHITECTURE_TITLES, eps_of
 from ..study import intervals
 from ..study.compare import Cell
 from ..study.evidence import Line
@@ -115,6 +116,11 @@ def signed(value: float) -> str:
 def p_value(p: float) -> str:
     """Write a p-value with three decimals, or that it is below the last of them."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def network_title(dataset: str, model: str) -> str:
+    """Return a dataset and an architecture as the paper writes them: 'MNIST Small'."""
+    return f"{TITLES[dataset]} {ARCHITECTURE_TITLES[model]}"
 
 
 def standard_error(p: float, n: int) -> float:

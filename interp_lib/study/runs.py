@@ -1,10 +1,10 @@
-"""Match the paper's printed values with the measured rows that they rest on."""
+"""Find the measured rows that a printed value, or a network of several seeds, rests on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from ..paper import SQUARED, eps_of
+from ..paper import GAMMA, SQUARED, eps_of
 from . import records
 
 
@@ -69,3 +69,27 @@ def averaged(rows: Sequence[dict]) -> dict:
         row["correct"] = fmean(one["correct"] for one in rows)
         row["noise"] = stdev(one["correct"] / one["n"] for one in rows) * math.sqrt(1 + 1 / len(rows))
     return row
+
+
+def rows_over_seeds(
+    found: Iterable[records.Record], measurement: str, networks: str = "ours"
+) -> dict[tuple[str, str, float], list[dict]]:
+    """Group the rows of the Small networks trained here by all that tells them apart but the seed.
+
+    Args:
+        found: records of any measurements.
+        measurement: 'pgd' for the paper's 200 images, 'many' for 2,000, 'starts' for five random starts.
+        networks: 'ours', or 'bfloat16' for those whose convolutions were computed in bfloat16.
+
+    Returns:
+        (dataset, method, eps rounded to six digits) -> rows, one per seed, under 200 steps and with the paper's gamma.
+    """
+    groups: dict[tuple[str, str, float], list[dict]] = {}
+    for record in found:
+        s = record.settings
+        if (s["measurement"], s.get("model"), s.get("networks")) != (measurement, "small", networks):
+            continue
+        for row in record.rows:
+            if (row["gamma"], row["steps"], row.get("starts", 5)) == (GAMMA, 200, 5):
+                groups.setdefault((s["dataset"], row["method"], round(row["eps"], 6)), []).append(row)
+    return groups

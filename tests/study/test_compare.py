@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, cell, record, row
 
 from interp_lib import paper
-from interp_lib.study import compare, exchanged_rows, records, report
+from interp_lib.study import compare, exchanged_rows, records, report, runs
 from interp_lib.study.compare import Cell
 
 
@@ -425,3 +425,25 @@ def test_a_readme_without_its_table_is_refused_and_a_stale_one_is_renewed(cells)
     assert f"| 3, Small | {row['copy']} | {row['values']} | {row['exact']} |" in renewed
     with pytest.raises(ValueError, match="has 0 places that match .*/counts"):
         report.updated_readme(text.replace("<!-- /counts -->", ""), cells)
+
+
+def test_levels_are_written_as_the_paper_writes_them():
+    sizes = [(0, "mnist"), (0.35, "mnist"), (0.0, "cifar10"), (9 / 255, "cifar10")]
+    assert [paper.level_of(*size) for size in sizes] == ["0", "0.35", "0", "9/255"]
+    assert all(abs(paper.eps_of(paper.level_of(*size)) - size[0]) < 1e-12 for size in sizes)
+
+
+def test_rows_of_all_seeds_stand_together():
+    few = {"gamma": 0.01, "steps": 200, "n": 200, "correct": 1}
+    rows = [
+        {**few, "method": "Int", "seed": 0, "eps": 0.3},
+        {**few, "method": "Int", "seed": 1, "eps": 0.1 + 0.2},
+        {**few, "method": "Int", "seed": 0, "eps": 0.3, "gamma": 0.1},
+        {**few, "method": "Int", "seed": 0, "eps": 0.3, "steps": 10},
+        {**few, "method": "Int", "seed": 0, "eps": 0.3, "starts": 1},
+        {**few, "method": "Adv", "seed": 0, "eps": 0.3, "starts": 5},
+    ]
+    found = [record(rows, source="ours"), record(rows, source="ours", model="pool"), record(rows)]
+    groups = runs.rows_over_seeds(found, "pgd")
+    assert groups == {("mnist", "Int", 0.3): rows[:2], ("mnist", "Adv", 0.3): rows[5:]}
+    assert runs.rows_over_seeds(found, "many") == runs.rows_over_seeds(found, "pgd", "bfloat16") == {}
