@@ -17,6 +17,36 @@ from .sweep import Part, Plan, header, once
 PENALISED = ("IG-Norm", "Chen-IG-Norm")  # one loss, with the weights 1/N and 1
 
 
+def batch_integral(
+    model: GlobalPoolNetwork,
+    x: Tensor,
+    x_adv: Tensor,
+    y: Tensor,
+    steps: int = PATH_STEPS,
+) -> Tensor:
+    """Return the integrated gradients of the *mean* cross-entropy of a batch, as the released code computes them.
+
+    They are 1/N of each image's own, `path_integral`.
+
+    Args:
+        model: a network in evaluation mode.
+        x, x_adv: the two ends of the path, (N, C, H, W).
+        y: labels (N,).
+        steps: points on the path.
+
+    Returns:
+        (N, C, H, W), detached.
+
+    Source: the released code, `train.py`, lines 1188 and 1203.
+    """
+    gradient = torch.zeros_like(x)
+    for k in range(1, steps + 1):
+        z = (x + k / steps * (x_adv - x)).detach().requires_grad_()
+        mean = F.cross_entropy(model(z), y)  # over the batch
+        gradient += torch.autograd.grad(mean, z)[0] / steps
+    return (x_adv - x) * gradient
+
+
 def loss_terms(model: GlobalPoolNetwork, x: Tensor, y: Tensor, x_adv: Tensor, batch_size: int) -> dict[str, float]:
     """Return the terms of IG-Norm's loss, as means over the images, and their sum with either weight.
 
