@@ -108,8 +108,9 @@ def add_measure(p: argparse.ArgumentParser) -> None:
         help="table1 to table5, A1 to A5; figure1, figure2; fgsm (one full step), starts (random ones), fine (a random "
         "one and finer steps, WResnet), many (2,000 images), strong (AutoAttack's attacks, 10,000 images), restarts "
         "(other losses), transfer, masking (its signs), seen (training images), clean (R-ImageNet), aai-printed (eq. "
-        "(7)), isa-again, isa-maps (Table 1 without IG), softplus, tightness (of Proposition 1), rounding, black (its "
-        "logits), ig-penalty, digits",
+        "(7)), isa-again, isa-maps (Table 1 without IG), isa-beyond (IG on ReLU, GradCAM++ of 2018), aai-2018 (the "
+        "latter), agreement (of maps), sanity (of random weights), faithfulness (deletion and insertion), softplus, "
+        "tightness (of Proposition 1), rounding, black (its logits), ig-penalty, digits",
     )
     p.add_argument(
         "--networks",

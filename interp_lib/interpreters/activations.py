@@ -1,6 +1,7 @@
 """Replace ReLU, in the forward or the backward pass, without changing the network."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -199,6 +200,7 @@ class DeconvolutionRelu(torch.autograd.Function):
 ACTIVATIONS = {
     "relu": lambda x: x.clamp(min=0),
     "softplus": F.softplus,
+    "softplus_20": partial(F.softplus, beta=20),
     "guided": GuidedRelu.apply,
     "deconvolution": DeconvolutionRelu.apply,
 }

@@ -108,7 +108,8 @@ def integrated_gradients(
         baseline: a, of the shape of x or (1, C, H, W); None for a black image.
         steps: m.
         rule: 'left', 'midpoint' or 'right'.
-        activation: 'relu' for the network as it is, or 'softplus'; see `activations.ReplacedRelu`.
+        activation: 'relu' for the network as it is, 'softplus', or 'softplus_20', log(1 + e^(20 h)) / 20, which is
+            nearly ReLU and has a second derivative; see `activations.ReplacedRelu`.
         nodes: number of points that replace the `steps` points, see `quadrature.gauss_for_sum`; None for all points.
             For smooth activations 8 nodes equal 100 steps to float32 precision; for relu they do not.
         internal_batch_size: about how many points of the path are in memory together, at least one per image; None for
@@ -129,7 +130,7 @@ def integrated_gradients(
     """
     _check(model, x, classes)
     check_choice(rule, "rule", tuple(RULES))
-    check_choice(activation, "activation", ("relu", "softplus"))
+    check_choice(activation, "activation", ("relu", "softplus", "softplus_20"))
     check_whole(steps, "steps", 1)
     if nodes is not None:
         check_whole(nodes, "nodes", 1)

@@ -24,7 +24,7 @@ from ..interpreters.class_activation_maps import cam
 from ..models.predict import classified_right, evaluating
 from ..values import check_choice
 from .evaluation import IMAGES
-from .isa_scores import PAPER_INTERPRETERS
+from .sneaked_maps import PAPER_INTERPRETERS
 from .sweep import Part, Plan, header, once
 
 CLASS_RULES = ("1-class", "2-class", "all-class")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,23 +14,19 @@ from ..attacks.smallest_perturbation import MinimalAttack, minimal_eps
 from ..attacks.sneaking_settings import CLASS_SETS, Discrepancy, class_set, released_settings
 from ..data import EvaluationSubset
 from ..discrepancies import normalised_discrepancy
-from ..interpreters.registry import INTERPRETERS
 from ..models.predict import evaluating
 from ..values import check_choice, check_each, check_number, check_whole
 from .accuracy import check_subset
 from .evaluation import ISA_IMAGES
 from .nds_nsl import from_record, image_scores, isa_scores, to_record
+from .sneaked_maps import GRADCAM_PP, IG_SCALE, RELU_IG, SNEAKED, UNCAPPED, released_scale
 from .sweep import Part, Plan, header
-
-# By the paper's names. Its GradCAM++ and its IG are the released code's, see `interpreters`.
-PAPER_INTERPRETERS = {entry.table: entry.function for entry in INTERPRETERS.values() if entry.table}
-
 
 MAPS = ("CAM", "GradCAM++", "Repr")
 PENALTIES = (1.1, 1.2, 1.4, 1.6)
 # Batch size of the released code; its step depends on it, because the gradient is that of a batch mean.
 RELEASED_BATCH = 100
-IG_SCALE = 1.0
+RELU_IMAGES = 40
 AGAIN = 123  # seed of another hundred images for Table 1: the seed in the released script `isa_cam`
 # Table 1 has no IG on R-ImageNet, and an image takes half an hour there: measure only the first few images.
 FEW = {("restricted_imagenet", "wresnet"): 2}
@@ -57,7 +54,7 @@ def isa_rows(
 
     Args:
         subset: images, labels and targets, on the model's device.
-        interpreters: names in `PAPER_INTERPRETERS`.
+        interpreters: names in `sneaked_maps.SNEAKED`.
         norms, class_sets: p and C of eq. (3). Repr has no classes and is listed under '2-class', as in the paper.
         penalties: multiples of eps*; the paper's list is not known, except that its last value is 1.6.
         images: measure the first `images` of the subset; None for all.
@@ -78,7 +75,7 @@ def isa_rows(
     Source: Table 1, Appendix D.
     """
     check_subset(subset)
-    check_each(interpreters, "interpreters", check_choice, tuple(PAPER_INTERPRETERS))
+    check_each(interpreters, "interpreters", check_choice, tuple(SNEAKED))
     check_each(norms, "norms", check_choice, (1, 2))
     check_each(class_sets, "class_sets", check_choice, CLASS_SETS)
     check_each(penalties, "penalties", check_number, 0, above=True)
@@ -152,7 +149,7 @@ def _isa_of_images(
     Returns:
         `nds_nsl.image_scores`, one (N, 3) per score; and the share of searches whose gamma ends at its cap.
     """
-    interpreter = PAPER_INTERPRETERS[name]
+    interpreter, followed, search_of = SNEAKED[name]
     with evaluating(model), torch.no_grad():
         able = ~_leads(model, x, y, target)  # if the target leads on x itself, no point counts: nothing to search
         per_score = [torch.zeros(len(x), 3, dtype=torch.float64) for _ in range(p)]
@@ -162,8 +159,10 @@ def _isa_of_images(
         eps = (torch.tensor(penalties).to(x)[:, None] * plain.eps[able]).clamp(max=1)
         class_indices = class_set(classes, y, target, model.num_classes)
         clean = interpreter(model, x, class_indices)
-        distance = Discrepancy(interpreter, class_indices, p, scale=released_scale(name, clean, p))
+        distance = Discrepancy(followed, class_indices, p, scale=released_scale(name, clean, p))
         settings = released_settings(eps, distance, batch=RELEASED_BATCH)
+        if search_of:
+            settings["search"] = search_of
         search = isa_over_eps(model, x, y, target, **settings)
         attacks = [plain.x_adv[able], *search.x_adv]
         sizes = torch.stack([(x_adv - x).abs().flatten(1).amax(1) for x_adv in attacks], 1)
@@ -176,17 +175,6 @@ def _isa_of_images(
         scores = torch.stack([normalised_discrepancy(clean, m, p, bool(squared)) for m in maps], 1)
         per_score[squared][able.cpu()] = image_scores(scores, sizes, counts).cpu()
     return per_score, at_cap
-
-
-def released_scale(name: str, maps: Tensor, p: int) -> float:
-    """Return the factor that brings a map to the scale of the released code's D.
-
-    The factor is u for CAM and GradCAM++, which are plain sums in that code, and 1 for IG. That code sums Repr over its
-    K channels: the factor is K with l1, and sqrt(K) with the square of l2.
-    """
-    if name == "IG":
-        return IG_SCALE
-    return maps.shape[1] ** (1 / p) if name == "Repr" else maps[0, 0].numel()
 
 
 def _isa_row(key: tuple, before: dict | None, contributions: Tensor, at_cap: float) -> dict:
@@ -225,6 +213,15 @@ def table1_plan(part: Part, *, n: int = ISA_IMAGES, images: int | None = None, i
         yield from isa_plan(part, interpreters=interpreters, n=n, images=images)
 
 
+def beyond_plan(part: Part, *, n: int = ISA_IMAGES, images: int | None = None) -> Iterator[Plan]:
+    """Plan Table 1 for the GradCAM++ of its own paper and for IG on the network's own ReLU, without a cap.
+
+    By default IG is measured on the first 40 images, half a minute each.
+    """
+    yield from isa_plan(part, interpreters=(GRADCAM_PP,), n=n, images=images)
+    yield from isa_plan(part, interpreters=(RELU_IG,), n=n, images=min(n, RELU_IMAGES) if images is None else images)
+
+
 def isa_plan(
     part: Part,
     *,
@@ -240,16 +237,17 @@ def isa_plan(
     """Plan `isa_rows`.
 
     Args:
-        interpreters: `MAPS`, or IG, which has a record of its own.
+        interpreters: `MAPS`, or IG, which has a record of its own. Maps that are not the paper's make another
+            measurement, 'isa-beyond'.
         images: how many of the subset's n images to measure; the column `measured` of a row gives this number. A later
             run with more images continues the same record.
         batch_size: number of images in a part; default: 1 where an image takes long, 10 for IG, else all.
         n, seed: the subset. Images other than the tables' make another measurement, 'isa-again'.
         norms, class_sets, penalties: see `isa_rows`.
     """
-    ig = "IG" in interpreters
+    ig, beyond = "IG" in interpreters, [name for name in interpreters if name in (RELU_IG, GRADCAM_PP)]
     settings = header(
-        "isa" if seed == 99 else "isa-again",
+        "isa-beyond" if beyond else "isa" if seed == 99 else "isa-again",
         part,
         n=n,
         seed=seed,
@@ -274,10 +272,15 @@ def isa_plan(
             "rule": "right",
             "scale": IG_SCALE,
         }
+    if beyond:
+        settings["search"] = asdict(UNCAPPED)
+    if RELU_IG in interpreters:
+        settings["IG"] = {"activation": "relu", "baseline": "black", "steps": 100, "rule": "right", "scale": IG_SCALE}
+        settings["IG"] |= {"attack follows": "softplus of slope 20, 8 nodes"}
     subset = part.dataset.evaluation_subset(n, seed=seed).to(part.device)
     images = min(n, FEW.get((part.dataset.name, part.model), n)) if images is None else images
     # Small parts where an image is slow, because the record is written after each measure of a part.
-    batch_size = batch_size or (1 if images < n else 10 if ig else None)
+    batch_size = batch_size or (1 if images < n and not beyond else 10 if ig or beyond else None)
 
     run: dict[str, Any] = {
         "interpreters": interpreters,

@@ -16,9 +16,11 @@ from .. import data
 from ..checks import use_device
 from . import (
     accuracy,
+    agreement,
     black,
     certificates,
     detection,
+    faithfulness,
     figures,
     ig_penalty,
     isa_scores,
@@ -27,6 +29,7 @@ from . import (
     records,
     restarts,
     rounding,
+    sanity,
     softplus,
     strong,
     tightness,
@@ -73,6 +76,8 @@ def _figure(number: int) -> Measurement:
 
 _PGD, _AAI = accuracy.pgd_plan, rank_correlation.aai_plan
 
+_THREE = ("Normal", "Adv", "Int")  # no defence, adversarial training and the paper's
+
 # Tables 3 and 4 rest on the same record, and so do Tables A1 to A3: after the first, the others cost nothing.
 MEASUREMENTS = {
     "table1": Measurement("Table 1: ISA", TABLE1, isa_scores.table1_plan, ("Normal",)),
@@ -101,12 +106,21 @@ MEASUREMENTS = {
         "attacks made on other networks", (MNIST, CIFAR), transfer.transfer_plan, sources=("released",)
     ),
     "masking": Measurement("the checklist of masked gradients", (MNIST, CIFAR), masking.masking_plan),
-    "detection": Measurement("maps as detectors", (MNIST, CIFAR), detection.detection_plan, ("Normal", "Adv", "Int")),
+    "detection": Measurement("maps as detectors", (MNIST, CIFAR), detection.detection_plan, _THREE),
+    "agreement": Measurement("agreement of interpreters", (MNIST, CIFAR), agreement.agreement_plan, _THREE),
+    "sanity": Measurement("maps of random weights", (MNIST, CIFAR), sanity.sanity_plan, _THREE),
+    "faithfulness": Measurement("deletion and insertion", (MNIST, CIFAR), faithfulness.faithfulness_plan, _THREE),
     "certificates": Measurement("what Proposition 1 certifies", (MNIST, CIFAR), certificates.certificates_plan),
     "clean": Measurement("no attack, all test images", (("restricted_imagenet", "wresnet"),), accuracy.clean_plan),
     "aai-printed": Measurement("AAI by eq. (7) as printed", (MNIST,), rank_correlation.printed_aai_plan),
     "isa-again": Measurement(
         "Table 1 on another hundred images", (MNIST,), partial(isa_scores.isa_plan, seed=isa_scores.AGAIN), ("Normal",)
+    ),
+    "isa-beyond": Measurement(
+        "Table 1 with GradCAM++ of 2018 and IG on ReLU", (MNIST,), isa_scores.beyond_plan, ("Normal",), ("released",)
+    ),
+    "aai-2018": Measurement(
+        "Table A5 with GradCAM++ of 2018", (CIFAR, POOL), rank_correlation.aai_2018_plan, sources=("released",)
     ),
     "isa-maps": Measurement("Table 1 without IG", TABLE1, partial(isa_scores.table1_plan, ig=False), ("Normal",)),
     "softplus": Measurement("accuracy with softplus for ReLU", (MNIST, CIFAR), softplus.softplus_plan, ("Normal",)),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..models.predict import evaluating, predictions
 from ..values import check_choice, check_each, check_radius
 from .accuracy import check_subset
 from .evaluation import ALPHA, EPS, IMAGES, STEPS
-from .isa_scores import PAPER_INTERPRETERS
+from .sneaked_maps import GRADCAM_PP, SNEAKED
 from .sweep import Part, Plan, header, once
 
 AAI: dict[str, Any] = {"top_k": 8, "alpha": ALPHA, "steps": STEPS[-1], "hinge": 0.0}
@@ -49,7 +50,7 @@ def aai_rows(
     Args:
         subset: images and labels, on the model's device.
         eps: perturbation sizes > 0, in the unit of the pixels.
-        interpreter: 'CAM' or 'GradCAM++' (the released code's).
+        interpreter: 'CAM', 'GradCAM++' (the released code's) or another name in `sneaked_maps.SNEAKED`.
         attack: arguments of `attacks.aai`; `PRINTED_AAI` has the arguments for eq. (7) as printed.
         progress: called with the number of steps done since the last call.
 
@@ -64,12 +65,12 @@ def aai_rows(
     Source: Tables 2, A4 and A5.
     """
     check_each(eps, "eps", check_radius, above=True)
-    check_choice(interpreter, "interpreter", tuple(PAPER_INTERPRETERS))
+    check_choice(interpreter, "interpreter", tuple(SNEAKED))
     check_subset(subset)
     if not isinstance(attack, Mapping) or set(attack) != set(AAI):
         raise ValueError(f"attack must be a mapping with {', '.join(AAI)}; got {attack!r:.80}.")
     x, y = subset.x, subset.y
-    attacked, rows = PAPER_INTERPRETERS[interpreter], []
+    attacked, rows = SNEAKED[interpreter].scored, []
     with evaluating(model), torch.no_grad():
         predicted = predictions(model, x)
         clean = attacked(model, x, y[:, None])
@@ -98,12 +99,18 @@ def aai_rows(
 
 
 def aai_plan(
-    part: Part, *, interpreter: str = "CAM", eps: Sequence[float] | None = None, steps: int = STEPS[-1], n: int = IMAGES
+    part: Part,
+    *,
+    interpreter: str = "CAM",
+    eps: Sequence[float] | None = None,
+    steps: int = STEPS[-1],
+    n: int = IMAGES,
+    measurement: str = "aai",
 ) -> Iterator[Plan]:
     """Plan `aai_rows` by the released code's AAI, for every eps of the tables but 0."""
     eps, attack = _sizes(part, eps), {**AAI, "steps": steps}
     settings = header(
-        "aai",
+        measurement,
         part,
         n=n,
         interpreter=interpreter,
@@ -115,6 +122,10 @@ def aai_plan(
         network, subset, eps=eps, interpreter=interpreter, attack=attack, progress=progress
     )
     yield Plan(settings, once(rows), len(eps) * steps)
+
+
+# Table A5 with the GradCAM++ of its own paper: a measurement of its own, so that no row is taken for the table's.
+aai_2018_plan = partial(aai_plan, interpreter=GRADCAM_PP, measurement="aai-2018")
 
 
 def printed_aai_plan(part: Part, *, eps: Sequence[float] | None = None, n: int = IMAGES) -> Iterator[Plan]:

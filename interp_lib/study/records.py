@@ -61,6 +61,7 @@ _MEANS = ("tau", "tau_all", "se", "nds", "nsl", "auc")  # may be None, where no 
 
 _WORDS = frozenset(
     ("method", "schedule", "measure", "form", "activation", "attack", "reference", "rule", "check", "code", "kind")
+    + ("input", "grid", "other", "layer")
 )
 
 
@@ -105,7 +106,13 @@ _NEEDED = {
     "unforeseen": ("method", "attack", "form", "draw", "correct", "n"),
     "aai": ("method", "interpreter", "eps", "tau", "n"),
     "aai-printed": ("method", "form", "eps", "tau", "n"),
-    **dict.fromkeys(("isa", "isa-again"), ("method", "interpreter", "measure", "squared_score", "nds", "nsl", "n")),
+    "aai-2018": ("method", "interpreter", "eps", "tau", "n"),
+    "agreement": ("method", "input", "grid", "interpreter", "other", "tau", "n"),
+    "sanity": ("method", "layer", "interpreter", "form", "tau", "n"),
+    "faithfulness": ("method", "input", "rule", "interpreter", "deletion", "insertion", "n"),
+    **dict.fromkeys(
+        ("isa", "isa-again", "isa-beyond"), ("method", "interpreter", "measure", "squared_score", "nds", "nsl", "n")
+    ),
     "softplus": ("method", "activation", "correct", "n"),
 }
 

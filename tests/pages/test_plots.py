@@ -22,6 +22,7 @@ from matplotlib.lines import AxLine
 
 from interp_lib.pages import (
     certificate_figures,
+    comparison_figures,
     curve_figures,
     gamma_figures,
     map_figures,
@@ -45,7 +46,7 @@ TITLE = 'MNIST "a" <b> & c'
 DRAW = {
     name: function
     for module in (
-        *(certificate_figures, curve_figures, gamma_figures, map_figures, masking_figures),
+        *(certificate_figures, comparison_figures, curve_figures, gamma_figures, map_figures, masking_figures),
         *(sweep_figures, training_figures, unforeseen_figures),
     )
     for name, function in inspect.getmembers(module, inspect.isfunction)
@@ -229,6 +230,11 @@ PANEL = AttackedImage(
     True,
 )
 
+MAPS = [name for name in comparison_figures.MAP_STYLES if name not in ("random", "brightness")]
+PAIRS = {pair: (k - 5) / 30 for k, pair in enumerate(itertools.combinations(MAPS, 2))}
+LEFT = {name: [0.1 * k, 0.05 * k] for k, name in enumerate(MAPS)}
+FALLING = {name: [1.0, 0.1 * k, 0.0] for k, name in enumerate(comparison_figures.MAP_STYLES)}
+
 
 def arguments():
     """What each function is given: all methods and all sources, where it takes several."""
@@ -267,6 +273,9 @@ def arguments():
         "picture_table": ((PICTURES, {("Adv", "Snow"): "3 ✗", ("Int", "Snow"): "5 ✓"}), {}),
         "surface_panels": (({m: SURFACE for m in METHODS},), {}),
         "transfer_matrix": ((transferred,), {}),
+        "agreement_matrix": ((PAIRS, {pair: -tau for pair, tau in PAIRS.items()}), {}),
+        "random_layers": (({form: LEFT for form in ("signed", "absolute")}, ["classifier", "conv1"]), {}),
+        "pixel_curves": (({kind: FALLING for kind in ("deletion", "insertion")},), {}),
         "gamma_frame": ((gammas(), 0.01, image, maps, maps), {"names": ["map of 3"]}),
     }
 
@@ -358,6 +367,8 @@ LEGENDS = {
     "attack_sequence",
     "roc_curves",
     "gamma_curve",
+    "random_layers",
+    "pixel_curves",
 }
 
 
@@ -751,6 +762,31 @@ def test_transfer_has_a_row_for_each_network_and_frames_its_own_attack(figures):
     assert all(shown[k, i] == f"{TRANSFER[m, s]:.2f}" for i, m in enumerate(METHODS) for k, s in enumerate(METHODS))
     assert [t.get_text() for t in ax.get_yticklabels()] == METHODS == [t.get_text() for t in ax.get_xticklabels()]
     assert [tuple(np.round(patch.get_center(), 6)) for patch in ax.patches] == [(k, k) for k in range(8)]
+
+
+def test_agreement_stands_above_and_below_the_diagonal(figures):
+    (ax,) = figures["agreement_matrix"].axes
+    shown = {text.get_position(): text.get_text() for text in ax.texts}
+    assert len(shown) == 8 * 7
+    for (one, other), tau in PAIRS.items():
+        row, column = MAPS.index(one), MAPS.index(other)
+        written = [f"{value:.2f}".replace("-", "−").replace("0.", ".") for value in (tau, -tau)]
+        assert [shown[column, row], shown[row, column]] == written
+    assert [t.get_text() for t in ax.get_yticklabels()] == MAPS == [t.get_text() for t in ax.get_xticklabels()]
+
+
+def test_random_layers_begin_at_the_trained_network_and_curves_go_over_the_share_of_pixels(figures):
+    for ax, title in zip(figures["random_layers"].axes, ("signed", "absolute"), strict=True):
+        assert ax.get_title() == title and [t.get_text() for t in ax.get_xticklabels()] == [
+            "none",
+            "classifier",
+            "conv1",
+        ]
+        drawn = [list(line.get_ydata()) for line in ax.lines[: len(MAPS)]]
+        assert drawn == [[1, *LEFT[name]] for name in MAPS]
+    for ax in figures["pixel_curves"].axes:
+        assert [list(line.get_ydata()) for line in ax.lines] == list(FALLING.values())
+        assert all(list(line.get_xdata()) == [0, 0.5, 1] for line in ax.lines)
 
 
 def test_pictures_stand_under_their_names_and_fooled_ones_are_red(figures):
