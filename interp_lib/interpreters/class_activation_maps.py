@@ -233,3 +233,22 @@ def gradcam_pp(
     weights = torch.where(positive, gradients / denominator, 0).sum((3, 4))
     maps = _weighted_sum(weights, features)
     return maps * scores.exp()[..., None, None] if exponential else maps
+
+
+def fold_gradcam_pp(model: nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """Return (x, classes) -> logits and the maps of `gradcam_pp`, with the present weights, from one pass.
+
+    With a global average pool and a linear layer the weights need no derivative: max(w_k, 0) / (2 + w_k mean(A_k)).
+    """
+    if not is_foldable(model):
+        return None
+    frozen = fixed_copy(model)
+
+    def logits_and_maps(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        features = frozen.features(x)
+        means, weight = features.mean((2, 3)), frozen.classifier.weight[classes]
+        positive = weight > 0
+        weights = torch.where(positive, weight / torch.where(positive, 2 + weight * means[:, None], 1), 0)
+        return frozen.classifier(means), _weighted_sum(weights, features)
+
+    return logits_and_maps

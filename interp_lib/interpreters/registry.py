@@ -41,7 +41,7 @@ class Interpreter(NamedTuple):
 INTERPRETERS = {
     "cam": Interpreter(cams.cam, "CAM", True, "CAM", rows=lambda weight: weight),
     "gradcam": Interpreter(cams.gradcam, "CAM", True),
-    "gradcam_pp": Interpreter(cams.gradcam_pp, "CAM", False),
+    "gradcam_pp": Interpreter(cams.gradcam_pp, "CAM", False, fold=cams.fold_gradcam_pp),
     "gradcam_pp_release": Interpreter(
         cams.gradcam_pp_release, "CAM", False, "GradCAM++", rows=lambda weight: weight.clamp(min=0)
     ),
