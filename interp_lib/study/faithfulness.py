@@ -1,7 +1,8 @@
 """Measure whether maps are faithful: how fast a network loses a class when pixels go in the order of its map.
 
-Quantus has these curves as well, of one image at a time and with a model call for every step of every image. Here all
-images and steps of a map are one batch, all maps are compared on the same networks with standard errors over images.
+Quantus 0.6 has deletion as `PixelFlipping`: without the point before the first step, without insertion, and entry by
+entry where a pixel has colours. Here a pixel goes with its colours, all steps of a batch are one call of the folded
+network, and an area may be compared with that of another order image by image.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -16,7 +16,16 @@ from interp_lib.interpreters import integrated_gradients
 from interp_lib.models import SameConv2d, bounds
 from interp_lib.pages import toy
 from interp_lib.paper import GAMMA
-from interp_lib.study import certificates, detection, exchanged_rows, intervals, masking, records
+from interp_lib.study import (
+    agreement,
+    certificates,
+    detection,
+    exchanged_rows,
+    faithfulness,
+    intervals,
+    masking,
+    records,
+)
 
 
 def answer(chapter, number):
@@ -249,6 +258,28 @@ def test_masked_gradients():
     checks = {r["check"]: r for r in masking.masking_rows(always, x, torch.arange(20) % 10, eps=0.1, queries=20)}
     assert answer("19_masking", 3) == [str(checks["whole box"][key]) for key in ("against", "n")]
     assert masking.flagged(checks["gradient at x"])
+
+
+def test_maps_compared():
+    tau = lambda *pair: agreement.rank_correlations(torch.tensor([pair], dtype=torch.float64))[0, 0, 1].item()
+    given = [tau((0, 0, 1, 2), (0, 0, 2, 1)), tau((1, 2), (2, 1))]
+    assert answer("26_maps_compared", 1) == [f"{value:.1f}".replace("-", "−") for value in given]
+    weight = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    network = lambda x: torch.stack([x.flatten(1) @ weight, 1 - x.flatten(1) @ weight], 1).clamp(min=1e-300).log()
+    x, first = torch.ones(1, 1, 1, 3, dtype=torch.float64), torch.tensor([0])
+    areas = [
+        faithfulness.area(
+            faithfulness.curve(network, x, 0 * x, faithfulness.ranks(sign * weight.view(1, 1, 3)), first, steps=3)
+        )
+        for sign in (1, -1)
+    ]
+    assert answer("26_maps_compared", 2) == [f"{area.item():.3f}" for area in areas]
+    x = torch.full((1, 1, 1, 1), 0.8, dtype=torch.float64)
+    ig = lambda x, **how: integrated_gradients(OnePixel(0.25), x, first[None], steps=16000, rule="midpoint", **how)
+    rise = (ig(x + 0.1) - ig(x - 0.1)).item() / 0.2
+    x = x.requires_grad_()
+    (slope,) = torch.autograd.grad(ig(x, create_graph=True).sum(), x)
+    assert [float(value) for value in answer("26_maps_compared", 3)] == pytest.approx([rise, slope.item()], abs=2e-4)
 
 
 def test_appendix_a():

@@ -194,6 +194,22 @@ def test_the_representation_again(lines, committed):
     assert verdict_of(lines, "The penultimate representation").verdict == "holds"
 
 
+def test_integrated_gradients_again(lines):
+    """Image by image, over the same images, the score of IG falls further than the CAM's, from a higher level."""
+    each = lambda family, name: next(
+        row["each"]
+        for path in (ROOT / "results").glob(f"{family}-mnist-small-released-????????.json")
+        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]
+        if (row["interpreter"], row["measure"], row["squared_score"]) == (name, "l1:2-class", False)
+    )
+    pairs = [(a, b) for a, b in zip(each("isa-beyond", "IG (ReLU)"), each("isa", "CAM"), strict=False) if a and b]
+    totals = [[sum(image[k] for image in side) for k in range(3)] for side in zip(*pairs, strict=True)]
+    nds, nsl = ([total[k] / total[0] for total in totals] for k in (1, 2))
+    assert nds[0] > 2 * nds[1] and nsl[0] > 1.5 * nsl[1] and len(pairs) >= 20
+    line = verdict_of(lines, "IG is the map most resistant")
+    assert line.verdict == "does not hold" and f"{nds[0] - nds[1]:+.2f}" in line.released
+
+
 def test_certificates_again(lines):
     """More than half of Int's images are certified at three times the radius that half of Adv's reach."""
     rows = [r for r in rows_of("certificates-mnist-small-released") if (r["kind"], r["form"]) == ("CROWN", "2-class")]
