@@ -19,11 +19,14 @@ _PATIENCE = 60  # seconds to wait for another process to write, which takes a fr
 
 
 @cache
-def commit() -> str | None:
+def commit(*also: str) -> str | None:
     """Return the checkout's commit at the first call, with `-dirty` if this package's tracked files differ from it.
 
     Return None without git, or if the package is not in a checkout. The result is cached, and a long run calls this
     before it begins: a commit made meanwhile is not the code that runs.
+
+    Args:
+        also: more of the checkout that must not differ, as git's pathspecs, such as ':/book'.
     """
 
     def git(*command: str) -> subprocess.CompletedProcess:
@@ -33,7 +36,7 @@ def commit() -> str | None:
         if git("ls-files", "--error-unmatch", Path(__file__).name).returncode:
             return None  # an installed copy inside somebody else's checkout
         head = git("rev-parse", "--short=12", "HEAD").stdout.strip()
-        return head and head + ("-dirty" if git("diff", "--quiet", "HEAD", "--", ".").returncode else "")
+        return head and head + ("-dirty" if git("diff", "--quiet", "HEAD", "--", ".", *also).returncode else "")
     except OSError:  # no git
         return None
 

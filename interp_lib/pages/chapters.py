@@ -6,11 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..places import writable_home
-from ..storage import write_atomically
+from ..storage import commit, write_atomically
+from . import origin
 from . import parameters as page
 from .parameters import check as check  # pages call chapters.check(...)
 from .profiles import load as load_profile
@@ -89,8 +91,12 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
         timeout = CELL_SECONDS
     running = root / "_build/failed" / f"{name}.ipynb"
     running.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    commit(*origin.BOOK)  # before the run, see `storage.commit`
     _run(name, source, running, parameters, timeout)
     notebook = nbformat.read(running, 4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    notebook.metadata[origin.KEY] = origin.of_run(time.monotonic() - began, code, parameters)
     target = source if in_place else root / "_build/src/book" / f"{name}.ipynb"
     if in_place:
         _forget_the_run(notebook)
@@ -139,7 +145,7 @@ def _forget_the_run(notebook) -> None:
     """Delete the injected parameters and the timings, which would fill the diff of a commit with every run."""
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
-        for key in ("papermill", "execution"):
+        for key in ("papermill", "execution", origin.KEY):
             metadata.pop(key, None)
     notebook.metadata["language_info"] = {"name": "python"}
 
