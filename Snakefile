@@ -10,6 +10,7 @@
 """
 
 import ast
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -38,9 +39,18 @@ TEXTS = sorted(map(str, Path("book").glob("*.md")))
 REFERENCE = sorted(map(str, Path("book/api").glob("*.md")))
 
 
+def source(chapter):
+    return Path("book", f"{chapter}.ipynb").read_text(encoding="utf-8")
+
+
+def shows(chapter):
+    """Chapters that a gallery executes."""
+    return [f"book/{name}.ipynb" for name in re.findall(r"side_by_side\(\W+(\w+)", source(chapter))]
+
+
 def uses_networks(chapter):
     """Whether a chapter loads networks that the build trains; the others can run beside the training."""
-    return "load_network(" in Path("book", f"{chapter}.ipynb").read_text(encoding="utf-8")
+    return "load_network(" in source(chapter) or bool(shows(chapter))
 
 
 def measurements(wildcards):
@@ -168,6 +178,7 @@ rule chapter:
     input:
         "book/{chapter}.ipynb",
         f"profiles/{PROFILE.name}.yml",
+        lambda wildcards: shows(wildcards.chapter),
         lambda wildcards: TRAINED if uses_networks(wildcards.chapter) else [],
         RECORDS,
         EVERYTHING,

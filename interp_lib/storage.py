@@ -26,7 +26,7 @@ def commit(*also: str) -> str | None:
     before it begins: a commit made meanwhile is not the code that runs.
 
     Args:
-        also: more of the checkout that must not differ, as git's pathspecs, such as ':/book'.
+        also: more of the checkout that must not differ, as git's pathspecs, such as ':(top)book'.
     """
 
     def git(*command: str) -> subprocess.CompletedProcess:

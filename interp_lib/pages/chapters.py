@@ -53,6 +53,13 @@ def literally(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
+def parameters_of(path: Path) -> list[str]:
+    """Return the names in a chapter's parameters cell."""
+    import papermill
+
+    return list(papermill.inspect_notebook(literally(path)))
+
+
 def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None = None, in_place: bool = False) -> str:
     """Execute one chapter, or 'all', and return the path of the result.
 
@@ -78,12 +85,11 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     if name not in names():
         raise ValueError(f"unknown chapter {name!r}; known are {', '.join(names())}.")
     import nbformat
-    import papermill
 
     root = project_root()
     writable_home(root)
     source = root / "book" / f"{name}.ipynb"
-    page.refuse_unknown(parameters, papermill.inspect_notebook(literally(source)), f"chapter {name}")
+    page.refuse_unknown(parameters, parameters_of(source), f"chapter {name}")
     parameters = {key: page.read(key, value) for key, value in parameters.items()}
     # The default profile is not injected: a page with any injected parameter says that it ran with other values.
     parameters = {key: value for key, value in parameters.items() if (key, value) != ("profile", "digits")}
@@ -93,7 +99,7 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     running.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     commit(*origin.BOOK)  # before the run, see `storage.commit`
-    _run(name, source, running, parameters, timeout)
+    run_notebook(name, source, running, parameters, timeout)
     notebook = nbformat.read(running, 4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     notebook.metadata[origin.KEY] = origin.of_run(time.monotonic() - began, code, parameters)
@@ -107,7 +113,9 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     return str(target)
 
 
-def _run(name: str, source: Path, running: Path, parameters: dict, timeout: int | None) -> None:
+def run_notebook(
+    name: str, source: Path, running: Path, parameters: dict, timeout: int | None, *, progress: bool = True
+) -> None:
     """Execute the chapter `source` into `running`; raise what `execute` raises."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -121,7 +129,7 @@ def _run(name: str, source: Path, running: Path, parameters: dict, timeout: int 
             cwd=str(source.parent),
             kernel_name="python3",
             execution_timeout=timeout,
-            progress_bar={"desc": name, "disable": None},
+            progress_bar={"desc": name, "disable": None} if progress else False,
             stderr_file=sys.stderr if parameters.get("recompute") else None,
         )
     except PapermillExecutionError as error:
@@ -142,8 +150,14 @@ def _run(name: str, source: Path, running: Path, parameters: dict, timeout: int 
 
 
 def _forget_the_run(notebook) -> None:
-    """Delete the injected parameters and the timings, which would fill the diff of a commit with every run."""
+    """Delete the injected parameters, the timings and the warnings, which the page does not show, of a run.
+
+    They would fill the diff of a commit with every run.
+    """
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
         for key in ("papermill", "execution", origin.KEY):
             metadata.pop(key, None)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # whoever executes a chapter needs no Sphinx
     from sphinx.application import Sphinx
 
 KEY = "interp_lib"  # in a notebook's metadata
-BOOK = (":/book", ":/_config.yml", ":/_toc.yml")  # what a page is made of, beside the package
+BOOK = (":(top)book", ":(top)_config.yml", ":(top)_toc.yml")  # what a page is made of, beside the package
 
 
 def of_run(seconds: float, sources: Iterable[str], parameters: Mapping[str, object]) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from html import unescape
 
 import nbformat
@@ -33,6 +34,13 @@ def test_every_built_page_says_where_it_comes_from(built_book):
         commit = storage.commit(*origin.BOOK)
         assert not commit or f", commit {commit}" in words or f", commit {commit}-dirty" in words
         assert ("committed with the chapter" in words) == (ROOT / f"book/{path.stem}.ipynb").exists()
+
+
+def test_what_a_page_is_made_of_is_in_the_repository():
+    if storage.commit() is None:
+        pytest.skip("needs a checkout")
+    command = ["git", "ls-files", "--error-unmatch", *origin.BOOK]
+    assert subprocess.run(command, cwd=ROOT / "interp_lib", capture_output=True, check=False).returncode == 0
 
 
 def test_a_run_is_described_by_what_it_loaded_and_ran_on():
