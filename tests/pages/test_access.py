@@ -202,14 +202,42 @@ WIDE = """
 
 @requires_browser
 def test_keys_reach_and_scroll_what_is_wider_than_a_phone(built_book):
-    with open_page(built_book / "24_orderings.html", width=390) as page:
+    with open_page(built_book / "06_training.html", width=390) as page:
+        page.driver.execute_script("""
+            const box = document.createElement("div"), wide = document.createElement("div");
+            box.style.overflowX = "auto";
+            wide.style.cssText = "height: 20px; width: 2000px";
+            box.append(wide);
+            document.querySelector("article").prepend(box);""")
         page.wait(lambda: page.select("main [aria-label='scrolls sideways']"))
         wide = page.driver.execute_script(WIDE)
-        assert len(wide) > 10
-        assert all(element.get_property("tabIndex") == 0 for element in wide)
+        assert wide and all(element.get_property("tabIndex") == 0 for element in wide)
         first = wide[0]
         first.send_keys(Keys.ARROW_RIGHT)
         page.wait(lambda: first.get_property("scrollLeft") > 0)
+
+
+TOO_WIDE = """
+    for (const cell of document.querySelectorAll("main details")) cell.open = true;
+    const boxes = "article :is(.comparison, .pst-scrollable-table-container, pre)";
+    return [...document.querySelectorAll(boxes)].filter((box) => box.scrollWidth > box.clientWidth + 1)"""
+
+
+@requires_browser
+@pytest.mark.parametrize("name", ["04_attacks_on_maps", "06_training", "19_masking", "running", "api/attacks"])
+@pytest.mark.parametrize("width", [1300, 390])
+def test_source_outputs_and_tables_are_no_wider_than_the_page(built_book, name, width):
+    with open_page(built_book / f"{name}.html", width=width) as page:
+        page.wait(lambda: not page.driver.execute_script(TOO_WIDE))
+        stacked = page.select(".stacked")
+        assert width < 600 or not stacked
+        for box in stacked:
+            heads = [head.get_property("textContent").strip() for head in box.find_elements("css selector", "thead th")]
+            for row in box.find_elements("css selector", "tbody tr"):
+                cells = row.find_elements("css selector", "th, td")
+                assert [cell.get_attribute("data-column") for cell in cells[1:]] == heads[1:]
+                roles = {cell.get_attribute("role") for cell in cells}
+                assert row.get_attribute("role") == "row" and roles <= {"rowheader", "cell"}
 
 
 @requires_browser
@@ -225,7 +253,13 @@ def test_paper_shows_whole_lines_and_no_sidebars(built_book, chapter):
 
 
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-NAMES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]), "search", "genindex"]
+NAMES = [
+    TOC["root"],
+    *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]),
+    "search",
+    "genindex",
+    "prf-prf",
+]
 # Formulas are left out: their text for screen readers is MathJax's, beside glyphs that no rule can read.
 RUN_AXE = """
     const done = arguments[0];
