@@ -5,7 +5,7 @@ THREADS ?= 1
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: book test test-processors serve clean chapters compare verify readme lint
+.PHONY: book test test-processors serve clean chapters compare verify readme address lint
 book: $(VENV)/.installed
 	$(RUN) interp_lib book --profile $(PROFILE)
 
@@ -35,6 +35,10 @@ verify: $(VENV)/.installed
 # Writes the README's table from the records.
 readme: $(VENV)/.installed
 	$(RUN) interp_lib compare --readme
+
+# Writes the repository's address, which is set in _config.yml, into CITATION.cff.
+address: $(VENV)/.installed
+	$(RUN) interp_lib.pages.address
 
 lint: $(VENV)/.installed
 	$(RUN) ruff check .

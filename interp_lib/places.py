@@ -1,11 +1,12 @@
 """Paths: one root for data, records and networks, whichever folder a command is started in."""
 
 import os
+import sysconfig
 from pathlib import Path
 
 VARIABLES = ("INTERP_DATA", "INTERP_RELEASED")
 # The commands that need files which only a clone of the project has: chapters, profiles, the Snakefile.
-NEED_A_CLONE = "chapter, pages, book, laboratory and train --profile"
+NEED_A_CLONE = "chapter, pages, book and laboratory"
 
 
 def project_root(start: str | os.PathLike = ".") -> Path:
@@ -29,6 +30,17 @@ def home() -> Path:
         return project_root()
     except FileNotFoundError:
         return Path.cwd()
+
+
+def shipped(name: str) -> Path:
+    """Return a folder of the clone, 'profiles' or 'results', or without a clone the copy that the wheel installed."""
+    try:
+        return project_root() / name
+    except FileNotFoundError:
+        copy = Path(sysconfig.get_path("data")) / "share/interp_lib" / name
+        if not copy.is_dir():
+            raise
+        return copy
 
 
 def cache() -> Path:

@@ -239,6 +239,8 @@ def wheel(tmp_path_factory):
     shutil.copytree(ROOT / "interp_lib", folder / "source/interp_lib", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, folder / "source")
+    for name in ("profiles", "results"):
+        shutil.copytree(ROOT / name, folder / "source" / name)
     build = "import setuptools.build_meta as b; print(b.build_wheel('..'))"
     done = subprocess.run(
         [sys.executable, "-c", build], cwd=folder / "source", capture_output=True, text=True, check=False
@@ -247,6 +249,20 @@ def wheel(tmp_path_factory):
     (file,) = folder.glob("*.whl")
     zipfile.ZipFile(file).extractall(folder / "unpacked")
     return folder / "unpacked"
+
+
+def test_a_wheel_carries_what_a_downloaded_notebook_reads(wheel, tmp_path):
+    (data,) = wheel.glob("*.data/data")
+    for name in ("profiles", "results"):
+        copies = {path.name: path.read_bytes() for path in (data / "share/interp_lib" / name).iterdir()}
+        assert copies == {p.name: p.read_bytes() for p in (ROOT / name).glob("*.*") if p.suffix in (".yml", ".json")}
+    code = (
+        f"import sysconfig; sysconfig.get_path = lambda name: {str(data)!r} if name == 'data' else 1 / 0\n"
+        "from interp_lib.pages import profiles, recompute\n"
+        "print(profiles.load('digits').schedule, len(recompute.records_for(False)))"
+    )
+    done = shell(f'{sys.executable} -c "{code}"', tmp_path, PYTHONPATH=str(wheel))
+    assert done.stdout.split() == ["digits", str(len(list((ROOT / "results").glob("*.json"))))], done.stderr
 
 
 def test_a_wheel_does_all_that_needs_no_clone(wheel, tmp_path):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ..datasets import DATASETS
 from ..models.names import NetworkName
 from ..paper import ARCHITECTURE_TITLES, GAMMA, METHODS
-from ..places import project_root
+from ..places import home, shipped
+from ..places import project_root as project_root  # pages call profiles.project_root()
 from ..reading import FileError, read_yaml
 from ..schedule import PRECISIONS, Schedule
 
@@ -67,7 +68,7 @@ class Profile:
         if self.networks == "released":
             return released.read_network(released.find(self.dataset, self.model, method))
         name = NetworkName(self.dataset, self.model, method, seed, self.schedule)
-        path = name.path(project_root() / "_build/networks")
+        path = name.path(home() / "_build/networks")
         if not path.exists():
             raise FileNotFoundError(
                 f"{name.slug} is not trained yet. Run: python -m interp_lib train --profile {self.name}"
@@ -86,7 +87,7 @@ def load(name: str = "digits") -> Profile:
     Raises:
         ProfileError: an unknown name, an unknown or a missing key, or an invalid value.
     """
-    folder = project_root() / "profiles"
+    folder = shipped("profiles")
     known: Collection[str] = sorted(path.stem for path in folder.glob("*.yml"))
     if name not in known:
         raise ProfileError(f"unknown profile {name!r}; known are {', '.join(known)}.")

@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ..places import project_root, shipped
 from ..study.records import Record, read_all
-from .profiles import project_root
 
 TOLD_EVERY = 60  # longest time in seconds between two progress messages of a measurement
 
@@ -34,10 +34,10 @@ def records_for(recompute: bool, *measurements: str) -> list[Record]:
     Raises:
         ChapterError: a measurement failed; the message quotes its error, such as missing data or released networks.
     """
-    root = project_root()
-    committed = read_all(root / "results")
+    committed = read_all(shipped("results"))
     if not recompute:
         return committed
+    root = project_root()
     folder = root / "_build/recomputed"
     for name in measurements:
         command = [sys.executable, "-m", "interp_lib", "measure", name, "--results-dir", str(folder)]
