@@ -55,4 +55,6 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet -r requirements.txt
+	# For axe-core, one file in it, which the tests ask about every page; its dependency, playwright, is not needed.
+	$(VENV)/bin/python -m pip install --quiet --no-deps axe-playwright-python==0.1.8
 	touch $@

@@ -67,7 +67,7 @@ def test_a_command_gives_the_parameters_back():
 
 
 def test_the_gallery_of_the_book_shows_three_sets():
-    notebook = nbformat.read(ROOT / "book/23_gallery.ipynb", 4)
+    notebook = nbformat.read(ROOT / "book/31_gallery.ipynb", 4)
     (shown,) = ("".join(out.data["text/html"]) for c in notebook.cells for out in c.get("outputs", []))
     pictures = [part.partition('"')[0] for part in shown.split("base64,")[1:]]
     assert len(set(pictures)) == len(pictures) == 3
