@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from ..datasets import TITLES
-from ..paper import ARCHITECTURE_TITLES, level_of
+from ..paper import level_of
 from ..study import intervals
 from ..study.comparisons import compared_rows
 from ..study.evaluation import TRAINING_EPS
@@ -21,22 +21,27 @@ def losses(records: Iterable[Record]) -> Table:
             one line for all seeds.
     """
     groups: dict[tuple[str, ...], list[dict]] = {}
+    copies: dict[str, None] = {}
+    images = set()
     for record in (r for r in records if r.settings["measurement"] == "ig-penalty"):
         s = record.settings
+        copies[s["title"]] = None
         for row in (row for row in record.rows if row["climbs"] == "penalty"):
-            network = f"{s['title']} {ARCHITECTURE_TITLES[s['model']]}, {row['method']}"
+            network = f"{network_title(s['dataset'], s['model'])}, {row['method']}"
             groups.setdefault((s["networks"], network), []).append(row)
+            images.add(row["n"])
     sources = {"released": "released", "ours": "trained here"}
     terms = ("cross_entropy", "penalty", "total", "total_over_n")
     return Table(
         ["network", "cross-entropy at x", "‖IG‖₁", "loss, weight 1", "loss, weight 1/N"],
         [
-            [f"{title}: {network}", *(f"{fmean(row[term] for row in rows):.3f}" for term in terms)]
+            [[network, title], *(f"{fmean(row[term] for row in rows):.3f}" for term in terms)]
             for source, title in sources.items()
             for (networks, network), rows in groups.items()
             if networks == source
         ],
-        "200 test images; of networks trained here the mean over seeds.",
+        f"{', '.join(map(str, sorted(images)))} test images; of networks trained here the mean over seeds. "
+        f"Data: {'; '.join(copies)}.",
         caption="Loss of IG-Norm on trained networks, with the weight of its authors and with the released code's.",
     )
 

@@ -28,10 +28,12 @@ def test_losses_are_means_over_seeds_and_released_networks_come_first():
     ours = record([penalty("IG-Norm", 2.0), penalty("IG-Norm", 3.0), penalty("IG-Norm", 9.0, "cross-entropy")])
     ours.settings |= {"networks": "ours", "measurement": "ig-penalty"}
     released = record([penalty("IG-Norm", 4.0)], model="pool", measurement="ig-penalty")
-    assert texts(ig_tables.losses([ours, released, record([row(1)])])) == [
-        ["released: MNIST Pool, IG-Norm", "0.500", "4.000", "4.500", "0.580"],
-        ["trained here: MNIST Small, IG-Norm", "0.500", "2.500", "3.000", "0.550"],
+    table = ig_tables.losses([ours, released, record([row(1)], title="CIFAR-10")])
+    assert texts(table) == [
+        ["MNIST Pool, IG-Norm released", "0.500", "4.000", "4.500", "0.580"],
+        ["MNIST Small, IG-Norm trained here", "0.500", "2.500", "3.000", "0.550"],
     ]
+    assert table.note.startswith("200 test images; ") and table.note.endswith("Data: MNIST.")
 
 
 def ours(measurement, *rows, dataset="mnist"):
