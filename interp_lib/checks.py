@@ -101,18 +101,18 @@ def class_count(model: Callable[[Tensor], Tensor]) -> int | None:
     return getattr(unwrapped(model), "num_classes", None)
 
 
-def check_batch(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor | None = None) -> None:
+def check_batch(model: Callable[[Tensor], Tensor], x: Tensor, *labels: Tensor) -> None:
     """Refuse images, and labels if there are any, that the network cannot take.
 
     Args:
         x: images; the network's own `check_input`, if it has one, checks more than `check_images`.
-        y: labels, see `check_labels`, below the network's `class_count`.
+        labels: y or nothing: labels, see `check_labels`, below the network's `class_count`.
 
     Raises:
         TypeError, ValueError: see `check_images` and `check_labels`.
     """
     getattr(model, "check_input", check_images)(x)  # `check_input` calls `check_images`
-    if y is not None:
+    for y in labels:  # not `y=None`: a label that is None is refused
         check_labels(y, len(x), class_count(model))
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from ..places import writable_home
@@ -83,7 +84,8 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     if name == "all":
         return "\n".join(execute(n, parameters, timeout=timeout, in_place=in_place) for n in names())
     if name not in names():
-        raise ValueError(f"unknown chapter {name!r}; known are {', '.join(names())}.")
+        near = ", ".join(get_close_matches(str(name), names(), 3, 0.3) or names()[:3])
+        raise ValueError(f"unknown chapter {name!r}; known are the files of book/, without .ipynb, such as {near}.")
     import nbformat
 
     root = project_root()

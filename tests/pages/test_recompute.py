@@ -14,6 +14,7 @@ from interp_lib.study import records
 def checkout(tmp_path, monkeypatch):
     """A project with two committed records, and measurements that write what the test says."""
     monkeypatch.setattr(recompute, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(recompute, "shipped", lambda name: tmp_path / name)
     checkout = Checkout(tmp_path)
     checkout.put("results", "pgd-mnist-small-released", 0.5, attack="pgd")
     checkout.put("results", "aai-mnist-small-released", 0.6, attack="aai")
