@@ -121,11 +121,7 @@ def add_measure(p: argparse.ArgumentParser) -> None:
     p.add_argument("--dataset", help="only the part of a table on this dataset: mnist, cifar10, restricted_imagenet")
     p.add_argument("--model", help="only the part on this architecture: small, pool, wresnet")
     p.add_argument("--n", type=number(int, 1), help="number of images (default: the table's); makes another record")
-    p.add_argument(
-        "--images",
-        type=number(int, 1),
-        help="of table1, how many of its images; a later run with more goes on in the same record",
-    )
+    p.add_argument("--images", type=number(int, 1), help="of table1, only its first images; more may follow later")
     p.add_argument(
         "--eps",
         type=several(number(lambda text: float(Fraction(text)), 0, 1)),

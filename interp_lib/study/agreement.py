@@ -10,7 +10,7 @@ from ..data import EvaluationSubset
 from ..values import check_choice, check_each
 from .evaluation import IMAGES, TRAINING_EPS
 from .evaluation import STEPS as TABLE_STEPS
-from .maps_compared import FUNCTIONS, INPUTS, SETTINGS, inputs_of, map_of, to_size
+from .maps_compared import FUNCTIONS, INPUTS, SETTINGS, attack_settings, inputs_of, map_of, to_size
 from .rank_correlation import mean_and_error
 from .sweep import Part, Plan, header, once
 
@@ -138,12 +138,11 @@ def agreement_plan(part: Part, *, n: int = IMAGES, steps: int = TABLE_STEPS[-1])
     """Plan `agreement_rows` on the paper's images, at the radius of training."""
     size = TRAINING_EPS[part.dataset.name]
     subset = part.dataset.evaluation_subset(n).to(part.device)
-    attack = {"names": list(INPUTS), "norm": "linf", "eps": size, "steps": steps, "alpha": 0.01}
     settings = header(
         "agreement",
         part,
         n=n,
-        attack=attack,
+        attack=attack_settings(size, steps),
         interpreters=list(FUNCTIONS),
         details=SETTINGS,
         grids=list(GRIDS),

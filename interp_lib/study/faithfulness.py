@@ -17,7 +17,7 @@ from ..models.predict import evaluating, predictions
 from ..values import check_choice, check_each, check_whole
 from .evaluation import IMAGES, TRAINING_EPS
 from .evaluation import STEPS as TABLE_STEPS
-from .maps_compared import FUNCTIONS, INPUTS, SETTINGS, inputs_of, map_of, to_size
+from .maps_compared import FUNCTIONS, INPUTS, SETTINGS, attack_settings, inputs_of, map_of, to_size
 from .rank_correlation import mean_and_error
 from .sweep import Part, Plan, header, once
 
@@ -166,12 +166,11 @@ def faithfulness_plan(part: Part, *, n: int = IMAGES, attack_steps: int = TABLE_
     """Plan `faithfulness_rows` on the paper's images, at the radius of training."""
     size = TRAINING_EPS[part.dataset.name]
     subset = part.dataset.evaluation_subset(n).to(part.device)
-    attack = {"names": list(INPUTS), "norm": "linf", "eps": size, "steps": attack_steps, "alpha": 0.01}
     settings = header(
         "faithfulness",
         part,
         n=n,
-        attack=attack,
+        attack=attack_settings(size, attack_steps),
         interpreters=[*FUNCTIONS, *CONTROLS],
         details=SETTINGS,
         curve={"steps": STEPS, "replaced by": "black", "class": "predicted on the input"},

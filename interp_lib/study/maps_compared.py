@@ -43,6 +43,11 @@ SETTINGS = {
 }
 
 
+def attack_settings(eps: float, steps: int) -> dict:
+    """Return what a record says of `inputs_of`."""
+    return {"names": list(INPUTS), "norm": "linf", "eps": eps, "steps": steps, "alpha": ALPHA}
+
+
 def map_of(name: str, model: nn.Module, x: Tensor, y: Tensor, seed: int = 0) -> Tensor:
     """Return one class's map of every image at the map's own resolution, (N, h, w), signed, colours summed.
 

@@ -16,7 +16,7 @@ from ..models.predict import evaluating
 from ..values import check_choice, check_each, check_whole
 from .maps_compared import FUNCTIONS, SETTINGS, map_of
 from .rank_correlation import mean_and_error
-from .sweep import Part, Plan, Task, header
+from .sweep import Part, Plan, header, once
 
 NAMES = tuple(name for name in FUNCTIONS if name != "RISE")  # RISE on fifty networks takes as long as all the others
 
@@ -133,10 +133,6 @@ def sanity_plan(part: Part, *, n: int = SANITY_IMAGES, draws: int = DRAWS) -> It
         weights="normal, 1 / sqrt(fan in), biases 0",
         score="Kendall's tau-b with the map of the trained network",
     )
-
-    def rows(task: Task) -> Iterator[list[dict]]:
-        if not task.held:
-            yield sanity_rows(task.model, subset.x, subset.y, draws=draws, progress=task.progress)
-
+    rows = once(lambda network, progress: sanity_rows(network, subset.x, subset.y, draws=draws, progress=progress))
     total = draws * len(layers_of(part.networks[0].load()))
     yield Plan(settings, rows, total, "network")
