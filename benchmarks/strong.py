@@ -5,7 +5,8 @@
 Both run AutoAttack's sequence at eps 0.3 on the same images of three released networks, each attack on the images that
 it has itself left right so far, with 100 steps and `--queries` queries: APGD-CE, APGD-T, Square. FAB-T, which is not
 written here, then attacks what both leave, by torchattacks on the folded logits. With --write the outcome of every
-image goes into a record of results/, which the chapter on today's attacks reads.
+image goes into a record of results/, network by network, which the chapter on today's attacks reads; a network that is
+in the record already is not attacked again.
 """
 
 import argparse
@@ -84,6 +85,16 @@ def sequence(attacks, model, x, y):
     return seconds, after
 
 
+def empty_record(args):
+    """The record of these settings, without rows."""
+    mnist = data.load("mnist", download=False)
+    settings = {"measurement": "peer", "dataset": "mnist", "title": mnist.title, "data": mnist.fingerprint}
+    settings |= {"subset": {"n": args.images, "seed": 99}, "model": "small", "networks": "released", "eps": EPS}
+    settings |= {"steps": STEPS, "queries": args.queries, "threads": args.threads}
+    settings |= {"torchattacks": importlib.metadata.version("torchattacks")}
+    return records.Record("peer-mnist-small-released", settings)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=200)
@@ -94,9 +105,16 @@ def main():
     args = parser.parse_args()
     if args.write and not (os.environ.get("INTERP_RELEASED") and os.environ.get("INTERP_DATA")):
         parser.error("--write needs the released networks and MNIST: set INTERP_RELEASED and INTERP_DATA")
-    rows, began = [], time.perf_counter()
+    record = empty_record(args) if args.write else None
+    path = record and records.RESULTS / f"{record.name}.json"
+    if path and path.exists():
+        record = records.read(path)
     torch.set_num_threads(args.threads)
     for method in args.methods.split(","):
+        if record and method in {row["method"] for row in record.rows}:
+            print(f"{method} is in {path} already")
+            continue
+        rows, began = [], time.perf_counter()
         model, subset, what = subject(method, args.images)
         x, y = subset.x, subset.y
         print(f"{what}; {len(x)} images, eps {EPS}, {STEPS} steps, {args.queries} queries, threads: {args.threads}")
@@ -122,15 +140,11 @@ def main():
         )
         row = {"method": method, "attack": "FAB-T", "code": "torchattacks", **proportion(left)}
         rows.append({**row, "seconds": round(seconds, 1)})
-    if args.write:
-        mnist = data.load("mnist", download=False)
-        settings = {"measurement": "peer", "dataset": "mnist", "title": mnist.title, "data": mnist.fingerprint}
-        settings |= {"subset": {"n": args.images, "seed": 99}, "model": "small", "networks": "released", "eps": EPS}
-        settings |= {"steps": STEPS, "queries": args.queries, "threads": args.threads}
-        settings |= {"torchattacks": importlib.metadata.version("torchattacks")}
-        seconds = time.perf_counter() - began
-        made = records.Record("peer-mnist-small-released", settings, rows, storage.provenance(seconds, "cpu"))
-        print(records.write(made))
+        if record:
+            record.rows += rows
+            seconds = record.provenance.get("seconds", 0) + time.perf_counter() - began
+            record.provenance = storage.provenance(seconds, "cpu")
+            print(records.write(record), flush=True)
 
 
 if __name__ == "__main__":
