@@ -146,9 +146,10 @@ def end_with_stdin() -> None:
 def run_compare(args) -> None:
     from .study.compare import compare
     from .study.report import as_csv, as_text, updated_readme
+    from .study.schedules import read_schedules
 
     folder = Path(args.results_dir or places.home() / records.RESULTS)
-    cells = compare(records.read_all(folder))
+    cells = compare(read_schedules(folder), together=False)
     if args.readme:
         readme = places.project_root() / "README.md"
         storage.write_atomically(readme, updated_readme(readme.read_text(encoding="utf-8"), cells).encode())

@@ -83,9 +83,10 @@ def index_of_ours(cells: Sequence[Cell]) -> Table:
         [*_named(row), str(row["values"]), *(number(row[key]) for key in ("mean |diff|", "to released", "spread"))]
         for row in counts(cells, "ours")
     ]
-    schedules = ", ".join(sorted({cell.schedule for cell in cells if cell.schedule}))
-    note = f"Mean absolute differences; schedule {schedules}. Between seeds: mean standard deviation."
-    values = sum(cell.ours is not None for cell in cells)
+    tally = Counter(cell.schedule for cell in cells if cell.ours is not None)
+    schedules = ", ".join(f"{schedule} {count}" for schedule, count in sorted(tally.items(), key=str))
+    note = f"Mean absolute differences. Values by schedule: {schedules}. Between seeds: mean standard deviation."
+    values = tally.total()
     caption = f"The paper's tables on networks trained here, {values} values so far."
     columns = ["table", "data", "values", "to print", "to released", "between seeds"]
     return Table(columns, rows, note, caption=caption)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..places import project_root, shipped
 from ..study.records import Record, read_all
+from ..study.schedules import read_schedules
 
 TOLD_EVERY = 60  # longest time in seconds between two progress messages of a measurement
 
@@ -17,7 +18,7 @@ class ChapterError(RuntimeError):
     """A chapter did not run to its end; the message names the chapter and the cell."""
 
 
-def records_for(recompute: bool, *measurements: str) -> list[Record]:
+def records_for(recompute: bool, *measurements: str, all_schedules: bool = False) -> list[Record]:
     """Return the records that a chapter shows: the committed records, or the result of measuring them again.
 
     To measure again, this runs `python -m interp_lib measure NAME` and writes to _build/recomputed/. A table's
@@ -27,6 +28,7 @@ def records_for(recompute: bool, *measurements: str) -> list[Record]:
     Args:
         recompute: the chapter's parameter of that name.
         measurements: names of the measurements that the chapter shows, as in `measure`: 'table1', 'figure2', ...
+        all_schedules: add the records in its subfolders, of networks by other schedules than the others' records.
 
     Returns:
         All records of results/; with `recompute`, new records replace the committed records of the same measurement.
@@ -34,7 +36,7 @@ def records_for(recompute: bool, *measurements: str) -> list[Record]:
     Raises:
         ChapterError: a measurement failed; the message quotes its error, such as missing data or released networks.
     """
-    committed = read_all(shipped("results"))
+    committed = (read_schedules if all_schedules else read_all)(shipped("results"))
     if not recompute:
         return committed
     root = project_root()

@@ -133,7 +133,7 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
 
     Every cell has the printed value, then the value measured on the released network and, if the two differ, their
     difference. If the table has results of networks that we trained, their mean and the standard deviation between
-    seeds follow.
+    seeds follow, and where these had several schedules each method has the name of its schedule.
 
     Args:
         cells: cells from `study.compare.compare`.
@@ -148,6 +148,8 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
     levels, methods = (list(dict.fromkeys(getattr(c, key) for c in cells)) for key in ("level", "method"))
     at = {(cell.method, cell.level): cell for cell in cells}
     trained = [cell for cell in cells if cell.ours is not None]
+    schedules: dict[str, str] = {cell.method: cell.schedule for cell in trained if cell.schedule}
+    several = len(set(schedules.values())) > 1
     differ = {cell.method for cell in cells if cell.verdict() not in ("", "exact")}
 
     def lines(cell: Cell | None):
@@ -181,16 +183,17 @@ def comparison(cells: Iterable[Cell], *, table: str, dataset: str) -> Table:
             f"differ: measured minus printed. Data: {copies}; {images}."
         )
     if trained:
-        (schedule,) = {cell.schedule for cell in trained}
         right = ", under the right names" if any(cell.owner != cell.method for cell in trained) else ""
+        which = ", by the schedule named under the method" if several else f", schedule {trained[0].schedule}"
         note += (
-            f" Green: networks trained here{right}, schedule {schedule}; mean and, for several seeds, standard"
-            " deviation between them."
+            f" Green: networks trained here{right}{which}; mean and, for several seeds, standard deviation between"
+            " them."
         )
     heading = {"eps": "ε", "steps": "steps"}.get(cells[0].condition, cells[0].condition)
     # Name the condition once, in the first heading: on a phone the other columns must be narrow.
     columns = [f"Method \\ {heading}", *levels]
-    rows = [[m, *(lines(at.get((m, level))) for level in levels)] for m in methods]
+    names = [[m, (schedules[m], "ours")] if several and m in schedules else m for m in methods]
+    rows = [[n, *(lines(at.get((m, level))) for level in levels)] for n, m in zip(names, methods, strict=True)]
     return Table(columns, rows, note, caption=_caption_of(cells[0], bool(measured), bool(trained)))
 
 

@@ -140,27 +140,33 @@ def _with_the_papers_images(all_records: Iterable[records.Record], measurements:
     return chosen
 
 
-def _schedule(methods: dict[str, set[str]]) -> str:
-    """Return the schedule with the most methods, the first of `SCHEDULES` if several have them: none is compared alone.
+def _schedules(methods: dict[str, set[str]], together: bool) -> dict[str, str]:
+    """Choose a schedule for every method: method -> schedule.
 
     Args:
         methods: schedule -> the methods of its networks.
+        together: choose one schedule for all methods, the one that most of them have; or the first of `SCHEDULES` that
+            a method has. Of several schedules with the most methods, the first of `SCHEDULES` is chosen too.
     """
-    most = max(map(len, methods.values()))
-    return next(s for s in (*SCHEDULES, *sorted(methods)) if len(methods.get(s, ())) == most)
+    order = [s for s in dict.fromkeys((*SCHEDULES, *sorted(methods))) if s in methods]
+    if together:
+        order = [max(order, key=lambda schedule: len(methods[schedule]))]
+    return {method: schedule for schedule in reversed(order) for method in methods[schedule]}
 
 
-def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> list[Cell]:
+def compare(all_records: Iterable[records.Record], accuracies: str = "pgd", *, together: bool = True) -> list[Cell]:
     """Return every printed value with its measurements, in the order of print.
 
     A value measured on several networks of one method (seeds) is the mean over the networks, weighted by the number of
     images that each was measured on, and n_ours counts the images of all of them. Networks that we trained enter with
-    one schedule for each dataset, architecture and kind of attack, see `_schedule`, and with the paper's gamma only.
+    the paper's gamma only, and with one schedule for each dataset, architecture and kind of attack: see `together`.
 
     Args:
         all_records: records of any measurements; records that measure no table are skipped.
         accuracies: the measurement that robust accuracies are taken from: 'pgd' as in print, 'many' with more images,
             'starts' with five random starts, or 'strong' after APGD.
+        together: let all methods have one schedule, the one with the most methods, so that they can be held against
+            each other; or let each method have the first of `SCHEDULES` that it has.
 
     Raises:
         ValueError: two records of the same measurement on different copies of the data; choose one by keeping only
@@ -188,7 +194,7 @@ def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> l
             # A network that two records measure, with other lists of eps for instance, counts once.
             draws = measured.setdefault(key, {}).setdefault(network, {})
             draws.setdefault(row.get("draw", 0), row)
-    chosen = {key: _schedule(methods) for key, methods in schedules.items()}
+    chosen = {key: _schedules(methods, together) for key, methods in schedules.items()}
     cells = []
     for row in paper.paper_tables():
         cell, run = {**row, "outcomes": {}}, wanted_run(row) or ()
@@ -199,7 +205,7 @@ def compare(all_records: Iterable[records.Record], accuracies: str = "pgd") -> l
         for column, method in wanted if run else ():
             unit = (DATASETS[row["dataset"]], printed.architecture.lower(), "ours" if column == "ours" else "released")
             of_networks = [averaged(list(draws.values())) for draws in measured.get((*unit, method, *run), {}).values()]
-            schedule = chosen.get((*unit, run[0]))
+            schedule = chosen.get((*unit, run[0]), {}).get(method)
             rows = [row for row in of_networks if row.get("schedule") == schedule]
             results = [(value, r) for r in rows if (value := value_of(row, r)) is not None]
             if results:

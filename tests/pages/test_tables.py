@@ -135,9 +135,10 @@ def released(*rows, **settings):
     return compare.compare([record(rows, **settings)])
 
 
-def row_of(table, method="Adv"):
+def row_of(table, method="Adv", schedule=None):
     """Cells of a method's row, the printed value of each first."""
-    (line,) = (line for line in table.rows if line[0] == [(method, "")])
+    label = [(method, ""), *([(schedule, "ours")] if schedule else [])]
+    (line,) = (line for line in table.rows if line[0] == label)
     return line[1:]
 
 
@@ -223,6 +224,18 @@ def test_ours_stands_on_one_line_across_a_row():
     assert repr(shown).count("0.885 −0.005 0.800") == 1
 
 
+def test_a_method_says_its_schedule_where_a_table_has_several():
+    rows = [row(160, schedule="quick", seed=0), row(150, method="Int", schedule="quick", seed=0)]
+    found = [record([*rows, row(140, schedule="paper", seed=0)], source="ours")]
+    shown = comparison(compare.compare(found, together=False), table="3", dataset="MNIST")
+    labels = {line[0][0][0]: line[0][1:] for line in shown.rows}
+    assert labels["Adv"] == [("paper", "ours")] and labels["Int"] == [("quick", "ours")] and labels["Normal"] == []
+    assert row_of(shown, "Adv", "paper")[4][-1] == ("0.700", "ours")
+    assert "by the schedule named under the method" in shown.note
+    together = comparison(compare.compare(found), table="3", dataset="MNIST")
+    assert row_of(together)[4][-1] == ("0.800", "ours") and "schedule quick" in together.note
+
+
 def test_ours_under_another_name_are_marked_in_the_note():
     rows = [row(150, method=method, eps=0.0, schedule="paper") for method in ("IG-Norm", "Int")]
     cells = compare.compare([record(rows, source="ours", dataset="cifar10", title="CIFAR-10")])
@@ -303,7 +316,9 @@ def test_the_index_of_results_has_a_line_a_table_with_its_place():
     place, _ = shown.links.values()
     anchor = tables.anchor(comparison(cells, table="3", dataset="MNIST").caption)
     assert place == f"07_robustness.html#{anchor}" and f'<a href="{place}">3, MNIST Small</a>' in shown._repr_html_()
-    line, _ = landing.index_of_ours(cells).rows
+    ours = landing.index_of_ours(cells)
+    assert "Values by schedule: None 2." in ours.note
+    line, _ = ours.rows
     assert [cell[0][0] for cell in line][2:] == ["1", "0.090", "0.090", "–"]
 
 

@@ -130,6 +130,9 @@ def test_schedules_and_gammas_are_not_mixed():
     more = row(120, method="Int", seed=0, schedule="quick", gamma=0.01)
     found = compare.compare([record([*quick, more, paper], source="ours")])
     assert pick(found).ours == 210 / 400 and pick(found, method="Int").ours == 0.6  # two methods before one
+    each = compare.compare([record([*quick, more, paper], source="ours")], together=False)
+    assert (pick(each).ours, pick(each).schedule) == (210 / 400, "quick")
+    assert (pick(each, method="Int").ours, pick(each, method="Int").schedule) == (0.75, "paper")
     other = compare.compare([record([row(20, schedule="paper", gamma=0.003), *quick], source="ours")])
     assert pick(other).ours == 210 / 400
 
