@@ -253,8 +253,9 @@ def wheel(tmp_path_factory):
 
 def test_a_wheel_carries_what_a_downloaded_notebook_reads(wheel, tmp_path):
     (data,) = wheel.glob("*.data/data")
-    for name in ("profiles", "results"):
-        copies = {path.name: path.read_bytes() for path in (data / "share/interp_lib" / name).iterdir()}
+    for name in ("profiles", "results", "results/paper", "results/quick"):
+        files = filter(Path.is_file, (data / "share/interp_lib" / name).iterdir())
+        copies = {path.name: path.read_bytes() for path in files}
         assert copies == {p.name: p.read_bytes() for p in (ROOT / name).glob("*.*") if p.suffix in (".yml", ".json")}
     code = (
         f"import sysconfig; sysconfig.get_path = lambda name: {str(data)!r} if name == 'data' else 1 / 0\n"

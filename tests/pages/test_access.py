@@ -255,6 +255,20 @@ def test_paper_shows_whole_lines_and_no_sidebars(built_book, chapter):
         assert not page.driver.execute_script(WIDE) and page.overflow() <= 0
 
 
+SCREEN, MOST_SCREENS = 900, 15
+ARTICLE_HEIGHT = """
+    const images = [...document.querySelectorAll("article img")];
+    for (const image of images) image.loading = "eager";
+    return images.every((image) => image.complete) && document.querySelector("article").scrollHeight"""
+
+
+@requires_browser
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "book").glob("*.ipynb")))
+def test_no_chapter_is_longer_than_fifteen_screens(built_book, name):
+    with open_page(built_book / f"{name}.html", width=1300) as page:
+        assert page.wait(lambda: page.driver.execute_script(ARTICLE_HEIGHT)) <= MOST_SCREENS * SCREEN
+
+
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 NAMES = [
     TOC["root"],

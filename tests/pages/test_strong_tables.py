@@ -1,10 +1,10 @@
 """The tables of the chapter on today's attacks, from records of a few images."""
 
 import pytest
-from conftest import record
+from conftest import ROOT, record
 
 from interp_lib.pages import strong_tables
-from interp_lib.study.records import outcome_digits
+from interp_lib.study.records import by_dataset, outcome_digits, read_all
 
 
 def counted(right, **labels):
@@ -67,6 +67,16 @@ def test_two_codes_are_compared_image_by_image():
         ["Int", "FAB-T", "", "2", "", "", "5"],
     ]
     assert "5,000 queries; torchattacks 3.5.1" in table.note
+
+
+def test_what_the_chapter_says_of_the_other_code():
+    """'The same images of Int and of adversarial training, three fewer of Int-Adv. FAB-T takes none of them.'"""
+    peer = by_dataset(read_all(ROOT / "results"), "peer")["mnist"]
+    lines = {(method, attack): rest for method, attack, *rest in texts(strong_tables.by_two_codes(peer))}
+    assert lines["Int", "Square"][2] == lines["Adv", "Square"][2] == "200 of 200"
+    assert int(lines["Int-Adv", "Square"][0]) - int(lines["Int-Adv", "Square"][1]) == 3
+    for method in ("Int", "Adv", "Int-Adv"):
+        assert lines[method, "FAB-T"][1] == min(lines[method, "Square"][:2], key=int)
 
 
 def test_restarts_and_what_they_take():
