@@ -120,9 +120,9 @@ def photographs_measured(folder: Path) -> tuple[int, Path | None]:
     """Return how many of R-ImageNet's photographs a folder's record of Table 1 has, and that record's path."""
     from .study import records
 
-    for path in sorted(folder.glob("isa-restricted_imagenet-wresnet-released-*.json")):
-        rows = records.read(path).rows
-        return min((row["measured"] for row in rows), default=0), path
+    wanted = {"measurement": "isa", "dataset": "restricted_imagenet", "networks": "released"}
+    for record in records.having(records.read_all(folder), **wanted):
+        return min((row["measured"] for row in record.rows), default=0), folder / f"{record.name}.json"
     return 0, None
 
 

@@ -6,7 +6,7 @@ from itertools import combinations
 from ..study.claims_table1 import claims, tally, with_verdicts
 from ..study.compare import Cell
 from ..study.comparisons import Measured, compared
-from ..study.records import Record
+from ..study.records import Record, having
 from ..study.schedules import distances
 from .tables import Table, p_value, signed
 
@@ -15,8 +15,8 @@ SCHEDULES = ("quick", "paper")
 
 def rows_of(found: Iterable[Record], measurement: str, networks: str, **labels) -> list[dict]:
     """Return the rows of a measurement of MNIST Small with these labels, from records of any schedule."""
-    family = f"{measurement}-mnist-small-{networks}"
-    return [row for r in found if r.family == family for row in r.rows if labels.items() <= row.items()]
+    chosen = having(found, measurement=measurement, networks=networks, dataset="mnist", model="small")
+    return [row for record in chosen for row in record.rows if labels.items() <= row.items()]
 
 
 def distance_table(columns: Mapping[str, Sequence[Cell]]) -> Table:

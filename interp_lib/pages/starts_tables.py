@@ -6,7 +6,7 @@ from statistics import fmean
 import pandas as pd
 
 from ..paper import GAMMA, METHODS, level_of
-from ..study.records import Record
+from ..study.records import Record, having
 from .tables import Table, network_title, signed, standard_error
 
 STARTS = {"x": "from x", "1": "one random start", "5": "five random starts"}
@@ -22,8 +22,7 @@ def _record(records: Sequence[Record], measurement: str, networks: str, dataset:
     Raises:
         KeyError: there is none.
     """
-    wanted = {"measurement": measurement, "networks": networks, "dataset": dataset, "model": model}
-    found = [record for record in records if wanted.items() <= record.settings.items()]
+    found = having(records, measurement=measurement, networks=networks, dataset=dataset, model=model)
     if not found:
         raise KeyError(f"no record of {measurement} on {network_title(dataset, model)}, networks '{networks}'.")
     return found[-1]

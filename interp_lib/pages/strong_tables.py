@@ -5,12 +5,7 @@ from collections.abc import Mapping, Sequence
 from ..study import intervals
 from ..study.comparisons import Measured, compared
 from ..study.records import Record, outcomes_of
-from .tables import Table, p_value, signed
-
-
-def of_dataset(record: Record) -> str:
-    """Return the title of a record's dataset without the copy that was used: 'MNIST', 'CIFAR-10'."""
-    return record.settings["title"].partition(",")[0]
+from .tables import Table, of_dataset, p_value, signed
 
 
 def row_of(record: Record, method: str, attack: str, eps: float) -> dict:

@@ -118,6 +118,11 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def of_dataset(record: Record) -> str:
+    """Return the title of a record's dataset without the copy that was used: 'MNIST', 'CIFAR-10'."""
+    return record.settings["title"].partition(",")[0]
+
+
 def network_title(dataset: str, model: str) -> str:
     """Return a dataset and an architecture as the paper writes them: 'MNIST Small'."""
     return f"{TITLES[dataset]} {ARCHITECTURE_TITLES[model]}"
@@ -272,5 +277,5 @@ def attack_sequence(record: Record, eps: float, label: str) -> Table:
     if "Square" in images:
         note += f" Square on the first {images['Square']:,} images."
     columns = ["method", *(a if a != "none" else "no attack" for a in attacks), "95 %"]
-    caption = f"Accuracy that each attack leaves on {record.settings['title'].partition(',')[0]}, ε = {label}."
+    caption = f"Accuracy that each attack leaves on {of_dataset(record)}, ε = {label}."
     return Table(columns, rows, note, caption=caption)

@@ -7,7 +7,7 @@ from functools import cache
 from ..paper import DATASETS
 from .compare import compare
 from .evaluation import IMAGES
-from .records import Record
+from .records import Record, having
 
 VERDICTS = ("holds", "holds in part", "does not hold", "not settled", "cannot be tested here")
 
@@ -45,13 +45,8 @@ class Evidence:
 
     def rows(self, measurement: str, networks: str, dataset: str, model: str = "small") -> list[dict]:
         """Return the rows of all records of a measurement."""
-        wanted = {"measurement": measurement, "networks": networks, "dataset": dataset, "model": model}
-        return [
-            row
-            for record in self.results
-            if wanted.items() <= {key: record.settings.get(key) for key in wanted}.items()
-            for row in record.rows
-        ]
+        chosen = having(self.results, measurement=measurement, networks=networks, dataset=dataset, model=model)
+        return [row for record in chosen for row in record.rows]
 
     def images(self, measurement: str, network: str, source: str) -> int:
         """Return on how many images a measurement rests, for a network as in `STATEMENTS`; 200 without a record."""

@@ -274,10 +274,14 @@ def read_all(folder: str | os.PathLike = RESULTS) -> list[Record]:
     return [read(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
+def having(records: Iterable[Record], **settings: str) -> list[Record]:
+    """Choose the records with these settings: measurement='pgd', networks='ours', dataset='mnist', model='small' ..."""
+    return [record for record in records if settings.items() <= record.settings.items()]
+
+
 def by_dataset(records: Iterable[Record], measurement: str, networks: str = "released") -> dict[str, Record]:
     """Choose the records of one measurement on networks of one source: dataset -> its record, the last of several."""
-    chosen = {"measurement": measurement, "networks": networks}
-    return {r.settings["dataset"]: r for r in records if chosen.items() <= r.settings.items()}
+    return {r.settings["dataset"]: r for r in having(records, measurement=measurement, networks=networks)}
 
 
 def outcome_digits(right: Iterable[bool]) -> str:
