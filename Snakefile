@@ -24,7 +24,7 @@ PROFILE = profiles.load(WANTED["profile"])
 RUN = f"{shlex.quote(sys.executable)} -m interp_lib"
 CHAPTERS = chapters.names()
 TRAINED = [str(name.path("_build/networks")) for name in PROFILE.trained()]
-RECORDS = [str(path) for path in sorted(Path("results").glob("*.json"))]
+RECORDS = [str(path) for path in sorted(Path("results").rglob("*.json"))]
 # Of a Small on one core. A run that needs longer, Pool with IG-Norm or a WResnet, goes on from its checkpoint.
 MINUTES = {"digits": 30, "quick": 240, "paper": 2880}
 PRECISION = WANTED["precision"]  # of a grid's convolutions
