@@ -1,6 +1,7 @@
 """Draw curves, scatter plots and bars of accuracies and discrepancies from tidy rows, in one style per method."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,10 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from torch import Tensor
 
 from ..study.compare import Cell
 from .style import AXIS_LABELS, CLASS_SET_COLORS, DATASET_COLORS, METHOD_COLORS, WIDTH
+
+if TYPE_CHECKING:  # a page that only reads records does not wait for PyTorch
+    from torch import Tensor
 
 # Source of a value -> what its line changes in the style of the method.
 _SOURCES: dict[str, dict] = {
@@ -228,7 +231,9 @@ def quantile_bars(
     return figure
 
 
-def bound_scatter(bound: Mapping[str, Tensor], measured: Mapping[str, Tensor], *, xlabel: str, ylabel: str) -> Figure:
+def bound_scatter(
+    bound: "Mapping[str, Tensor]", measured: "Mapping[str, Tensor]", *, xlabel: str, ylabel: str
+) -> Figure:
     """Draw measured discrepancies (n,) > 0 against their lower bounds (n,) > 0, with the line of equality.
 
     Both axes are logarithmic: a ratio is a distance from the line, for networks with small and with large margins.

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from ..study.compare import Cell, counts
-from ..study.evidence import VERDICTS, Line
-from ..study.verdicts import in_two
+from ..study.evidence import VERDICTS, Line, in_two
 from .tables import Table, anchor_of
 
 # The chapter with each of the paper's tables.

@@ -1,6 +1,7 @@
 """Draw the figures on training: landscapes of the toy problem, schedules, learning curves, Figure 3."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,9 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from torch import Tensor
 
 from .style import AXIS_LABELS, HEIGHT, METHOD_COLORS, WIDTH, _check_methods, _legend_below
+
+if TYPE_CHECKING:  # a page that only reads records does not wait for PyTorch
+    from torch import Tensor
+
+    Landscape = tuple[Tensor, Tensor, Sequence[Tensor]]
 
 CLEAN, ROBUST = "#787878", METHOD_COLORS["Int"]["color"]
 
@@ -18,11 +23,13 @@ CLEAN, ROBUST = "#787878", METHOD_COLORS["Int"]["color"]
 INK = "#404040"
 
 
-Landscape = tuple[Tensor, Tensor, Sequence[Tensor]]
-
-
 def landscapes(
-    panels: Mapping[str, Landscape], x: Tensor, eps: float, *, highest: float | None = None, title: str | None = None
+    panels: "Mapping[str, Landscape]",
+    x: "Tensor",
+    eps: float,
+    *,
+    highest: float | None = None,
+    title: str | None = None,
 ) -> Figure:
     """Draw the discrepancy over the ball around an image of two pixels, one panel per network.
 

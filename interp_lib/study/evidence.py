@@ -61,3 +61,9 @@ def decided(settled: Iterable[str]) -> str:
     if "yes" in parts:
         return "holds" if set(parts) == {"yes"} else "holds in part"
     return "does not hold" if {"no", "none left"} & set(parts) else "not settled"
+
+
+def in_two(made: Iterable[Line]) -> tuple[list[Line], list[Line]]:
+    """Divide lines into single claims and statements about one network's accuracies, 'MNIST Small: ...'."""
+    made = list(made)
+    return [line for line in made if ": " not in line.claim], [line for line in made if ": " in line.claim]

@@ -5,6 +5,7 @@ store these numbers, so that any two measures of the same images can be compared
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -99,17 +100,20 @@ def ratios(sums: Tensor) -> Tensor:
     return sums[..., 1:] / sums[..., :1]
 
 
+@lru_cache(maxsize=8)
+def _times(n: int, draws: int) -> Tensor:
+    """Draw n of n images with replacement, `draws` times: how often each draw has each image, float64 (draws, n)."""
+    drawn = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(0))
+    return torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+
+
 def resampled(per_image: Tensor, draws: int = DRAWS) -> Tensor:
     """Sum over images drawn with replacement, for each draw of the bootstrap: (N, ...) -> (draws, ...).
 
     All numbers in `per_image` use the same drawn images; the seed is fixed, so every table of N images uses them too.
     """
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(len(per_image), (draws, len(per_image)), generator=generator)
-    # How often each draw has each image: sums are then one matrix product, without a (draws, N, ...) tensor.
-    times = torch.zeros(draws, len(per_image), dtype=per_image.dtype).scatter_add_(
-        1, drawn, torch.ones_like(drawn).to(per_image)
-    )
+    # How often each draw has each image makes the sums one matrix product, without a (draws, N, ...) tensor.
+    times = _times(len(per_image), draws).to(per_image.dtype)
     return (times @ per_image.flatten(1)).unflatten(1, per_image.shape[1:])
 
 

@@ -1,6 +1,6 @@
 """Decide the paper's claims, each by the strongest evidence that the records hold: one line a claim."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ..paper import STATEMENTS, UNFORESEEN_STATEMENTS
 from .claims_robustness import Finding
@@ -57,12 +57,6 @@ def lines(results: Sequence[Record]) -> list[Line]:
     made = [line for make in (*OF_MAPS, *OF_ACCURACY) if (line := make(evidence))]
     by_verdict = lambda line: VERDICTS.index(line.verdict)
     return sorted(made, key=by_verdict) + sorted(section5(evidence), key=by_verdict)
-
-
-def in_two(made: Iterable[Line]) -> tuple[list[Line], list[Line]]:
-    """Divide lines into single claims and statements about one network's accuracies, 'MNIST Small: ...'."""
-    made = list(made)
-    return [line for line in made if ": " not in line.claim], [line for line in made if ": " in line.claim]
 
 
 def section5(evidence: Evidence) -> list[Line]:
