@@ -207,6 +207,21 @@ def test_every_slider_shows_another_attack(built_book, chapter, sliders, width):
             assert seen[-1] == seen[0] and seen[0]["width"] <= width
 
 
+@requires_browser
+def test_the_landing_page_attacks_two_networks(built_book):
+    with open_page(built_book / "index.html") as page:
+        said = lambda: page.select("#lab-glance [role=status]")[0].text
+        page.wait(lambda: said() == "At ε = 0.15 Normal sees a 2, and Int sees a 1.", 60)
+        (slider,) = page.select("#lab-glance input")
+        for key, sentence in (
+            (Keys.HOME, "At ε = 0.00 Normal sees a 1, and Int sees a 1."),
+            (Keys.END, "At ε = 0.30 Normal sees a 2, and Int sees a 1."),
+        ):
+            slider.send_keys(key)
+            page.wait(lambda sentence=sentence: said() == sentence, 60)
+        assert slider.get_attribute("aria-valuetext") == "ε = 0.30" and page.errors() == []
+
+
 @pytest.fixture(scope="module")
 def by_family():
     return {record.family: record for record in records.read_all(ROOT / "results")}

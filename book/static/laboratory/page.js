@@ -13,23 +13,6 @@
   const SELECTS = { n: "network", a: "attack", t: "target", from: "start" };
   let state, job = 0, asked = null, writing = 0, frame = 0;
 
-  // Networks: each is a script of its own, loaded when it is chosen, since a page opened as a file may fetch nothing.
-  const loading = {};
-  function load(key) {
-    loading[key] ??= new Promise((done, failed) => {
-      const script = document.createElement("script");
-      script.src = `${base}data/network-${key}.js`;
-      script.onerror = () => failed(new Error(`The network ${key} could not be loaded.`));
-      script.onload = () => {
-        const about = globalThis.laboratoryNetworks[key], weights = laboratory.decodeFloats(about.weights);
-        send({ network: key, weights });
-        done({ ...about, net: laboratory.loadNetwork(weights) });
-      };
-      document.head.append(script);
-    });
-    return loading[key];
-  }
-
   function answer(message) {
     if (message.id !== job) return;
     if (message.result) {
@@ -42,8 +25,8 @@
     root.classList.toggle("busy", performance.now() - asked.began > 250);
   }
 
-  const computing = globalThis.laboratoryParts.filter((part) => ["network", "attacks", "runner"].includes(part.name));
-  const send = laboratory.startRunner(computing, answer), results = laboratory.resultsIn(root);
+  const send = laboratory.startRunner(answer), results = laboratory.resultsIn(root);
+  const load = laboratory.networkLoader(base, send);
 
   /** The image x as numbers in [0, 1]. */
   function image() {

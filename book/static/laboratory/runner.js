@@ -32,7 +32,8 @@
   }
 
   /** Start a worker from the source text of the parts, since a page opened as a file may load no other; or do without. */
-  function startRunner(parts, answer) {
+  function startRunner(answer) {
+    const parts = globalThis.laboratoryParts.filter((part) => ["network", "attacks", "runner"].includes(part.name));
     const inPage = () => {
       const receive = serve(answer, 12);
       return (message) => setTimeout(() => receive(message), 0);
@@ -58,5 +59,27 @@
     }
   }
 
-  Object.assign(laboratory, { serve, startRunner });
+  /**
+   * Return a function that loads a network by its key, once, and tells the runner, too. Each is a script of its own
+   * below `base`, since a page opened as a file may fetch nothing.
+   */
+  function networkLoader(base, send) {
+    const loading = {};
+    return (key) => {
+      loading[key] ??= new Promise((done, failed) => {
+        const script = document.createElement("script");
+        script.src = `${base}data/network-${key}.js`;
+        script.onerror = () => failed(new Error(`The network ${key} could not be loaded.`));
+        script.onload = () => {
+          const about = globalThis.laboratoryNetworks[key], weights = laboratory.decodeFloats(about.weights);
+          send({ network: key, weights });
+          done({ ...about, net: laboratory.loadNetwork(weights) });
+        };
+        document.head.append(script);
+      });
+      return loading[key];
+    };
+  }
+
+  Object.assign(laboratory, { serve, startRunner, networkLoader });
 });
