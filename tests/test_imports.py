@@ -68,6 +68,7 @@ TESTED_IN = {
     "models/pickles": "released",
     "models/predict": "accuracy",
     "models/proof": "fold",
+    "pages/bibliography": "book",
     "pages/certificate_figures": "plots",
     "pages/chapters": "book",
     "pages/comparison_figures": "plots",

@@ -312,6 +312,15 @@ def test_the_bibliography_is_what_the_pages_cite():
     assert sorted(entries) == sorted(cited)
 
 
+def test_entries_of_the_bibliography_have_the_labels_of_the_text(built_book):
+    page = unescape(re.sub("<[^>]+>", "", (built_book / "references.html").read_text(encoding="utf-8")))
+    labels = set(re.findall(r"\[\s*([^\[\]]+, \d{4}[ab]?)\s*\]", page))
+    assert {"Boopathy et al., 2020", "Baniecki and Biecek, 2024", "LeCun et al., 1998"} <= labels
+    cited = unescape(re.sub("<[^>]+>", "", (built_book / "01_setup.html").read_text(encoding="utf-8")))
+    said = re.findall(r"\[([A-Z][^\[\]]+, \d{4}[ab]?)\]", cited)
+    assert len(said) > 4 and {one for group in said for one in group.split("; ")} <= labels
+
+
 def test_readme_shows_figures_of_the_book():
     figures = {
         cell.metadata["mystnb"]["figure"]["name"].removeprefix("fig-"): cell
