@@ -37,6 +37,18 @@ def test_table_of_contents_lists_every_chapter_once():
     assert sorted(listed) == sorted(on_disk)
 
 
+def test_what_a_chapter_calls_next_is_next_in_the_table_of_contents():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    files = [Path(chapter["file"]).name for part in toc["parts"] for chapter in part["chapters"]]
+    found = 0
+    for name, following in zip(files, files[1:], strict=False):
+        path = ROOT / f"book/{name}.ipynb"
+        for line in re.findall(r"\*\*Next\.\*\*.*", said_in(name)) if path.exists() else ():
+            found += 1
+            assert f"]({following}." in line, f"{name}: {following} follows, and the text says {line[:80]}"
+    assert found >= 20
+
+
 def test_chapter_is_sound(notebook):
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
