@@ -234,6 +234,24 @@ def test_the_landing_page_attacks_two_networks(built_book):
         assert slider.get_attribute("aria-valuetext") == "ε = 0.30" and page.errors() == []
 
 
+@requires_browser
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_differences_alone_are_a_heat_map(built_book, mode):
+    shades = """
+        const box = [...document.querySelectorAll(".choice")].map((choice) => choice.nextElementSibling)
+            .find((box) => box.querySelectorAll(".difference").length > 10);
+        box.previousElementSibling.querySelector("[value=difference]").click();
+        const colour = (e) => getComputedStyle(e).backgroundColor;
+        return [...box.querySelectorAll("td:has(.difference)")].map((e) => [e.innerText, colour(e)])"""
+    with open_page(built_book / "07_robustness.html", mode=mode) as page:
+        cells = page.driver.execute_script(shades)
+    size = {text: abs(float(text.strip().replace("−", "-"))) for text, _ in cells}
+    opacity = {text: float(re.findall(r"[\d.]+", colour)[-1]) for text, colour in cells}
+    largest = max(size.values())
+    assert largest > 0 and len(set(size.values())) > 3
+    assert all(opacity[text] == pytest.approx(0.45 * size[text] / largest, abs=0.002) for text in size)
+
+
 @pytest.fixture(scope="module")
 def by_family():
     return {record.family: record for record in records.read_all(ROOT / "results")}
