@@ -64,8 +64,8 @@ def parameters_of(path: Path) -> list[str]:
 def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None = None, in_place: bool = False) -> str:
     """Execute one chapter, or 'all', and return the path of the result.
 
-    The source in book/ changes only with `in_place`. A chapter that fails is left in _build/failed/, with the outputs
-    of the cells that ran.
+    The source in book/ changes only with `in_place`; without it the values of the chapter's tables stand in a CSV file
+    beside the result. A chapter that fails is left in _build/failed/, with the outputs of the cells that ran.
 
     Args:
         name: file name without .ipynb, or 'all'.
@@ -87,6 +87,8 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
         near = ", ".join(get_close_matches(str(name), names(), 3, 0.3) or names()[:3])
         raise ValueError(f"unknown chapter {name!r}; known are the files of book/, without .ipynb, such as {near}.")
     import nbformat
+
+    from .tables_as_csv import as_csv
 
     root = project_root()
     writable_home(root)
@@ -112,6 +114,8 @@ def execute(name: str, parameters: Mapping[str, object], *, timeout: int | None 
     running.unlink()
     if in_place:
         _store_figures(notebook, root / "book/static")
+    elif text := as_csv(notebook):
+        write_atomically(target.with_suffix(".csv"), text.encode())
     return str(target)
 
 
