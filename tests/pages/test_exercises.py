@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from conftest import ROOT
 
 from interp_lib import Schedule, data, discrepancies, fit, interpreters, models
-from interp_lib.attacks import Discrepancy, class_set, dlr, pgd, search_isa, unforeseen
+from interp_lib.attacks import Discrepancy, class_set, dlr, pgd, search_isa, unforeseen, uniform_start
+from interp_lib.attacks.ascent import ascend
 from interp_lib.attacks.interpretability_sneaking import margin
-from interp_lib.interpreters import integrated_gradients
+from interp_lib.interpreters import integrated_gradients, integration
 from interp_lib.models import SameConv2d, bounds
 from interp_lib.pages import toy
 from interp_lib.paper import GAMMA
@@ -22,6 +23,7 @@ from interp_lib.study import (
     detection,
     exchanged_rows,
     faithfulness,
+    ig_penalty,
     intervals,
     masking,
     records,
@@ -353,3 +355,55 @@ def test_appendix_e():
     assert answer("15_appendix_e", 3) == [f"{0.015 * 200:.0f}"] and math.sqrt(0.25 / 200) == pytest.approx(
         0.035, abs=5e-4
     )
+
+
+def test_the_chapter_on_orderings():
+    differ = [1] * 8 + [0], [0] * 8 + [1]
+    alone, among = (intervals.mcnemar(*(side + [1] * more for side in differ)) for more in (0, 1000))
+    assert answer("24_orderings", 1) == [f"{alone:.3f}", f"{among:.3f}"]
+    given = [0.01, 0.02, 0.04]
+    holm = intervals.holm(given)
+    settled = [sum(p <= intervals.LEVEL for p in values) for values in (holm, [3 * p for p in given])]
+    assert answer("24_orderings", 2) == [f"{p:.2f}" for p in holm] + [str(count) for count in settled]
+    p = torch.rand(100_000, 4, generator=torch.Generator().manual_seed(0)).min(1).values
+    for said, factor in zip(map(float, answer("24_orderings", 3)), (1, 4), strict=True):
+        assert said == pytest.approx((factor * p <= 0.05).double().mean().item(), abs=0.006)
+
+
+class Twice(torch.nn.Module):
+    """Logits 2x of the true class and 0 of the other, for images of one pixel."""
+
+    def forward(self, x):
+        return torch.cat([2 * x.flatten(1), torch.zeros_like(x.flatten(1))], 1)
+
+
+def test_the_chapter_on_ig_baselines():
+    batches = [Schedule.load("paper", name).batch_size for name in ("mnist", "cifar10")]
+    assert answer("25_ig_baselines", 1) == [f"{0.1 * size:g}" for size in batches]
+    ends = torch.zeros(1, 1, 1, 1, dtype=torch.float64), torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    t = torch.tensor([0])
+    many, five = (integration.path_integral(Twice(), *ends, t, steps=m)[0].abs().sum().item() for m in (10_000, 5))
+    assert answer("25_ig_baselines", 2) == [f"{many:.3f}", f"{five:.3f}"]
+    of_batch = [
+        ig_penalty.batch_integral(Twice(), *(end.repeat(n, 1, 1, 1) for end in ends), t.repeat(n), steps=10_000)
+        for n in (2, 50)
+    ]
+    assert answer("25_ig_baselines", 3) == [f"{each[0].abs().sum().item():.3f}" for each in of_batch]
+
+
+def test_the_chapter_on_starts_and_radii():
+    x = torch.full((10_000, 1, 1, 1), 0.5, dtype=torch.float64)
+    loss = lambda z: ((z - 0.5).abs() - 0.1).clamp(min=0).flatten()
+    start = uniform_start(x, 0.3, torch.Generator().manual_seed(0))
+    how = {"eps": 0.3, "alpha": 0.01, "steps": 40}
+    from_x, from_there = (loss(ascend(loss, x, start=begin, **how)) for begin in (None, start))
+    reached = (from_there > 0.2 - 1e-9).double().mean().item()
+    said = answer("28_starts_and_radii", 1)
+    assert (from_x == 0).all() and said[0] == "0" and float(said[1]) == pytest.approx(reached, abs=0.015)
+    assert said[2] == f"{(1 - 2 / 3) ** 5:.3f}" and ((from_there == 0) | (from_there > 0.2 - 1e-9)).all()
+    x = torch.full((200, 1, 28, 28), 0.5)
+    far = (uniform_start(x, 0.1, torch.Generator().manual_seed(0)) - x).abs().flatten(1) / 0.1
+    assert [float(text) for text in answer("28_starts_and_radii", 2)] == pytest.approx(
+        [far.mean().item(), far.amax(1).mean().item()], abs=1e-3
+    )
+    assert answer("28_starts_and_radii", 3) == [f"{intervals.proportion(0, 200)[1]:.3f}"]
