@@ -108,9 +108,9 @@ def anchor(caption: str) -> str:
     return re.sub("[^a-z0-9]+", "-", caption.partition(";")[0].lower()).strip("-")
 
 
-def signed(value: float) -> str:
-    """Write a difference with three decimals, a sign and a minus of the width of the plus."""
-    return f"{value:+.3f}".replace("-", "−")
+def signed(value: float, digits: int = 3) -> str:
+    """Write a difference with a sign, and a minus of the width of the plus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def p_value(p: float) -> str:
