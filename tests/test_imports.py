@@ -80,6 +80,7 @@ TESTED_IN = {
     "pages/masking_figures": "plots",
     "pages/numbering": "book",
     "pages/reference": "book",
+    "pages/sneaking_figures": "plots",
     "pages/style": "plots",
     "pages/sweep_figures": "plots",
     "pages/training_figures": "plots",

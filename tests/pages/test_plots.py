@@ -27,6 +27,7 @@ from interp_lib.pages import (
     gamma_figures,
     map_figures,
     masking_figures,
+    sneaking_figures,
     style,
     sweep_figures,
     training_figures,
@@ -37,7 +38,7 @@ from interp_lib.pages.curve_figures import accuracy_curves
 from interp_lib.pages.style import CLASS_SET_COLORS, DATASET_COLORS, METHOD_COLORS, use_style
 from interp_lib.study.compare import Cell
 from interp_lib.study.one_image import AttackedImage
-from interp_lib.study.stored_maps import Explained
+from interp_lib.study.stored_maps import Explained, version_rows
 
 METHODS = list(METHOD_COLORS)
 DIGITS = [str(d) for d in range(10)]
@@ -47,7 +48,7 @@ DRAW = {
     name: function
     for module in (
         *(certificate_figures, comparison_figures, curve_figures, gamma_figures, map_figures, masking_figures),
-        *(sweep_figures, training_figures, unforeseen_figures),
+        *(sneaking_figures, sweep_figures, training_figures, unforeseen_figures),
     )
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if function.__module__ == module.__name__
@@ -124,6 +125,13 @@ def sneaking_rows(p=1):
         for name, values in points.items()
         for i, (eps, value) in enumerate(zip((0.1, 0.2, 0.3), values, strict=True))
     ]
+
+
+def figure2():
+    """A record of Figure 2: the rows above, in both norms, and versions of an image."""
+    rows = [{**row, "success": True} for p in (1, 2) for row in sneaking_rows(p)]
+    settings = {"image": {"true": "3", "target": "5"}, "attack": {"eps": 0.2}, "title": "MNIST"}
+    return record([*rows, {"bound": 3.5}, *version_rows(explained(0), 8)], **settings)
 
 
 def radii(**columns):
@@ -257,6 +265,8 @@ def arguments():
         "map_grid": ((image, {"CAM": maps[0], "IG": 2 * maps[0]}), {}),
         "explained_pair": ((explained(2, ("x", "PGD"), ("CAM", "IG")), ["3", "5"]), {}),
         "explained_columns": ((explained(0), ["true: 3", "target: 5"], DIGITS), {}),
+        "figure2_curves": ((figure2(),), {}),
+        "figure2_maps": ((figure2(),), {}),
         "moved_grid": ((moved, DIGITS), {}),
         "radius_panels": ((radii(),), {}),
         "front": ((points(),), {"labels": ["a", "b", "c", "d"], "robust": "accuracy under attack"}),
@@ -355,6 +365,7 @@ LEGENDS = {
     "accuracy_curves",
     "agreement",
     "discrepancy_curves",
+    "figure2_curves",
     "bound_scatter",
     "radius_panels",
     "front",
@@ -504,6 +515,18 @@ def test_discrepancy_curves_draw_the_lowest_and_mark_the_worse():
     squared = curve_figures.discrepancy_curves(sneaking_rows(2), bound=3.5, p=2).axes[0]
     assert squared.get_ylabel() == "squared ℓ2 discrepancy"
     assert not any("Proposition" in line.get_label() for line in squared.lines)
+
+
+def test_figure_2_is_drawn_from_its_record(figures):
+    (axes,) = figures["figure2_curves"].axes
+    lines = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in axes.lines}
+    assert lines["1-class ISA"] == [3.0, 1.0, 1.0] and lines["Proposition 1, 2-class"] == [3.5, 3.5]
+    squared = sneaking_figures.figure2_curves(figure2(), 2).axes[0]
+    assert (axes.get_title(), squared.get_title()) == ("(a) MNIST", "(b) MNIST")
+    assert squared.get_ylabel() == "squared ℓ2 discrepancy"
+    said = texts(figures["figure2_maps"])
+    assert "(c) MNIST, ε = 0.2" in said and said.count("5 ✗") == 4 and said.count("τ = 0.75") == 4
+    assert {"true: 3", "target: 5"} <= {text.replace("\n", " ") for text in said}
 
 
 def test_quantile_bars_put_each_quantile_in_its_place(figures):
