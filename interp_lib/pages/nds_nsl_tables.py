@@ -6,10 +6,9 @@ from statistics import fmean
 
 from ..study.claims_table1 import PAIR, cell, claims, printed_claims, tally, with_verdicts
 from ..study.compare import Cell, compare
-from ..study.records import Record
+from ..study.records import Record, having
 from .comparison_tables import number
-from .strong_tables import of_dataset
-from .tables import Table, signed
+from .tables import Table, of_dataset, signed
 
 
 def scores_by_network(records: Sequence[Record], networks: str) -> dict[str, list[dict]]:
@@ -19,9 +18,8 @@ def scores_by_network(records: Sequence[Record], networks: str) -> dict[str, lis
         networks: 'released' or 'ours'.
     """
     found: dict[str, list[dict]] = {}
-    wanted = {"measurement": "isa", "networks": networks}
-    for record in records:
-        for row in record.rows if wanted.items() <= record.settings.items() else ():
+    for record in having(records, measurement="isa", networks=networks):
+        for row in record.rows:
             network = of_dataset(record) + (f", seed {row['seed']}" if "seed" in row else "")
             found.setdefault(network, []).append(row)
     return found
@@ -133,7 +131,7 @@ def not_as_claimed(comparisons: Sequence[dict], *, caption: str) -> Table:
     lines = [
         [
             f"{c['network']}, {c['score']}, {c['interpreter']}",
-            f"{c['measure']} against {c['against']}",
+            [c["measure"], f"against {c['against']}"],
             f"{signed(c['difference'], 4)} ± {c['se']:.4f}",
             number(abs(c["z"]), digits=1),
             c["n"],
@@ -157,13 +155,9 @@ def other_images(records: Sequence[Record], cells: Sequence[Cell]) -> Table:
         records: those of `measure table1` count.
         cells: their cells, from `study.compare.compare`.
     """
-    (again,) = (record for record in records if record.settings["measurement"] == "isa-again")
-    (first,) = {
-        record.settings["subset"]["seed"]
-        for record in records
-        if record.settings["measurement"] == "isa" and record.settings["networks"] == "released"
-    }
-    seeds = [f"seed {seed}" for seed in (first, again.settings["subset"]["seed"])]
+    (again,) = having(records, measurement="isa-again")
+    first, *_ = having(records, measurement="isa", networks="released", dataset=again.settings["dataset"])
+    seeds = [f"seed {record.settings['subset']['seed']}" for record in (first, again)]
     # compare knows the measurement of Table 1 alone by the name isa.
     as_isa = replace(again, settings={**again.settings, "measurement": "isa"})
     both = list(zip(cells, compare([as_isa]), strict=True))
@@ -193,10 +187,9 @@ def with_softplus(records: Sequence[Record]) -> Table:
     Args:
         records: those of `study.softplus` count.
     """
-    found = [record for record in records if record.settings["measurement"] == "softplus"]
     right = {
         of_dataset(record): {row["activation"]: f"{row['correct']} of {row['n']}" for row in record.rows}
-        for record in found
+        for record in having(records, measurement="softplus")
     }
     return Table(
         ["released Normal", "softplus", "ReLU"],

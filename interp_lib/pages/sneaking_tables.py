@@ -10,8 +10,7 @@ from ..study.records import Record
 from ..study.sneaking_over_eps import falls
 from ..study.stored_maps import read_curves, read_versions
 from .comparison_tables import number
-from .strong_tables import of_dataset
-from .tables import Table
+from .tables import Table, of_dataset
 
 PAIR = "2-class"
 
