@@ -130,8 +130,7 @@ def not_as_claimed(comparisons: Sequence[dict], *, caption: str) -> Table:
     of_ig = lambda c: "IG" in (c["interpreter"], c["against_interpreter"])
     lines = [
         [
-            f"{c['network']}, {c['score']}, {c['interpreter']}",
-            [c["measure"], f"against {c['against']}"],
+            [f"{c['network']}, {c['score']}, {c['interpreter']}", f"{c['measure']} against {c['against']}"],
             f"{signed(c['difference'], 4)} ± {c['se']:.4f}",
             number(abs(c["z"]), digits=1),
             c["n"],
@@ -141,7 +140,7 @@ def not_as_claimed(comparisons: Sequence[dict], *, caption: str) -> Table:
         if c["verdict"] == "no" or (c["verdict"] == "not settled" and not of_ig(c))
     ]
     return Table(
-        ["network", "measures", "difference ± s.e.", "in errors", "images", "settled?"],
+        ["network and measures", "difference ± s.e.", "in errors", "images", "settled?"],
         lines,
         "No: settled, with the sign opposite to the paper's.",
         caption=caption,
