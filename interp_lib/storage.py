@@ -4,11 +4,13 @@ import errno
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -50,18 +52,16 @@ def provenance(seconds: float, device: str = "cpu", *, before: dict | None = Non
         before: the provenance of the record that this measurement extends. It is kept in the list `earlier`, unless
             it differs in `seconds` only.
     """
-    import numpy
-    import torch
-
-    processor = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    torch = sys.modules.get("torch")  # whoever has computed nothing does not wait for it
+    processor = torch.cuda.get_device_name(device) if torch and device.startswith("cuda") else platform.machine()
     now = {
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
+            "torch": torch.__version__ if torch else metadata.version("torch"),
+            "numpy": metadata.version("numpy"),
         },
-        "device": f"{processor}, {torch.get_num_threads()} threads" if device == "cpu" else processor,
+        "device": f"{processor}, {torch.get_num_threads()} threads" if torch and device == "cpu" else processor,
         "seconds": round(seconds, 1),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }

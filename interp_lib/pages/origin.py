@@ -36,14 +36,17 @@ def of_run(seconds: float, sources: Iterable[str], parameters: Mapping[str, obje
             alone has none.
         parameters: the values that the chapter ran with, where they are not its own.
     """
-    from .. import checks, data
-
     code, profile = "\n".join(sources), load_profile(str(parameters.get("profile", "digits")))
     loaded = set(re.findall(r'data\.load\("(\w+)"\)', code))
     if re.search(r"\.load_data\(\)|data\.load\(setting\.dataset\)", code):
         loaded.add(profile.dataset)
-    sets = [data.load(name) for name in sorted(loaded)]
-    device = checks.use_device(str(parameters.get("device") or "") or None) if "use_device(" in code else "cpu"
+    sets, device = [], "cpu"
+    if loaded or "use_device(" in code:  # else PyTorch, which takes seconds, is not needed
+        from .. import checks, data
+
+        sets = [data.load(name) for name in sorted(loaded)]
+        if "use_device(" in code:
+            device = checks.use_device(str(parameters.get("device") or "") or None)
     return {
         **storage.provenance(seconds, device),
         "commit": storage.commit(*BOOK),

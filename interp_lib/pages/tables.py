@@ -4,8 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from ..datasets import TITLES
 from ..paper import ARCHITECTURE_TITLES, eps_of
@@ -13,6 +12,9 @@ from ..study import intervals
 from ..study.compare import Cell
 from ..study.evidence import Line
 from ..study.records import Record
+
+if TYPE_CHECKING:  # most tables are no data frames
+    import pandas as pd
 
 # What the lines of a cell may be: the class that styles a line, and what the reader is offered to see alone.
 LINES = {"printed": "printed", "measured": "released", "difference": "difference", "ours": "trained here"}
@@ -232,7 +234,7 @@ def verdicts(lines: Iterable[Line], caption: str) -> Table:
     return Table(columns, rows, "± standard error.", caption=caption, of_text=True)
 
 
-def curve_rows(cells: Iterable[Cell], source: str = "released") -> pd.DataFrame:
+def curve_rows(cells: Iterable[Cell], source: str = "released") -> "pd.DataFrame":
     """Convert cells of a table over eps to tidy rows for `curve_figures.accuracy_curves`: printed and measured values.
 
     Args:
@@ -240,6 +242,8 @@ def curve_rows(cells: Iterable[Cell], source: str = "released") -> pd.DataFrame:
         source: 'released', with the sampling error of n images as `se`, or 'ours', with the standard deviation between
             seeds as `se`, which is missing for one seed.
     """
+    import pandas as pd
+
     rows = []
     for cell in cells:
         row = {"method": cell.method, "eps": eps_of(cell.level)}
