@@ -78,7 +78,7 @@ def integrated_gradients(evidence: Evidence) -> Line | None:
     else:  # either half alone is not resistance: a higher NDS comes with the number of pixels as well
         verdict = "does not hold" if min(nsl) > 2 else "not settled"
     claim = "IG is the map most resistant to a sneaking attack"
-    return Line(claim, "Table 1", text, "", verdict, "26_maps_compared")
+    return Line(claim, "Table 1", text, "", verdict, "30_table_1")
 
 
 def stable_maps(evidence: Evidence) -> Line | None:
